@@ -1,0 +1,58 @@
+"""What every kind of source hands to the rest of the export: one inference graph, its tensors, and what it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from zoedge.manifest import Image, Source, Text
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    Arrays = dict[str, np.ndarray]
+    Reference = Callable[[Mapping[str, np.ndarray]], Arrays]
+    SampleInputs = Callable[[np.random.Generator, int, int], Arrays]
+
+
+@dataclass
+class Exported:
+    """A model on its way into a bundle.
+
+    Attributes:
+        model: inference graph. Each tensor of ``weights`` that it uses is an initializer of that name with
+            ``data_location`` EXTERNAL and no data; other small constants are inline.
+        weights: every tensor once by its own name, C-contiguous (views and memory maps are welcome).
+        parameters: names of the float tensors that may be trained.
+        tied: name in ``weights`` -> the source's other names of the same tensor.
+        task: a task of the manifest.
+        loss: a loss of the manifest.
+        logits: name of the output of ``model`` that the loss is computed from.
+        labels: class names in the order of the logits; empty where the task has no classes.
+        text: how text becomes token ids; None where the model doesn't read text.
+        image: how an image becomes pixel values; None where the model doesn't read images.
+        source: where the model came from.
+        fresh_head: (weight, bias) when export made the classifier, so that tuning initialises it.
+        files: name -> bytes of tokenizer and configuration files, as the source had them.
+        reference: the source's own outputs for model inputs; None for an ``.onnx`` file, whose reference is
+            onnxruntime on the original.
+        sample_inputs: (generator, batch, length) -> fresh valid inputs of ``model``.
+    """
+
+    model: onnx.ModelProto
+    weights: Arrays
+    parameters: tuple[str, ...]
+    task: str
+    loss: str
+    logits: str
+    source: Source
+    sample_inputs: SampleInputs
+    reference: Reference | None = None
+    tied: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    text: Text | None = None
+    image: Image | None = None
+    fresh_head: tuple[str, str] | None = None
+    files: dict[str, bytes] = field(default_factory=dict)

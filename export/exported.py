@@ -1,4 +1,4 @@
-"""What every kind of source hands to the rest of the export: one inference graph, its tensors, and what it knows."""
+"""What every kind of source hands to the rest of the export: an inference graph, its tensors and settings."""
 
 from __future__ import annotations
 

@@ -1,0 +1,110 @@
+"""The noise specification: the direction z of a tensor as a pure function, in NumPy.
+
+The stream of a tensor is NumPy's ``Philox`` (4x64, 10 rounds; Salmon et al., SC 2011) with
+
+    key     = (run seed, tensor id)            tensor id = 64-bit BLAKE2b of the tensor's name
+    counter = (block + 1, step, probe, purpose)
+
+Block b yields 32 bytes and element i of the flattened tensor takes byte i of the stream. A distribution is
+a table of 256 float32 levels, so z[i] = levels[byte i], and perturbing is one float32 addition,
+w[i] += T[byte i] with T = float32(scale * level): the same bits on every processor, for any thread count,
+tensor order or set of frozen tensors.
+
+This module is the reference. ``noise_numba`` computes the same bits faster and is tested against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+NOISE_VERSION = 1
+
+PURPOSE_DIRECTION = 0  # z of a probe
+PURPOSE_BASIS = 1  # U and V of a low-rank window
+PURPOSE_INIT = 2  # initial values that tuning draws
+
+_CHUNK = 1 << 16  # elements looked up at a time: stays in the cache
+
+
+class Stream(NamedTuple):
+    """Names one stream of bytes; every field is an unsigned 64-bit integer."""
+
+    seed: int
+    tensor: int
+    step: int
+    probe: int
+    purpose: int = PURPOSE_DIRECTION
+
+
+class Term(NamedTuple):
+    """One addend ``scale * z``: a stream and its table T of 256 float32 values, scale folded in."""
+
+    stream: Stream
+    table: Float32
+
+
+def tensor_id(name: str) -> int:
+    """Return the 64-bit BLAKE2b of a tensor's name (little-endian), the second word of its Philox key."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def _gaussian_levels() -> Float32:
+    normal = statistics.NormalDist()
+    quantiles = np.array([normal.inv_cdf((k + 0.5) / 256) for k in range(256)])
+    return (quantiles / np.sqrt(np.mean(quantiles**2))).astype(np.float32)
+
+
+LEVELS: dict[str, Float32] = {
+    # the quantiles at (k + 1/2)/256, scaled to unit variance
+    "gaussian": _gaussian_levels(),
+    # -1 for bytes below 128, else +1
+    "rademacher": np.where(np.arange(256) < 128, -1.0, 1.0).astype(np.float32),
+}
+
+
+def table(distribution: str, scale: float) -> Float32:
+    """Return T = float32(scale * level), shape [256]; the product is rounded once, from float64."""
+    return (np.float64(scale) * LEVELS[distribution].astype(np.float64)).astype(np.float32)
+
+
+def stream_bytes(stream: Stream, first_block: int, count: int) -> NDArray[np.uint8]:
+    """Return ``count`` bytes of a stream from the start of ``first_block`` (32 bytes each)."""
+    generator = np.random.Philox(
+        key=np.array([stream.seed, stream.tensor], dtype=np.uint64),
+        # NumPy increments the counter before each block, hence the + 1 of the specification
+        counter=np.array([first_block, stream.step, stream.probe, stream.purpose], dtype=np.uint64),
+    )
+    words = generator.random_raw(-(-count // 8))
+    return np.frombuffer(words.astype("<u8", copy=False).tobytes(), dtype=np.uint8, count=count)
+
+
+def add_terms(target: Float32, terms: Sequence[Term], shrink: float = 1.0) -> None:
+    """Add terms to a contiguous float32 array in place, one after the other per element.
+
+    Args:
+        target: any shape, C-contiguous; changed in place.
+        terms: added in order, each with its own float32 rounding.
+        shrink: float32 factor applied first (decoupled weight decay); 1 skips the multiplication.
+    """
+    flat = target.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        part = flat[start : start + _CHUNK]
+        if shrink != 1.0:
+            part *= np.float32(shrink)
+        for term in terms:
+            part += term.table[stream_bytes(term.stream, start // 32, part.size)]
+
+
+def directions(stream: Stream, shape: tuple[int, ...], distribution: str = "gaussian") -> Float32:
+    """Return z of a stream as a new array of the given shape."""
+    z = np.zeros(shape, np.float32)
+    add_terms(z, [Term(stream, table(distribution, 1.0))])
+    return z

@@ -1,0 +1,54 @@
+"""What a trainable space is: it keeps some buffers at theta plus whatever point is being measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.methods import Directions, Point, Update
+
+from ..kernels import AddTerms
+from ..noise import Stream, Term, table, tensor_id
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+class Space(Protocol):
+    """One tensor, or a few that move together, and how directions act on them.
+
+    ``visit`` and ``apply`` may be lazy: nothing is written before ``settle``, so that what one step ends
+    with and the next begins with can be one pass over memory. The arithmetic per element doesn't depend on
+    when ``settle`` is called, which is why a replay (which never settles in between) gives the same bits.
+    """
+
+    def visit(self, step: int, point: Point) -> None:
+        """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
+
+    def apply(self, step: int, update: Update) -> None:
+        """Let theta be shrink * theta + sum(scale * z_k(step)), and the buffers theta, when next settled."""
+
+    def settle(self) -> None:
+        """Bring the buffers up to date."""
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return what ``load`` needs to continue from here, settled, under names of this space."""
+
+    def load(self, state: Arrays) -> None:
+        """Continue from a ``state``."""
+
+
+class Noise:
+    """The terms of one tensor's directions: its stream with the run's seed, its distribution's tables."""
+
+    def __init__(self, name: str, seed: int, directions: Directions, add_terms: AddTerms) -> None:
+        self._seed = seed
+        self._tensor = tensor_id(name)
+        self._distribution = directions.distribution
+        self.add_terms = add_terms
+
+    def term(self, step: int, probe: int, scale: float) -> Term:
+        """Return ``scale`` times direction ``probe`` of ``step``."""
+        return Term(Stream(self._seed, self._tensor, step, probe), table(self._distribution, scale))

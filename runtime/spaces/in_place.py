@@ -1,0 +1,63 @@
+"""Dense weights moved in place: no second copy, one pass over memory each time a forward pass needs them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.methods import Point, Update
+
+from ..noise import Float32, Term
+from .base import Arrays, Noise
+
+
+class InPlace:
+    """A buffer that *is* the parameter: points are reached by adding and left by adding.
+
+    Each move is one float32 addition per element and direction, so returning from +eps z leaves a rounding
+    error of at most half an ulp; it is the same on every machine, hence part of the replayed arithmetic.
+    """
+
+    def __init__(self, name: str, buffer: Float32, noise: Noise, *, decays: bool) -> None:
+        self._name = name
+        self._buffer = buffer
+        self._noise = noise
+        self._decays = decays
+        self._offset: dict[tuple[int, int], float] = {}  # (step, probe) -> scale now in the buffer
+        self._queue: list[Term] = []
+
+    def visit(self, step: int, point: Point) -> None:
+        """Queue the additions that lead from the present point to ``point``."""
+        self._go_to({(step, move.probe): move.scale for move in point})
+
+    def apply(self, step: int, update: Update) -> None:
+        """Queue the way back from the present point together with the update: one addition per direction."""
+        if self._decays and update.shrink != 1.0:
+            self._go_to({})
+            self.settle()
+            self._noise.add_terms(self._buffer, [], update.shrink)
+        self._go_to({(step, move.probe): move.scale for move in update.moves})
+        self._offset = {}  # the buffer's point is theta now
+
+    def settle(self) -> None:
+        """Run the queued additions in one pass."""
+        if self._queue:
+            self._noise.add_terms(self._buffer, self._queue)
+            self._queue = []
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return the buffer under the tensor's name; only between steps."""
+        self.settle()
+        return {self._name: self._buffer}
+
+    def load(self, state: Arrays) -> None:
+        """Take the buffer's values from a state."""
+        self._queue, self._offset = [], {}
+        self._buffer[...] = state[self._name]
+
+    def _go_to(self, offset: dict[tuple[int, int], float]) -> None:
+        for step, probe in sorted(self._offset.keys() | offset.keys()):
+            scale = offset.get((step, probe), 0.0) - self._offset.get((step, probe), 0.0)
+            if scale != 0.0:
+                self._queue.append(self._noise.term(step, probe, scale))
+        self._offset = offset

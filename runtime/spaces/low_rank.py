@@ -1,0 +1,105 @@
+"""SubZero's directions z = s U Z V^T (arXiv 2410.08989) on dense matrices, and what all low-rank spaces share."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.methods import Directions, Point, Update
+
+from ..noise import PURPOSE_BASIS, Float32, Stream, directions, tensor_id
+from .base import Arrays
+
+_ROWS = 256  # rows of a matrix updated at a time: bounds the temporary
+
+
+class Window:
+    """The pair U [out, r], V [in, r] of one refresh window, and the r x r directions inside it.
+
+    U and V have orthonormal columns (QR of Gaussians in float64, signs fixed so that R's diagonal is
+    positive) and follow from the seed, the tensor and the window's first step. z is scaled by
+    s = sqrt(out * in) / r, so that E||z||^2 = out * in as for a dense direction.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, int], seed: int, spec: Directions) -> None:
+        if spec.rank is None or spec.refresh < 1:
+            raise ValueError(f"low-rank directions need a rank and a refresh period, got {spec}")
+        self._seed, self._tensor, self._spec = seed, tensor_id(name), spec
+        self.shape = shape
+        self.rank = min(spec.rank, *shape)
+        self.scale = math.sqrt(shape[0] * shape[1]) / self.rank
+        self._first: int | None = None
+        self.u: Float32 = np.zeros((shape[0], self.rank), np.float32)
+        self.v: Float32 = np.zeros((shape[1], self.rank), np.float32)
+
+    def enter(self, step: int) -> bool:
+        """Make U and V those of ``step``; True when they changed."""
+        first = step - step % self._spec.refresh
+        if first == self._first:
+            return False
+        self._first = first
+        self.u = self._orthonormal(self.shape[0], first, 0)
+        self.v = self._orthonormal(self.shape[1], first, 1)
+        return True
+
+    def core(self, step: int, point: Point) -> NDArray[np.float64]:
+        """Return s * sum(scale * Z_k), shape [r, r], float64."""
+        total = np.zeros((self.rank, self.rank))
+        for move in point:
+            stream = Stream(self._seed, self._tensor, step, move.probe)
+            z = directions(stream, (self.rank, self.rank), self._spec.distribution)
+            total += (self.scale * move.scale) * z.astype(np.float64)
+        return total
+
+    def _orthonormal(self, rows: int, first: int, side: int) -> Float32:
+        stream = Stream(self._seed, self._tensor, first, side, PURPOSE_BASIS)
+        q, r = np.linalg.qr(directions(stream, (rows, self.rank)).astype(np.float64))
+        return np.ascontiguousarray(q * np.sign(np.diagonal(r)), dtype=np.float32)
+
+
+class LowRankInPlace:
+    """A dense matrix moved in place along low-rank directions; [out, in, ...] is taken as [out, in * ...]."""
+
+    def __init__(self, name: str, buffer: Float32, seed: int, spec: Directions, *, decays: bool) -> None:
+        self._name = name
+        self._buffer = buffer
+        self._matrix = buffer.reshape(buffer.shape[0], -1)
+        self._window = Window(name, (self._matrix.shape[0], self._matrix.shape[1]), seed, spec)
+        self._decays = decays
+        self._at: NDArray[np.float64] = np.zeros((self._window.rank, self._window.rank))  # offset in the buffer
+
+    def visit(self, step: int, point: Point) -> None:
+        """Move the buffer from the present point to ``point``."""
+        self._window.enter(step)
+        self._go_to(self._window.core(step, point))
+
+    def apply(self, step: int, update: Update) -> None:
+        """Move the buffer to the updated parameter."""
+        self._window.enter(step)
+        if self._decays and update.shrink != 1.0:
+            self._go_to(np.zeros_like(self._at))
+            self._matrix *= np.float32(update.shrink)
+        self._go_to(self._window.core(step, update.moves))
+        self._at = np.zeros_like(self._at)
+
+    def settle(self) -> None:
+        """Do nothing: every move is made at once."""
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return the buffer under the tensor's name; only between steps."""
+        return {self._name: self._buffer}
+
+    def load(self, state: Arrays) -> None:
+        """Take the buffer's values from a state."""
+        self._buffer[...] = state[self._name]
+        self._at = np.zeros_like(self._at)
+
+    def _go_to(self, core: NDArray[np.float64]) -> None:
+        step = core - self._at
+        if step.any():
+            left = (self._window.u @ step).astype(np.float32)  # [out, r]
+            for start in range(0, len(left), _ROWS):
+                self._matrix[start : start + _ROWS] += left[start : start + _ROWS] @ self._window.v.T
+        self._at = core

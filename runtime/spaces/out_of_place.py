@@ -1,0 +1,52 @@
+"""Small tensors rebuilt from a master copy: returning from a point is exact, whatever the precision."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.methods import Point, Update
+
+from ..noise import Float32
+from .base import Arrays, Noise
+
+
+class OutOfPlace:
+    """A master that only updates change, and the buffer that a session reads."""
+
+    def __init__(self, name: str, buffer: Float32, noise: Noise, *, decays: bool) -> None:
+        self._name = name
+        self._buffer = buffer
+        self._master = buffer.copy()
+        self._noise = noise
+        self._decays = decays
+        self._target: tuple[int, Point] = (0, ())
+        self._current = True  # the buffer is at the target
+
+    def visit(self, step: int, point: Point) -> None:
+        """Remember where to be."""
+        self._target, self._current = (step, point), False
+
+    def apply(self, step: int, update: Update) -> None:
+        """Move the master."""
+        terms = [self._noise.term(step, move.probe, move.scale) for move in update.moves if move.scale != 0.0]
+        self._noise.add_terms(self._master, terms, update.shrink if self._decays else 1.0)
+        self.visit(step, ())
+
+    def settle(self) -> None:
+        """Rebuild the buffer from the master."""
+        if self._current:
+            return
+        step, point = self._target
+        np.copyto(self._buffer, self._master)
+        self._noise.add_terms(self._buffer, [self._noise.term(step, move.probe, move.scale) for move in point])
+        self._current = True
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return the master under the tensor's name."""
+        return {self._name: self._master}
+
+    def load(self, state: Arrays) -> None:
+        """Take the master from a state."""
+        np.copyto(self._master, state[self._name], casting="same_kind")
+        self.visit(0, ())

@@ -1,0 +1,132 @@
+"""The types of ``bundle.json``: everything the device needs to know about a bundle, decoded and validated.
+
+Unknown keys are errors, so that a typo or a newer writer is noticed and not ignored.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "bundle.json"
+WEIGHTS_FILE = "weights.safetensors"  # the source's tensors, each once, under its own name
+ADAPTERS_FILE = "adapters.safetensors"  # tensors that export added: LoRA factors, a new head
+MODEL_FILE = "model.onnx"  # inference as a user deploys it, without adapters
+ADAPTED_MODEL_FILE = "model_adapters.onnx"  # the same with the adapters as optional inputs
+LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
+
+Dim = int | str  # a fixed size, or the name of a dynamic axis
+
+
+class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Immutable, and strict about unknown keys."""
+
+
+class Port(_Struct):
+    """A graph input or output. ``dtype`` is NumPy's name ("float32", "int64")."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+
+
+class Parameter(_Struct):
+    """One row of the parameter table; ``name`` is the model's own."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str = WEIGHTS_FILE  # which of the two safetensors files holds it
+    trainable: bool = False
+    layer: int | None = None  # index of the repeated block it belongs to
+    group: str = "other"  # embedding | attention | mlp | norm | bias | conv | head | lora | other
+    decay: bool = True  # False for biases and norms, which published methods exempt from weight decay
+    tied_to: tuple[str, ...] = ()  # other names of the source that denote the same tensor
+
+
+class LoraBranch(_Struct):
+    """A branch y += (alpha / rank) * (x A^T) B^T beside a frozen matrix; A is [rank, in], B is [out, rank]."""
+
+    module: str  # the source's module path, "encoder.layer.0.attention.self.query"
+    weight: str  # name of the matrix in the parameter table
+    transposed: bool  # True where that matrix is stored as [in, out]
+    a: str
+    b: str
+    rank: int
+    alpha: float
+
+
+class Head(_Struct):
+    """The last linear layer of a classifier: logits = features @ weight.T + bias."""
+
+    weight: str  # [classes, width]
+    bias: str | None = None
+    features: str = "features"  # loss graph output [batch, width] that feeds it
+    fresh: bool = False  # True: export made it, so tuning initialises it
+
+
+class Text(_Struct):
+    """How text becomes token ids. The tokenizer itself is ``tokenizer.json`` in the bundle."""
+
+    max_length: int
+    pad_id: int
+    template: str | None = None  # "{text} It was {label}": classification by label words
+    label_word_ids: tuple[int, ...] = ()  # one token id per label, in the order of Manifest.labels
+    mask_id: int | None = None  # masked models: the id of the mask token
+    bos_id: int | None = None  # causal models: prepended when the tokenizer doesn't do it itself
+    eos_id: int | None = None  # causal models: ends a completion
+    token_types: bool = False  # sentence pairs get token_type_ids 0 and 1
+
+
+class Image(_Struct):
+    """How an image becomes ``pixel_values`` [channels, height, width]: (x * rescale - mean) / std per channel."""
+
+    channels: int
+    height: int
+    width: int
+    rescale: float = 1.0 / 255.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+class Source(_Struct):
+    """Where the model came from, for the record."""
+
+    kind: str  # huggingface | torch | onnx
+    name: str
+    revision: str | None = None
+    architecture: str | None = None
+    versions: dict[str, str] = {}  # of the packages that exported it
+
+
+class Manifest(_Struct):
+    """The whole of ``bundle.json``.
+
+    ``inputs`` and ``targets`` together are the inputs of the loss graph. Its outputs always hold ``loss``
+    (float32 [batch], each example's own mean loss) and ``weight`` (float32 [batch], what the host's mean
+    weighs it with: 1, or the number of label tokens); a task adds ``logits``, ``features``, ``predictions``.
+    """
+
+    format: int
+    zoedge: str
+    task: str  # text-classification | text-generation | fill-mask | image-classification | classification | regression
+    loss: str  # cross-entropy | mse | bce-with-logits | token-cross-entropy
+    source: Source
+    inputs: tuple[Port, ...]
+    targets: tuple[Port, ...]
+    outputs: tuple[Port, ...]  # of the loss graph
+    model_inputs: tuple[Port, ...]  # of model.onnx
+    model_outputs: tuple[Port, ...]
+    parameters: tuple[Parameter, ...]
+    lora: tuple[LoraBranch, ...] = ()
+    head: Head | None = None
+    labels: tuple[str, ...] = ()
+    text: Text | None = None
+    image: Image | None = None
+    opset: int = 0
+    files: dict[str, str] = {}  # every other file of the bundle -> its sha256
+
+    @property
+    def trainable(self) -> tuple[Parameter, ...]:
+        """The parameters that tuning may change, in table order."""
+        return tuple(p for p in self.parameters if p.trainable)

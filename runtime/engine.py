@@ -1,0 +1,100 @@
+"""The engine: one onnxruntime inference session whose trainable weights are our own buffers.
+
+Trainable tensors are overridable initializers (initializer and graph input, IR >= 4): onnxruntime then
+neither folds nor prepacks them, and reads the array given by ``add_initializer`` at every run. Frozen ones
+stay ordinary constants, mapped from the bundle's file and prepacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.errors import InputError, ZoedgeError
+
+from .ort import ORT_ERRORS, first_line
+from .ort import onnxruntime as ort
+
+Array = NDArray[np.generic]
+
+# these read initializers without asking whether they are constant (onnxruntime's graph transformers)
+STALE_OPTIMIZERS = ("AttentionFusion", "GroupQueryAttentionFusion", "WeightBiasQuantization", "EmbedLayerNormFusion")
+
+
+class Engine:
+    """Runs a graph of a bundle.
+
+    Args:
+        graph: path of the ``.onnx`` file.
+        buffers: trainable name -> contiguous float32 array; changes to it are seen by the next ``run``.
+        threads: intra-op threads; 0 leaves the choice to onnxruntime.
+        provider: execution provider; "cpu".
+
+    Raises:
+        InputError: an unknown provider, or a graph that onnxruntime can't run.
+    """
+
+    def __init__(
+        self, graph: Path, buffers: Mapping[str, Array], *, threads: int = 0, provider: str = "cpu"
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # one warning per overridable initializer says what we intend
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.enable_mem_pattern = False  # shapes differ from batch to batch
+        options.enable_cpu_mem_arena = False  # lowest peak: what a batch needed goes back
+        options.intra_op_num_threads = threads
+        # threads that spin after a run would steal the cores from the noise kernel
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._keep = {name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in buffers.items()}
+        for name, (value, array) in self._keep.items():
+            if value.data_ptr() != array.ctypes.data:
+                raise ZoedgeError(f"onnxruntime copied {name} instead of sharing it: its buffer must be contiguous")
+            options.add_initializer(name, value)
+        try:
+            self._session = ort.InferenceSession(
+                str(graph), options, providers=_providers(provider), disabled_optimizers=list(STALE_OPTIMIZERS)
+            )
+        except ORT_ERRORS as error:
+            raise InputError(f"onnxruntime {ort.__version__} can't run {graph}: {first_line(error)}") from error
+        self._check_live(buffers, graph)
+        self.outputs = tuple(o.name for o in self._session.get_outputs())
+        self._inputs = frozenset(i.name for i in self._session.get_inputs()) - set(buffers)
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run once.
+
+        Args:
+            inputs: graph input name -> array; names the graph lacks are ignored.
+            outputs: the outputs wanted; all by default.
+
+        Returns:
+            Output name -> new array.
+        """
+        binding = self._session.io_binding()
+        for name in self._inputs:
+            binding.bind_cpu_input(name, np.ascontiguousarray(inputs[name]))
+        wanted = tuple(outputs or self.outputs)
+        for name in wanted:
+            binding.bind_output(name)
+        try:
+            self._session.run_with_iobinding(binding)
+        except ORT_ERRORS as error:
+            shapes = ", ".join(f"{name} {list(inputs[name].shape)}" for name in sorted(self._inputs))
+            raise ZoedgeError(f"the forward pass failed on {shapes}: {first_line(error)}") from error
+        return dict(zip(wanted, binding.copy_outputs_to_cpu(), strict=True))
+
+    def _check_live(self, buffers: Mapping[str, Array], graph: Path) -> None:
+        overridable = {i.name for i in self._session.get_overridable_initializers()}
+        frozen = sorted(set(buffers) - overridable)
+        if frozen:
+            raise InputError(f"{graph} holds {frozen[0]} as a constant, so tuning could not reach it: export the bundle again")
+
+
+def _providers(name: str) -> list[str]:
+    known = {"cpu": "CPUExecutionProvider"}
+    if name not in known:
+        raise InputError(f"--provider {name!r} is not supported: use {', '.join(known)}")
+    return [known[name]]

@@ -1,0 +1,132 @@
+"""A run as a fold over its journal: the state after records 1..n, and the one way to get there.
+
+Training calls ``measure`` with forward passes, appends the record and calls ``apply``; replay calls the same
+two with the losses that the record holds. Nothing else ever changes the parameters of a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.methods import Method, State, Told, Update
+
+from .journal import Assign, Eval, Record, Step, assigned
+from .parameters import Parameters
+from .spaces import Arrays
+
+FULL = 255  # the slot of values fitted on all rows: what evaluation and the tuned model use
+
+
+class Fold:
+    """Method state, parameters and assigned values after some records.
+
+    Attributes:
+        step: how many steps were taken.
+        state: the method's scalars.
+    """
+
+    def __init__(self, method: Method, parameters: Parameters, *, eps: float) -> None:
+        self.method = method
+        self.parameters = parameters
+        self.eps = eps
+        self.step = 0
+        self.state: State = method.init()
+        self._slots: dict[int, dict[str, NDArray[np.float32]]] = {}
+        self._active: int | None = None
+
+    @property
+    def folds(self) -> int:
+        """How many cross-fitted versions of the assigned values there are; 0 without any."""
+        return sum(slot != FULL for slot in self._slots)
+
+    def slot(self, step: int) -> int:
+        """Return the slot whose values a step's losses are measured with."""
+        return step % self.folds if self.folds else FULL
+
+    def measure(self, lr: float, loss_at: Callable[[int], float]) -> Step:
+        """Visit the next step's points and return its record.
+
+        Args:
+            lr: learning rate; rounded to float32, as the record keeps it.
+            loss_at: called with the point's index once the parameters are (lazily) there.
+        """
+        self._activate(self.slot(self.step))
+        losses = []
+        for index, point in enumerate(self.method.ask(self.eps)):
+            self.parameters.visit(self.step, point)
+            losses.append(float(loss_at(index)))
+        return Step(self.step, float(np.float32(lr)), tuple(losses))
+
+    def apply(self, record: Record) -> Told | None:
+        """Take a record in; return what the method made of it, None where no step was taken.
+
+        A step with a loss that isn't finite moves the parameters back and changes nothing else.
+        """
+        match record:
+            case Step(step, lr, losses):
+                told = None
+                if all(math.isfinite(loss) for loss in losses):
+                    told = self.method.tell(self.state, losses, lr=lr, eps=self.eps)
+                    self.state = told.state
+                self.parameters.apply(step, told.update if told else Update())
+                self.step = step + 1
+                return told
+            case Assign(_, slot, _):
+                self._slots[slot] = assigned(record, {n: b.shape for n, b in self.parameters.buffers.items()})
+                self._active = None
+            case Eval():
+                pass
+        return None
+
+    def replay(self, records: Iterable[Record]) -> None:
+        """Take in records that were measured before, here or elsewhere."""
+        for record in records:
+            if isinstance(record, Step):
+                if record.step != self.step:
+                    raise ValueError(f"the journal's step {record.step} follows step {self.step - 1}")
+                self.measure(record.lr, record.losses.__getitem__)
+            self.apply(record)
+
+    def rest(self) -> None:
+        """Settle the parameters at theta, with the values fitted on all rows."""
+        self._activate(FULL)
+        self.parameters.settle()
+
+    def snapshot(self) -> dict[str, NDArray[np.generic]]:
+        """Return arrays from which ``restore`` continues; call it between steps."""
+        self._activate(FULL)
+        arrays: dict[str, NDArray[np.generic]] = {f"parameter/{k}": v for k, v in self.parameters.state().items()}
+        arrays |= {f"method/{name}": np.array(value) for name, value in self.state.items()}
+        for slot, values in self._slots.items():
+            arrays |= {f"slot/{slot}/{name}": value for name, value in values.items()}
+        arrays["step"] = np.array(self.step)
+        return arrays
+
+    def restore(self, arrays: Arrays) -> None:
+        """Continue from a ``snapshot``."""
+        self.step = int(arrays["step"])
+        self.state = {name: float(value) for name, value in _under(arrays, "method/").items()}
+        self._slots = _slots(arrays)
+        self.parameters.load(_under(arrays, "parameter/"))
+        self._active = None
+
+    def _activate(self, slot: int) -> None:
+        if self._slots and slot != self._active:
+            self.parameters.assign(self._slots[slot])
+            self._active = slot
+
+
+def _slots(arrays: Arrays) -> dict[int, dict[str, NDArray[np.float32]]]:
+    slots: dict[int, dict[str, NDArray[np.float32]]] = {}
+    for key, value in _under(arrays, "slot/").items():
+        slot, _, name = key.partition("/")
+        slots.setdefault(int(slot), {})[name] = np.asarray(value, np.float32)
+    return slots
+
+
+def _under(arrays: Arrays, prefix: str) -> Mapping[str, NDArray[np.generic]]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

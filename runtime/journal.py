@@ -1,0 +1,216 @@
+"""The journal: an append-only file of small records from which a run is rebuilt bit for bit.
+
+    file    = magic, frame(header as JSON), frame(record)*
+    frame   = LEB128 length of the payload, CRC32 of the payload (little-endian), payload
+
+    step    0x01  u32 step  f32 lr  f64 loss * points          what one step measured and chose
+    assign  0x02  u32 step  u8 slot  msgpack {name: float32 bytes}   values that tuning computed (a head)
+    eval    0x03  u32 step  msgpack {metric: float64}           what an evaluation said
+
+All integers and floats are little-endian. A step's record is written after its losses are known and before
+the parameters move. A tail that was torn by a crash ends at the last frame whose checksum holds.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.errors import BundleError
+
+MAGIC = b"zoedge journal 1\n"
+JOURNAL_FILE = "journal.zoj"
+
+_STEP, _ASSIGN, _EVAL = 1, 2, 3
+_MAX_FRAME_BYTES = 1 << 31
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all records of a run have in common; with the bundle it fixes what they mean."""
+
+    bundle: str  # Bundle.digest
+    data: str  # digest of the encoded training examples
+    seed: int
+    noise: int  # NOISE_VERSION
+    placement: str
+    options: dict[str, Any]  # resolved, as in config.yaml
+    zoedge: str
+    versions: dict[str, str] = {}
+
+
+class Step(NamedTuple):
+    """One step: the learning rate it chose and the loss at each point it asked for, in order."""
+
+    step: int
+    lr: float  # exactly representable as float32
+    losses: tuple[float, ...]
+
+
+class Assign(NamedTuple):
+    """Values given to fixed tensors after ``step`` steps; ``slot`` tells cross-fitted versions apart."""
+
+    step: int
+    slot: int
+    values: dict[str, NDArray[np.float32]]
+
+
+class Eval(NamedTuple):
+    """Metrics on the validation rows after ``step`` steps."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+Record = Step | Assign | Eval
+
+
+def encode(record: Record) -> bytes:
+    """Return the payload of a record."""
+    match record:
+        case Step(step, lr, losses):
+            return struct.pack(f"<BIf{len(losses)}d", _STEP, step, lr, *losses)
+        case Assign(step, slot, values):
+            raw = {name: np.ascontiguousarray(value, "<f4").tobytes() for name, value in sorted(values.items())}
+            return struct.pack("<BIB", _ASSIGN, step, slot) + msgspec.msgpack.encode(raw)
+        case Eval(step, metrics):
+            return struct.pack("<BI", _EVAL, step) + msgspec.msgpack.encode(metrics)
+
+
+def decode(payload: bytes) -> Record:
+    """Return the record of a payload; assigned values come flat.
+
+    Raises:
+        ValueError: the payload is no record.
+    """
+    kind = payload[0] if payload else 0
+    if kind == _STEP and len(payload) >= 9:
+        count = (len(payload) - 9) // 8
+        step, lr, *losses = struct.unpack(f"<If{count}d", payload[1:])
+        return Step(step, lr, tuple(losses))
+    if kind == _ASSIGN and len(payload) > 6:
+        step, slot = struct.unpack("<IB", payload[1:6])
+        raw = msgspec.msgpack.decode(payload[6:], type=dict[str, bytes])
+        return Assign(step, slot, {name: np.frombuffer(value, "<f4").astype(np.float32) for name, value in raw.items()})
+    if kind == _EVAL and len(payload) > 5:
+        (step,) = struct.unpack("<I", payload[1:5])
+        return Eval(step, msgspec.msgpack.decode(payload[5:], type=dict[str, float]))
+    raise ValueError(f"{len(payload)} bytes of kind {kind} are no record")
+
+
+class Journal:
+    """An open journal, ready to append."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    @classmethod
+    def create(cls, path: Path, header: Header) -> Journal:
+        """Start a journal; the header is on disk when this returns."""
+        file = path.open("xb")
+        file.write(MAGIC + _frame(msgspec.json.encode(header)))
+        journal = cls(file)
+        journal.sync()
+        return journal
+
+    @classmethod
+    def reopen(cls, path: Path, size: int) -> Journal:
+        """Continue a journal after its first ``size`` bytes, cutting whatever follows."""
+        file = path.open("r+b")
+        file.truncate(size)
+        file.seek(size)
+        return cls(file)
+
+    def append(self, record: Record) -> None:
+        """Write a record through to the operating system: it survives the process being killed."""
+        self._file.write(_frame(encode(record)))
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Force what was written onto the disk: it survives a power cut."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Sync and close."""
+        self.sync()
+        self._file.close()
+
+
+class Contents(NamedTuple):
+    """A journal read whole; ``size`` bytes of it are good and ``torn`` bytes behind them are not."""
+
+    header: Header
+    records: list[Record]
+    size: int
+    torn: int
+
+
+def read(path: Path) -> Contents:
+    """Read a journal up to its last good record.
+
+    Raises:
+        BundleError: no journal there, another format, or a damaged header.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path} is missing: {path.parent} is not a run folder of zoedge tune")
+    data = path.read_bytes()
+    if not data.startswith(MAGIC):
+        raise BundleError(f"{path} is not a journal that this zoedge reads: upgrade zoedge or restore the file")
+    frames = _frames(data, len(MAGIC))
+    try:
+        raw_header, size = next(frames)
+        header = msgspec.json.decode(raw_header, type=Header)
+    except (StopIteration, msgspec.MsgspecError) as error:
+        raise BundleError(f"{path} has a damaged header: restore the file or start a new run") from error
+    records: list[Record] = []
+    for payload, end in frames:
+        try:
+            records.append(decode(payload))
+        except (ValueError, msgspec.MsgspecError):
+            break
+        size = end
+    return Contents(header, records, size, len(data) - size)
+
+
+def assigned(record: Assign, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
+    """Return an assign record's values in their tensors' shapes."""
+    return {name: value.reshape(shapes[name]) for name, value in record.values.items()}
+
+
+def _frame(payload: bytes) -> bytes:
+    length, prefix = len(payload), bytearray()
+    while length >= 0x80:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix) + struct.pack("<I", zlib.crc32(payload)) + payload
+
+
+def _frames(data: bytes, start: int) -> Iterator[tuple[bytes, int]]:
+    """Yield (payload, end offset) of each good frame, stopping at the first that is torn or damaged."""
+    while True:
+        length, shift, position = 0, 0, start
+        while position < len(data) and shift < 35:
+            byte = data[position]
+            length |= (byte & 0x7F) << shift
+            position, shift = position + 1, shift + 7
+            if byte < 0x80:
+                break
+        else:
+            return
+        end = position + 4 + length
+        if length > _MAX_FRAME_BYTES or end > len(data):
+            return
+        payload = data[position + 4 : end]
+        if zlib.crc32(payload) != int.from_bytes(data[position : position + 4], "little"):
+            return
+        yield payload, end
+        start = end

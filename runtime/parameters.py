@@ -1,0 +1,141 @@
+"""The trainable tensors of a run: the buffers that sessions read, and the spaces that move them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.bundle import Bundle
+from zoedge.errors import InputError
+from zoedge.manifest import LoraBranch, Manifest, Parameter
+from zoedge.methods import Directions, Point, Update
+from zoedge.tensor_file import map_tensors
+
+from .kernels import AddTerms
+from .noise import Float32
+from .spaces import Arrays, InPlace, LowRankBranch, LowRankInPlace, Noise, OutOfPlace, Space
+
+OUT_OF_PLACE_LIMIT = 1 << 22  # elements: up to 16 MiB of masters, sets are rebuilt exactly; above, in place
+_SETTLE_AFTER = 128  # visits a replay may leave unsettled: bounds the queues
+
+
+def load_buffers(bundle: Bundle) -> dict[str, Float32]:
+    """Return one float32 buffer per trainable tensor: copy-on-write views of the bundle's files."""
+    maps = {file: map_tensors(bundle.path(file)) for file in {p.file for p in bundle.manifest.trainable}}
+    buffers: dict[str, Float32] = {}
+    for parameter in bundle.manifest.trainable:
+        array = maps[parameter.file][parameter.name]
+        if array.dtype != np.float32:
+            raise InputError(f"{parameter.name} is {parameter.dtype} and only float32 tensors can be trained: export it frozen")
+        buffers[parameter.name] = np.require(array, np.float32, ["C", "A", "W"])
+    return buffers
+
+
+class Parameters:
+    """Everything a run may change.
+
+    Args:
+        manifest: the bundle's; its trainable rows are moved, except those in ``fixed``.
+        buffers: name -> float32 array, shared with the engine, changed in place.
+        seed: the run's noise seed.
+        directions: the method's.
+        placement: "in-place" or "out-of-place" for full-shape directions.
+        add_terms: the kernel of the noise specification.
+        fixed: names that directions leave alone (a head that is solved instead).
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        buffers: Mapping[str, Float32],
+        *,
+        seed: int,
+        directions: Directions,
+        placement: str,
+        add_terms: AddTerms,
+        fixed: Collection[str] = (),
+    ) -> None:
+        self.buffers = buffers
+        self._unsettled = 0
+        self._fixed = tuple(p.name for p in manifest.trainable if p.name in fixed)
+        moved = [p for p in manifest.trainable if p.name not in fixed]
+        if not moved:
+            raise InputError("nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora")
+        builder = _Builder(buffers, seed, directions, placement, add_terms)
+        self.spaces = builder.build(moved, manifest.lora)
+
+    def visit(self, step: int, point: Point) -> None:
+        """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
+        for space in self.spaces:
+            space.visit(step, point)
+        self._unsettled += 1
+        if self._unsettled > _SETTLE_AFTER:
+            self.settle()
+
+    def apply(self, step: int, update: Update) -> None:
+        """Let theta be shrink * theta + sum(scale * z_k(step))."""
+        for space in self.spaces:
+            space.apply(step, update)
+
+    def settle(self) -> None:
+        """Bring the buffers up to date."""
+        for space in self.spaces:
+            space.settle()
+        self._unsettled = 0
+
+    def assign(self, values: Mapping[str, NDArray[np.float32]]) -> None:
+        """Give fixed tensors new values."""
+        for name, value in values.items():
+            if name not in self._fixed:
+                raise ValueError(f"{name} is moved by directions and can't be assigned")
+            self.buffers[name][...] = value
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return what ``load`` needs to continue from here; only between steps."""
+        state: dict[str, NDArray[np.generic]] = {name: self.buffers[name] for name in self._fixed}
+        for space in self.spaces:
+            state |= space.state()
+        return state
+
+    def load(self, state: Arrays) -> None:
+        """Continue from a ``state``."""
+        for name in self._fixed:
+            self.buffers[name][...] = state[name]
+        for space in self.spaces:
+            space.load(state)
+
+
+class _Builder:
+    """Chooses the space of each tensor."""
+
+    def __init__(
+        self, buffers: Mapping[str, Float32], seed: int, directions: Directions, placement: str, add_terms: AddTerms
+    ) -> None:
+        self._buffers, self._seed, self._directions = buffers, seed, directions
+        self._placement, self._add_terms = placement, add_terms
+
+    def build(self, moved: list[Parameter], branches: tuple[LoraBranch, ...]) -> list[Space]:
+        names = {p.name for p in moved}
+        spaces: list[Space] = []
+        for branch in branches if self._directions.rank is not None else ():
+            if {branch.a, branch.b} <= names:
+                a, b = self._buffers[branch.a], self._buffers[branch.b]
+                spaces.append(LowRankBranch(branch, a, b, self._seed, self._directions))
+                names -= {branch.a, branch.b}
+        return spaces + [self._single(p) for p in moved if p.name in names]
+
+    def _single(self, parameter: Parameter) -> Space:
+        name, buffer = parameter.name, self._buffers[parameter.name]
+        if self._directions.rank is not None and buffer.ndim >= 2:
+            return LowRankInPlace(name, buffer, self._seed, self._directions, decays=parameter.decay)
+        noise = Noise(name, self._seed, self._directions, self._add_terms)
+        space = InPlace if self._placement == "in-place" else OutOfPlace
+        return space(name, buffer, noise, decays=parameter.decay)
+
+
+def placement_for(manifest: Manifest, fixed: Collection[str] = ()) -> str:
+    """Return where full-shape directions act: small sets out of place, large ones in place."""
+    elements = sum(int(np.prod(p.shape)) for p in manifest.trainable if p.name not in fixed)
+    return "out-of-place" if elements <= OUT_OF_PLACE_LIMIT else "in-place"

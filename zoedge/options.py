@@ -1,0 +1,136 @@
+"""The options of ``zoedge tune``: one typed class from which the flags, the config file and the help derive.
+
+A flag beats the config file, which beats the default. ``None`` means "what suits the method and the bundle";
+``resolve`` in the runtime fills those in, and the resolved options are saved with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+import yaml
+
+from .errors import InputError, near
+
+Schedule = Literal["constant", "linear", "cosine"]
+HeadInit = Literal["probe", "zeros", "random"]
+
+
+class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that decides what a run does; each field's note is its help text."""
+
+    method: Annotated[str, "how to step: see `zoedge methods`"] = "fzoo"
+    steps: Annotated[int | None, "optimizer steps"] = None
+    epochs: Annotated[float | None, "passes over the training rows, instead of --steps"] = None
+    max_time: Annotated[str | None, "stop after this long, like 90s, 30m or 2h"] = None
+    lr: Annotated[float | None, "learning rate"] = None
+    lr_schedule: Annotated[Schedule | None, "constant, linear (to 0) or cosine (to 0)"] = None
+    eps: Annotated[float | None, "length of the perturbation"] = None
+    batch_size: Annotated[int, "rows per step"] = 64
+    micro_batch_size: Annotated[int | None, "most rows per forward pass; a step's losses are averaged over its passes"] = None
+    queries: Annotated[int | None, "directions per step"] = None
+    weight_decay: Annotated[float, "decoupled weight decay, not on biases and norms"] = 0.0
+    rank: Annotated[int, "subzero: rank of the directions"] = 8
+    refresh: Annotated[int, "subzero: steps between new subspaces"] = 500
+    seed: Annotated[int, "seed of noise, batches and splits"] = 0
+    objective: Annotated[str, "what to improve: loss, accuracy, f1 or pkg.mod:function"] = "loss"
+    head_init: Annotated[HeadInit, "how a new head starts: probe, zeros or random"] = "probe"
+    head_refit_every: Annotated[int | None, "steps between closed-form refits of a probed head"] = None
+    val_size: Annotated[float, "share of the rows held out where the data has no validation split"] = 0.1
+    eval_every: Annotated[int | None, "steps between evaluations; 0 for none"] = None
+    early_stopping_patience: Annotated[int | None, "stop after this many evaluations without a better loss"] = None
+    log_every: Annotated[int, "steps between reports"] = 10
+    placement: Annotated[Literal["auto", "in-place", "out-of-place"], "where dense directions act"] = "auto"
+    provider: Annotated[str, "onnxruntime execution provider"] = "cpu"
+    threads: Annotated[int, "threads of the forward passes; 0: one per core"] = 0
+    text_key: Annotated[str | None, "name of the text field in the data"] = None
+    label_key: Annotated[str | None, "name of the label field in the data"] = None
+
+
+_POSITIVE = ("steps", "epochs", "lr", "batch_size", "micro_batch_size", "queries", "rank", "refresh", "log_every",
+             "head_refit_every", "early_stopping_patience")  # fmt: skip
+_NOT_NEGATIVE = ("eps", "weight_decay", "seed", "eval_every", "threads")
+
+
+def help_text(field: str) -> str:
+    """Return a field's help text."""
+    return str(get_type_hints(TuneOptions, include_extras=True)[field].__metadata__[0])
+
+
+def load(config: Path | None, flags: Mapping[str, Any]) -> TuneOptions:
+    """Return the options from an optional YAML file and the flags that were given.
+
+    Raises:
+        InputError: an unreadable file, an unknown key, or a value of the wrong type or out of range.
+    """
+    values = _read_config(config) if config else {}
+    return make(values | dict(flags), str(config) if config else "the options")
+
+
+def make(values: Mapping[str, Any], where: str = "the options") -> TuneOptions:
+    """Return validated options; ``where`` names the place in errors."""
+    known = TuneOptions.__struct_fields__
+    for key in values:
+        if key not in known:
+            raise InputError(f"{where} has no setting {key!r}{near(key, known)}")
+    try:
+        options = msgspec.convert(dict(values), TuneOptions)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{where} can't be used: {error}") from error
+    _check_ranges(options)
+    return options
+
+
+def _check_ranges(options: TuneOptions) -> None:
+    for name, ok, wanted in (
+        *((n, lambda v: v > 0, "above 0") for n in _POSITIVE),
+        *((n, lambda v: v >= 0, "0 or above") for n in _NOT_NEGATIVE),
+        ("val_size", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+        ("seed", lambda v: v < 2**64, "below 2^64"),
+    ):
+        value = getattr(options, name)
+        if value is not None and not ok(value):
+            raise InputError(f"--{name.replace('_', '-')} is {value} and must be {wanted}")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold one setting per line, like 'steps: 200'")
+    # YAML 1.1 reads 1e-5 (no dot) as a string
+    return {str(key).replace("-", "_"): _number(value) for key, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of a duration like "90s", "30m", "1.5h" or "45" (seconds).
+
+    Raises:
+        InputError: it is none.
+    """
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:].lower())
+    try:
+        value = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 < value < float("inf"):
+        raise InputError(f"--max-time {text!r} is not a duration: write 90s, 30m or 2h")
+    return value

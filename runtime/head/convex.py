@@ -18,7 +18,7 @@ Float64 = NDArray[np.float64]
 
 _NEWTON_STEPS = 50
 _CG_STEPS = 250
-_GRADIENT_TOLERANCE = 1e-6
+_GRADIENT_TOLERANCE = 1e-8
 
 
 class Loss(NamedTuple):

@@ -1,0 +1,81 @@
+"""A linear head solved in closed form on features from forward passes, cross-fitted over the rows.
+
+A head fitted on the rows that are then tuned on has nothing left to teach the layers below it. So the rows
+are dealt into folds; the head that a fold is tuned with is fitted on the other folds only, and a last one,
+fitted on all rows, is what evaluation and the tuned model use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..fold import FULL
+from .convex import LOSSES, Float64, Loss, solve, with_bias
+
+FOLDS = 2
+STRENGTHS = tuple(float(c) for c in np.logspace(0.0, -5.0, 11))  # candidates for l2, strong to weak
+
+
+class Fitted(NamedTuple):
+    """Heads by slot, each [classes, width + 1] with the bias last; ``loss`` is the cross-fitted mean loss."""
+
+    heads: dict[int, Float64]
+    l2: float
+    loss: float
+
+
+def deal(rows: Sequence[int], folds: int = FOLDS) -> list[list[int]]:
+    """Return the rows of each fold: every ``folds``-th of a shuffled order."""
+    return [list(rows[k::folds]) for k in range(folds)]
+
+
+def fit(
+    loss_name: str, features: NDArray[np.floating], targets: NDArray[np.generic], classes: int, dealt: Sequence[Sequence[int]]
+) -> Fitted:
+    """Fit one head per fold on the rows outside it, and one on all rows.
+
+    The ridge is the one with the least loss on the rows left out, the same for all heads.
+
+    Args:
+        loss_name: a key of ``LOSSES``.
+        features: [rows, width].
+        targets: class indices [rows], or scores [rows] or [rows, classes].
+        classes: width of the scores.
+        dealt: the rows of each fold.
+    """
+    loss, x = LOSSES[loss_name], with_bias(features)
+    y = _as_scores(targets, classes)
+    best: tuple[float, float, dict[int, Float64]] | None = None
+    heads: dict[int, Float64] = {}
+    for l2 in STRENGTHS:
+        heads = {k: solve(loss, *_outside(x, y, rows), l2, heads.get(k)) for k, rows in enumerate(dealt)}
+        value = _left_out(loss, x, y, heads, dealt)
+        if best is None or value < best[0]:
+            best = value, l2, heads
+        elif value > 1.2 * best[0]:
+            break  # weaker ridges only get worse from here
+    if best is None:  # STRENGTHS isn't empty
+        raise AssertionError
+    value, l2, chosen = best
+    return Fitted(chosen | {FULL: solve(loss, x, y, l2)}, l2, value)
+
+
+def _outside(x: Float64, y: Float64, rows: Sequence[int]) -> tuple[Float64, Float64]:
+    keep = np.ones(len(x), bool)
+    keep[list(rows)] = False
+    return (x[keep], y[keep]) if keep.any() else (x, y)
+
+
+def _left_out(loss: Loss, x: Float64, y: Float64, heads: dict[int, Float64], dealt: Sequence[Sequence[int]]) -> float:
+    total = sum(float(loss.value(x[list(rows)] @ heads[k].T, y[list(rows)]).sum()) for k, rows in enumerate(dealt) if rows)
+    return total / len(x)
+
+
+def _as_scores(targets: NDArray[np.generic], classes: int) -> Float64:
+    if np.issubdtype(targets.dtype, np.integer):
+        return np.eye(classes)[targets.reshape(-1).astype(np.int64)]
+    return targets.reshape(len(targets), -1).astype(np.float64)

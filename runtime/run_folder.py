@@ -1,0 +1,174 @@
+"""The folder of a run: its files, its lock, and the weights it ends with."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from zoedge import options as tune_options
+from zoedge.bundle import Bundle
+from zoedge.errors import BundleError, InputError
+from zoedge.files import new_file
+from zoedge.options import TuneOptions
+from zoedge.tensor_file import map_tensors
+
+from .journal import JOURNAL_FILE
+
+CONFIG_FILE = "config.yaml"
+LOG_FILE = "log.jsonl"
+SNAPSHOT_FILE = "snapshot.safetensors"
+TENSORS_FILE = "tensors.safetensors"  # in best/ and last/: the trainable tensors under their own names
+WEIGHTS = ("best", "last")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that ``zoedge tune`` wrote: which bundle it tuned, how, and what came out."""
+
+    folder: Path
+    bundle_folder: Path
+    data: str
+    options: TuneOptions
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Open a run folder.
+
+        Raises:
+            BundleError: it isn't one, or its configuration can't be read.
+        """
+        folder = Path(folder)
+        path = folder / CONFIG_FILE
+        if not path.is_file():
+            raise BundleError(f"{folder} is not a run folder: it has no {CONFIG_FILE} (zoedge tune BUNDLE -o RUN makes one)")
+        try:
+            config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+            where = str(config["bundle"]), str(config["data"])
+            return cls(folder, Path(where[0]), where[1], tune_options.make(config["options"], str(path)))
+        except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise BundleError(f"{path} is damaged: restore it or start a new run") from error
+
+    @classmethod
+    def create(cls, folder: Path, bundle: Path, data: str, options: TuneOptions) -> Run:
+        """Make a run folder and write its configuration.
+
+        Raises:
+            InputError: ``folder`` has something in it.
+        """
+        if (folder / JOURNAL_FILE).exists():
+            raise InputError(f"{folder} holds a run already: continue it with --resume or choose another -o")
+        if folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
+            raise InputError(f"{folder} exists and is not an empty folder: choose another -o")
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"bundle": str(bundle.resolve()), "data": data, "options": msgspec.to_builtins(options)}
+        with new_file(folder / CONFIG_FILE) as path:
+            path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        return cls(folder, bundle, data, options)
+
+    def bundle(self, *, verify: bool = True) -> Bundle:
+        """Open the bundle that was tuned."""
+        if not self.bundle_folder.is_dir():
+            raise BundleError(
+                f"{self.folder} was tuned from {self.bundle_folder}, which is gone: "
+                f"put the bundle back or correct 'bundle' in {self.folder / CONFIG_FILE}"
+            )
+        return Bundle.open(self.bundle_folder, verify=verify)
+
+    @property
+    def journal(self) -> Path:
+        """The journal's path."""
+        return self.folder / JOURNAL_FILE
+
+    @property
+    def snapshot(self) -> Path:
+        """The path of the snapshot that bounds the time of a resume."""
+        return self.folder / "last" / SNAPSHOT_FILE
+
+    def weights(self, which: str | None = None) -> dict[str, NDArray[np.generic]]:
+        """Return the tuned tensors: ``best`` where the run evaluated, else ``last``, or the one named.
+
+        Raises:
+            BundleError: there are none yet.
+        """
+        for name in (which,) if which else WEIGHTS:
+            path = self.folder / name / TENSORS_FILE
+            if path.is_file():
+                return map_tensors(path)
+        wanted = which or "tuned"
+        raise BundleError(f"{self.folder} has no {wanted} weights yet: finish it with zoedge tune --resume or rebuild them with zoedge replay")
+
+    def save_weights(self, which: str, tensors: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write ``best`` or ``last`` at once."""
+        save_tensors(self.folder / which / TENSORS_FILE, tensors)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write a safetensors file under its final name only when it is whole."""
+    with new_file(path) as temporary:
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, so that one process at a time works on a run.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{folder} is being tuned by another process: wait for it or choose another -o") from error
+        yield
+    finally:
+        os.close(handle)
+        if made and {p.name for p in folder.iterdir()} <= {".lock"}:
+            path.unlink(missing_ok=True)
+            folder.rmdir()
+
+
+class Log:
+    """``log.jsonl``: one JSON object per line, flushed as written."""
+
+    def __init__(self, path: Path, keep_before: int) -> None:
+        self._file = _continued(path, keep_before)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one object."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _continued(path: Path, keep_before: int) -> Any:
+    """Open a log for appending; rows of steps that a resume takes again are dropped first."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # torn by a crash
+        if row.get("step", 0) <= keep_before:
+            kept.append(line + "\n")
+    path.write_text("".join(kept), encoding="utf-8")
+    return path.open("a", encoding="utf-8")

@@ -1,0 +1,122 @@
+"""The noise specification against NumPy's Philox, SciPy's quantiles, the published constants and numba."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from zoedge.runtime import noise, noise_numba
+from zoedge.runtime.noise import Stream, Term
+
+KERNELS = [noise.add_terms, noise_numba.add_terms]
+WORDS = st.integers(0, 2**64 - 1)
+STREAMS = st.builds(Stream, WORDS, WORDS, WORDS, WORDS, WORDS)
+
+
+def philox4x64(counter, key):
+    """Philox4x64-10 from the paper (Salmon et al., SC 2011), in Python integers."""
+    mask = 2**64 - 1
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        p0, p1 = 0xD2E7470EE14C6C93 * c[0], 0xCA5A826395121157 * c[2]
+        c = [(p1 >> 64) ^ c[1] ^ k[0], p1 & mask, (p0 >> 64) ^ c[3] ^ k[1], p0 & mask]
+        k = [(k[0] + 0x9E3779B97F4A7C15) & mask, (k[1] + 0xBB67AE8584CAA73B) & mask]
+    return c
+
+
+@settings(max_examples=25, deadline=None)
+@given(stream=STREAMS, block=st.integers(0, 2**40))
+def test_stream_is_philox_of_the_specified_key_and_counter(stream, block):
+    counter = (block + 1, stream.step, stream.probe, stream.purpose)
+    words = philox4x64(counter, (stream.seed, stream.tensor))
+    expected = b"".join(w.to_bytes(8, "little") for w in words)
+    assert noise.stream_bytes(stream, block, 32).tobytes() == expected
+
+
+def test_philox_known_answer():
+    # the paper's known-answer test for all-zero counter and key
+    words = philox4x64((0, 0, 0, 0), (0, 0))
+    assert words[0] == 0x16554D9ECA36314C
+
+
+def test_tensor_id_is_blake2b_64():
+    name = "model.decoder.layers.0.self_attn.q_proj.weight"
+    assert noise.tensor_id(name) == int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def test_gaussian_levels_are_the_quantiles_with_unit_variance():
+    quantiles = stats.norm.ppf((np.arange(256) + 0.5) / 256)
+    np.testing.assert_array_equal(noise.LEVELS["gaussian"], (quantiles / quantiles.std()).astype(np.float32))
+
+
+@pytest.mark.parametrize("distribution", sorted(noise.LEVELS))
+def test_levels_have_mean_zero_and_unit_variance(distribution):
+    levels = noise.LEVELS[distribution].astype(np.float64)
+    assert levels.mean() == pytest.approx(0.0, abs=1e-7)
+    assert levels.var() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_levels_are_pinned():
+    """A journal replays only while these bytes stay as they are."""
+    pinned = {
+        "gaussian": "d9c3f5aa97ac35f6",
+        "rademacher": "629d7f236ee63952",
+    }
+    assert {k: hashlib.sha256(v.astype("<f4").tobytes()).hexdigest()[:16] for k, v in noise.LEVELS.items()} == pinned
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.one_of(st.integers(1, 100), st.integers(16_300, 16_500), st.integers(65_500, 65_700)),
+    streams=st.lists(STREAMS, min_size=0, max_size=3),
+    scale=st.floats(-1.0, 1.0),
+    shrink=st.sampled_from([1.0, 0.999]),
+)
+def test_numba_gives_the_reference_bits(size, streams, scale, shrink):
+    start = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    distributions = ["gaussian", "rademacher", "gaussian"]
+    terms = [Term(s, noise.table(d, scale)) for s, d in zip(streams, distributions, strict=False)]
+    expected, actual = start.copy(), start.copy()
+    noise.add_terms(expected, terms, shrink)
+    noise_numba.add_terms(actual, terms, shrink)
+    assert actual.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("add_terms", KERNELS)
+def test_one_float32_addition_per_term(add_terms):
+    stream = Stream(7, noise.tensor_id("w"), 3, 1)
+    w = np.full(1000, 0.3, np.float32)
+    add_terms(w, [Term(stream, noise.table("gaussian", 1e-3))])
+    z = noise.LEVELS["gaussian"][noise.stream_bytes(stream, 0, 1000)].astype(np.float64)
+    np.testing.assert_array_equal(w, np.float32(0.3) + (1e-3 * z).astype(np.float32))
+
+
+@pytest.mark.parametrize("add_terms", KERNELS)
+def test_changes_a_matrix_in_place(add_terms):
+    w = np.zeros((33, 7), np.float32)
+    add_terms(w, [Term(Stream(0, 0, 0, 0), noise.table("rademacher", 1.0))])
+    np.testing.assert_array_equal(np.abs(w), np.ones_like(w))
+    assert 0.3 < (w > 0).mean() < 0.7
+
+
+def test_streams_differ_by_every_field():
+    base = Stream(1, 2, 3, 4, 0)
+    others = [base._replace(**{field: 9}) for field in Stream._fields]
+    seen = {noise.stream_bytes(s, 0, 64).tobytes() for s in [base, *others]}
+    assert len(seen) == 6
+
+
+def test_seed_zero_is_a_seed():
+    z0, z42 = (noise.directions(Stream(seed, 5, 0, 0), (64,)) for seed in (0, 42))
+    assert z0.tobytes() != z42.tobytes()
+    assert z0.tobytes() == noise.directions(Stream(0, 5, 0, 0), (64,)).tobytes()
+
+
+def test_directions_are_white():
+    z = np.stack([noise.directions(Stream(0, 11, step, 0), (4096,)) for step in range(64)])
+    assert z.mean() == pytest.approx(0.0, abs=0.01)
+    covariance = z @ z.T / 4096
+    np.testing.assert_allclose(covariance, np.eye(64), atol=0.09)

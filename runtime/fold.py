@@ -64,14 +64,11 @@ class Fold:
     def apply(self, record: Record) -> Told | None:
         """Take a record in; return what the method made of it, None where no step was taken.
 
-        A step with a loss that isn't finite moves the parameters back and changes nothing else.
+        A step whose losses or update aren't finite moves the parameters back and changes nothing else.
         """
         match record:
             case Step(step, lr, losses):
-                told = None
-                if all(math.isfinite(loss) for loss in losses):
-                    told = self.method.tell(self.state, losses, lr=lr, eps=self.eps)
-                    self.state = told.state
+                told = self._tell(losses, lr)
                 self.parameters.apply(step, told.update if told else Update())
                 self.step = step + 1
                 return told
@@ -113,6 +110,15 @@ class Fold:
         self._slots = _slots(arrays)
         self.parameters.load(_under(arrays, "parameter/"))
         self._active = None
+
+    def _tell(self, losses: tuple[float, ...], lr: float) -> Told | None:
+        if not all(math.isfinite(loss) for loss in losses):
+            return None
+        told = self.method.tell(self.state, losses, lr=lr, eps=self.eps)
+        if not all(math.isfinite(move.scale) for move in told.update.moves):
+            return None
+        self.state = told.state
+        return told
 
     def _activate(self, slot: int) -> None:
         if self._slots and slot != self._active:

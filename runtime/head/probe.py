@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..fold import FULL
 from .convex import LOSSES, Float64, Loss, solve, with_bias
 
-FOLDS = 2
+FOLDS = 5
 STRENGTHS = tuple(float(c) for c in np.logspace(0.0, -5.0, 11))  # candidates for l2, strong to weak
 
 

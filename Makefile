@@ -1,0 +1,32 @@
+# Each target makes the virtual environment that it needs; nothing outside this folder is touched.
+PYTHON ?= python3
+VENV   ?= .venv
+PIP     = -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: test prove demo lint clean
+
+test: $(VENV)/ready            ## everything that proves the code, in minutes
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m mypy -p zoedge
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+prove: $(VENV)/ready           ## the longer proofs
+	$(VENV)/bin/python -m pytest -m slow
+
+demo: .demo/ready              ## the main job: export, tune, eval
+	.demo/venv/bin/python examples/digits/demo.py .demo/work
+
+$(VENV)/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP) "torch==2.13.0"
+	$(VENV)/bin/python $(PIP) -e ".[cpu,export,test]" --config-settings editable_mode=strict
+	touch $@
+
+.demo/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv .demo/venv
+	.demo/venv/bin/python $(PIP) ".[cpu,onnx]" scikit-learn
+	touch $@
+
+clean:                         ## remove what the targets above made
+	rm -rf $(VENV) .demo build *.egg-info

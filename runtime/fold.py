@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Method, State, Told, Update
 
-from .journal import Assign, Eval, Record, Step, assigned
+from .journal import Assign, Eval, Record, Step
 from .parameters import Parameters
 from .spaces import Arrays
 
@@ -72,9 +72,8 @@ class Fold:
                 self.parameters.apply(step, told.update if told else Update())
                 self.step = step + 1
                 return told
-            case Assign(_, slot, _):
-                self._slots[slot] = assigned(record, {n: b.shape for n, b in self.parameters.buffers.items()})
-                self._active = None
+            case Assign(_, slots):
+                self._assign(slots)
             case Eval():
                 pass
         return None
@@ -119,6 +118,14 @@ class Fold:
             return None
         self.state = told.state
         return told
+
+    def _assign(self, slots: Mapping[int, Mapping[str, NDArray[np.float32]]]) -> None:
+        """Keep fixed tensors by slot; tensors that directions move take their values here and now."""
+        fixed = self.parameters.fixed
+        self.parameters.restart({n: v for n, v in slots[FULL].items() if n not in fixed})
+        for slot, values in slots.items():
+            self._slots[slot] = {n: v for n, v in values.items() if n in fixed}
+        self._active = None
 
     def _activate(self, slot: int) -> None:
         if self._slots and slot != self._active:

@@ -4,7 +4,7 @@
     frame   = LEB128 length of the payload, CRC32 of the payload (little-endian), payload
 
     step    0x01  u32 step  f32 lr  f64 loss * points          what one step measured and chose
-    assign  0x02  u32 step  u8 slot  msgpack {name: float32 bytes}   values that tuning computed (a head)
+    assign  0x02  u32 step  msgpack {"slot/name": float32 bytes}     values that tuning computed (heads)
     eval    0x03  u32 step  msgpack {metric: float64}           what an evaluation said
 
 All integers and floats are little-endian. A step's record is written after its losses are known and before
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -55,11 +55,10 @@ class Step(NamedTuple):
 
 
 class Assign(NamedTuple):
-    """Values given to fixed tensors after ``step`` steps; ``slot`` tells cross-fitted versions apart."""
+    """Values given to tensors after ``step`` steps, by slot (cross-fitted versions) and name."""
 
     step: int
-    slot: int
-    values: dict[str, NDArray[np.float32]]
+    slots: dict[int, dict[str, NDArray[np.float32]]]
 
 
 class Eval(NamedTuple):
@@ -77,9 +76,13 @@ def encode(record: Record) -> bytes:
     match record:
         case Step(step, lr, losses):
             return struct.pack(f"<BIf{len(losses)}d", _STEP, step, lr, *losses)
-        case Assign(step, slot, values):
-            raw = {name: np.ascontiguousarray(value, "<f4").tobytes() for name, value in sorted(values.items())}
-            return struct.pack("<BIB", _ASSIGN, step, slot) + msgspec.msgpack.encode(raw)
+        case Assign(step, slots):
+            raw = {
+                f"{slot}/{name}": np.ascontiguousarray(value, "<f4").tobytes()
+                for slot, values in sorted(slots.items())
+                for name, value in sorted(values.items())
+            }
+            return struct.pack("<BI", _ASSIGN, step) + msgspec.msgpack.encode(raw)
         case Eval(step, metrics):
             return struct.pack("<BI", _EVAL, step) + msgspec.msgpack.encode(metrics)
 
@@ -95,10 +98,9 @@ def decode(payload: bytes) -> Record:
         count = (len(payload) - 9) // 8
         step, lr, *losses = struct.unpack(f"<If{count}d", payload[1:])
         return Step(step, lr, tuple(losses))
-    if kind == _ASSIGN and len(payload) > 6:
-        step, slot = struct.unpack("<IB", payload[1:6])
-        raw = msgspec.msgpack.decode(payload[6:], type=dict[str, bytes])
-        return Assign(step, slot, {name: np.frombuffer(value, "<f4").astype(np.float32) for name, value in raw.items()})
+    if kind == _ASSIGN and len(payload) > 5:
+        (step,) = struct.unpack("<I", payload[1:5])
+        return Assign(step, _slots(msgspec.msgpack.decode(payload[5:], type=dict[str, bytes])))
     if kind == _EVAL and len(payload) > 5:
         (step,) = struct.unpack("<I", payload[1:5])
         return Eval(step, msgspec.msgpack.decode(payload[5:], type=dict[str, float]))
@@ -180,9 +182,12 @@ def read(path: Path) -> Contents:
     return Contents(header, records, size, len(data) - size)
 
 
-def assigned(record: Assign, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
-    """Return an assign record's values in their tensors' shapes."""
-    return {name: value.reshape(shapes[name]) for name, value in record.values.items()}
+def _slots(raw: dict[str, bytes]) -> dict[int, dict[str, NDArray[np.float32]]]:
+    slots: dict[int, dict[str, NDArray[np.float32]]] = {}
+    for key, value in raw.items():
+        slot, _, name = key.partition("/")
+        slots.setdefault(int(slot), {})[name] = np.frombuffer(value, "<f4").astype(np.float32)
+    return slots
 
 
 def _frame(payload: bytes) -> bytes:

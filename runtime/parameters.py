@@ -59,12 +59,13 @@ class Parameters:
     ) -> None:
         self.buffers = buffers
         self._unsettled = 0
-        self._fixed = tuple(p.name for p in manifest.trainable if p.name in fixed)
+        self.fixed = tuple(p.name for p in manifest.trainable if p.name in fixed)
         moved = [p for p in manifest.trainable if p.name not in fixed]
         if not moved:
             raise InputError("nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora")
         builder = _Builder(buffers, seed, directions, placement, add_terms)
-        self.spaces = builder.build(moved, manifest.lora)
+        branches, self._single = builder.build(moved, manifest.lora)
+        self.spaces: list[Space] = [*branches, *self._single.values()]
 
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
@@ -86,22 +87,31 @@ class Parameters:
         self._unsettled = 0
 
     def assign(self, values: Mapping[str, NDArray[np.float32]]) -> None:
-        """Give fixed tensors new values."""
+        """Give fixed tensors new values, in their shape or flat."""
         for name, value in values.items():
-            if name not in self._fixed:
-                raise ValueError(f"{name} is moved by directions and can't be assigned")
-            self.buffers[name][...] = value
+            self.buffers[name][...] = value.reshape(self.buffers[name].shape)
+
+    def restart(self, values: Mapping[str, NDArray[np.float32]]) -> None:
+        """Let tensors that directions move start from new values; only between steps.
+
+        Raises:
+            ValueError: a name that no space of a single tensor moves.
+        """
+        for name, value in values.items():
+            if name not in self._single:
+                raise ValueError(f"{name} can't be given a value: no space moves it alone")
+            self._single[name].load({name: value.reshape(self.buffers[name].shape)})
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return what ``load`` needs to continue from here; only between steps."""
-        state: dict[str, NDArray[np.generic]] = {name: self.buffers[name] for name in self._fixed}
+        state: dict[str, NDArray[np.generic]] = {name: self.buffers[name] for name in self.fixed}
         for space in self.spaces:
             state |= space.state()
         return state
 
     def load(self, state: Arrays) -> None:
         """Continue from a ``state``."""
-        for name in self._fixed:
+        for name in self.fixed:
             self.buffers[name][...] = state[name]
         for space in self.spaces:
             space.load(state)
@@ -116,15 +126,16 @@ class _Builder:
         self._buffers, self._seed, self._directions = buffers, seed, directions
         self._placement, self._add_terms = placement, add_terms
 
-    def build(self, moved: list[Parameter], branches: tuple[LoraBranch, ...]) -> list[Space]:
+    def build(self, moved: list[Parameter], lora: tuple[LoraBranch, ...]) -> tuple[list[Space], dict[str, Space]]:
+        """Return the spaces of branches, and those of single tensors by name."""
         names = {p.name for p in moved}
-        spaces: list[Space] = []
-        for branch in branches if self._directions.rank is not None else ():
+        branches: list[Space] = []
+        for branch in lora if self._directions.rank is not None else ():
             if {branch.a, branch.b} <= names:
                 a, b = self._buffers[branch.a], self._buffers[branch.b]
-                spaces.append(LowRankBranch(branch, a, b, self._seed, self._directions))
+                branches.append(LowRankBranch(branch, a, b, self._seed, self._directions))
                 names -= {branch.a, branch.b}
-        return spaces + [self._single(p) for p in moved if p.name in names]
+        return branches, {p.name: self._single(p) for p in moved if p.name in names}
 
     def _single(self, parameter: Parameter) -> Space:
         name, buffer = parameter.name, self._buffers[parameter.name]

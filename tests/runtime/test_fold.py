@@ -215,8 +215,8 @@ def test_assigned_values_follow_their_slots():
     m = dense({"w": (4,), "head": (2, 2)})
     arrays = buffers(m)
     f = fold(m, arrays, fixed=("head",))
-    for slot, value in ((0, 0.0), (1, 1.0), (FULL, 9.0)):
-        f.apply(Assign(0, slot, {"head": np.full(4, value, np.float32)}))
+    values = {0: 0.0, 1: 1.0, FULL: 9.0}
+    f.apply(decode(encode(Assign(0, {slot: {"head": np.full((2, 2), v, np.float32)} for slot, v in values.items()}))))
     seen = []
     for _ in range(4):
         f.apply(f.measure(0.0, lambda index: seen.append(float(arrays["head"][0, 0])) or 1.0))
@@ -231,3 +231,19 @@ def test_a_journal_with_a_gap_is_refused():
     records = run(f, parabola, 3, 1e-3)
     with pytest.raises(ValueError, match="step 2 follows step 0"):
         fold(m, buffers(m)).replay([records[0], records[2]])
+
+
+@pytest.mark.parametrize("placement", ["in-place", "out-of-place"])
+def test_a_moved_tensor_starts_from_its_assigned_value(placement):
+    m = dense({"w": (4,)})
+    arrays = buffers(m)
+    f = fold(m, arrays, placement=placement)
+    f.apply(Assign(0, {FULL: {"w": np.arange(4, dtype=np.float32)}}))
+    f.rest()
+    np.testing.assert_array_equal(arrays["w"], np.arange(4))
+    run(f, parabola, 2, 1e-3)
+    moved = arrays["w"].copy()
+    snapshot = {k: v.copy() for k, v in f.snapshot().items()}
+    f.restore(snapshot)
+    f.rest()
+    np.testing.assert_array_equal(arrays["w"], moved)

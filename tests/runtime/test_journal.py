@@ -36,13 +36,11 @@ def test_a_record_survives_its_bytes(record):
 
 
 def test_an_assignment_survives_its_bytes():
-    values = {"b": np.arange(3, dtype=np.float32), "a": np.ones((2, 2), np.float32)}
-    decoded = journal.decode(journal.encode(Assign(5, 255, values)))
+    slots = {0: {"b": np.arange(3, dtype=np.float32)}, 255: {"a": np.ones((2, 2), np.float32)}}
+    decoded = journal.decode(journal.encode(Assign(5, slots)))
     assert decoded.step == 5
-    assert decoded.slot == 255
-    shaped = journal.assigned(decoded, {"a": (2, 2), "b": (3,)})
-    np.testing.assert_array_equal(shaped["a"], values["a"])
-    np.testing.assert_array_equal(shaped["b"], values["b"])
+    np.testing.assert_array_equal(decoded.slots[0]["b"], [0, 1, 2])
+    np.testing.assert_array_equal(decoded.slots[255]["a"], [1, 1, 1, 1])  # values come flat
 
 
 def test_a_two_point_step_takes_30_bytes(tmp_path):

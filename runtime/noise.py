@@ -15,13 +15,14 @@ This module is the reference. ``noise_numba`` computes the same bits faster and 
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .permutation import name_id as tensor_id
 
 Float32 = NDArray[np.float32]
 
@@ -49,11 +50,6 @@ class Term(NamedTuple):
 
     stream: Stream
     table: Float32
-
-
-def tensor_id(name: str) -> int:
-    """Return the 64-bit BLAKE2b of a tensor's name (little-endian), the second word of its Philox key."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def _gaussian_levels() -> Float32:

@@ -39,7 +39,9 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     objective: Annotated[str, "what to improve: loss, accuracy, f1 or pkg.mod:function"] = "loss"
     head_init: Annotated[HeadInit, "how a new head starts: probe, zeros or random"] = "probe"
     head_refit_every: Annotated[int | None, "steps between closed-form refits of a probed head"] = None
-    val_size: Annotated[float, "share of the rows held out where the data has no validation split"] = 0.1
+    val_size: Annotated[
+        float | None, "share of the rows held out where the data has no validation split (0 with a probed head)"
+    ] = None
     eval_every: Annotated[int | None, "steps between evaluations; 0 for none"] = None
     early_stopping_patience: Annotated[int | None, "stop after this many evaluations without a better loss"] = None
     log_every: Annotated[int, "steps between reports"] = 10
@@ -88,7 +90,7 @@ def _check_ranges(options: TuneOptions) -> None:
     for name, ok, wanted in (
         *((n, lambda v: v > 0, "above 0") for n in _POSITIVE),
         *((n, lambda v: v >= 0, "0 or above") for n in _NOT_NEGATIVE),
-        ("val_size", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+        ("val_size", lambda v: 0.0 <= v < 1.0, "at least 0 and below 1"),
         ("seed", lambda v: v < 2**64, "below 2^64"),
     ):
         value = getattr(options, name)

@@ -85,6 +85,7 @@ class Defaults:
     eps_dense: float
     queries: int
     schedule: str
+    steps: int
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ RECIPE = Recipe(
     name="meazo",
     summary="mezo with one scalar second moment, so that lr no longer depends on the loss's scale",
     source="MEAZO; the second moment is Adam's (arXiv 1412.6980) on the scalar g",
-    defaults=Defaults(lr_adapter=1e-3, lr_dense=1e-5, eps_adapter=1e-2, eps_dense=1e-3, queries=1, schedule="linear"),
+    defaults=Defaults(lr_adapter=1e-3, lr_dense=1e-5, eps_adapter=1e-2, eps_dense=1e-3, queries=1, schedule="linear", steps=1000),
     distribution="gaussian",
     estimator=TwoPoint,
     scalings=(SecondMoment(),),

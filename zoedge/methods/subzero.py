@@ -7,7 +7,7 @@ RECIPE = Recipe(
     name="subzero",
     summary="two forwards along a low-rank direction U Z V^T; U and V are drawn anew every --refresh steps",
     source="arXiv 2410.08989, algorithm 1, directions scaled to a dense direction's norm",
-    defaults=Defaults(lr_adapter=1e-4, lr_dense=1e-6, eps_adapter=1e-3, eps_dense=1e-3, queries=1, schedule="constant"),
+    defaults=Defaults(lr_adapter=1e-4, lr_dense=1e-6, eps_adapter=1e-3, eps_dense=1e-3, queries=1, schedule="constant", steps=2000),
     distribution="gaussian",
     estimator=TwoPoint,
     low_rank=True,

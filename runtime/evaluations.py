@@ -1,0 +1,41 @@
+"""What evaluations have said so far: which was the best, and whether to stop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .journal import Eval, Record
+
+
+@dataclass
+class Evaluations:
+    """Taken in record by record, so that a resumed run knows what the interrupted one knew.
+
+    Attributes:
+        criterion: the metric to minimise.
+        best: its least value so far.
+        best_step: the step it was seen at; None before any evaluation.
+        since_best: evaluations since then.
+        last_step: the step of the last evaluation; None before any.
+    """
+
+    criterion: str
+    best: float = math.inf
+    best_step: int | None = None
+    since_best: int = 0
+    last_step: int | None = None
+
+    def improves(self, record: Eval) -> bool:
+        """Whether a record, not taken in yet, is the best."""
+        return record.metrics[self.criterion] < self.best
+
+    def take(self, record: Record) -> None:
+        """Take in a record; only evaluations count."""
+        if not isinstance(record, Eval):
+            return
+        if self.improves(record):
+            self.best, self.best_step, self.since_best = record.metrics[self.criterion], record.step, 0
+        else:
+            self.since_best += 1
+        self.last_step = record.step

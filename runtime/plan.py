@@ -1,0 +1,114 @@
+"""What a run will do: the user's options with every open setting filled in for the bundle and the data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from zoedge.errors import InputError
+from zoedge.manifest import Manifest
+from zoedge.methods import find
+from zoedge.options import TuneOptions, seconds
+
+from .batches import steps_in
+from .head.convex import LOSSES
+from .parameters import placement_for
+
+T = TypeVar("T")
+
+MAX_FOLDS = 5
+HOLD_OUT = 0.1
+UNBOUNDED_STEPS = 250  # stands in for the length of a run that only time bounds
+EVALUATIONS = 10  # a run evaluates about this often unless told otherwise
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's settings, all decided.
+
+    Attributes:
+        options: every None replaced, except steps, epochs and max_time where others bound the run.
+        total_steps: steps after which the run ends; None when only time bounds it.
+        max_seconds: seconds after which it ends; None when only steps bound it.
+        solved: names of the head's tensors when it is solved in closed form instead of being moved.
+        folds: cross-fitted heads; 0 without.
+    """
+
+    options: TuneOptions
+    total_steps: int | None
+    max_seconds: float | None
+    solved: tuple[str, ...]
+    folds: int
+
+
+def solvable_head(manifest: Manifest) -> tuple[str, ...]:
+    """Return the tensors of a new head that can be solved from features; () where there is none."""
+    head = manifest.head
+    if head is None or not head.fresh or manifest.loss not in LOSSES:
+        return ()
+    names = (head.weight,) if head.bias is None else (head.weight, head.bias)
+    trainable = {p.name for p in manifest.trainable}
+    return names if trainable.issuperset(names) else ()
+
+
+def make_plan(options: TuneOptions, manifest: Manifest, rows: int, has_validation: bool) -> Plan:
+    """Fill in what the user left open.
+
+    Args:
+        options: the user's.
+        manifest: the bundle's.
+        rows: training rows, held-out ones included.
+        has_validation: whether the data has a validation split of its own.
+
+    Raises:
+        InputError: an unknown method, or a batch larger than the data.
+    """
+    recipe = find(options.method)
+    defaults = recipe.defaults
+    head = solvable_head(manifest) if options.head_init == "probe" else ()
+    moved = [p for p in manifest.trainable if p.name not in head]
+    solved = head if moved else ()  # a head alone is moved, from the probe on
+    small = placement_for(manifest, solved) == "out-of-place"
+    held_out = options.val_size if options.val_size is not None else (0.0 if has_validation or solved else HOLD_OUT)
+    train_rows = rows - math.floor(0.0 if has_validation else held_out * rows)
+    if options.batch_size > train_rows:
+        raise InputError(
+            f"--batch-size {options.batch_size} is larger than the {train_rows} training rows: use at most {train_rows}"
+        )
+    folds = min(MAX_FOLDS, max(2, train_rows // options.batch_size)) if solved else 0
+    total = _total_steps(options, defaults.steps, train_rows)
+    filled = msgspec.structs.replace(
+        options,
+        lr=_or(options.lr, defaults.lr_adapter if small else defaults.lr_dense),
+        eps=_or(options.eps, defaults.eps_adapter if small else defaults.eps_dense),
+        queries=_or(options.queries, defaults.queries),
+        lr_schedule=options.lr_schedule or defaults.schedule,
+        val_size=held_out,
+        steps=total,
+        eval_every=_or(options.eval_every, max(1, (total or UNBOUNDED_STEPS) // EVALUATIONS)),
+        head_refit_every=_or(options.head_refit_every, max(1, (total or UNBOUNDED_STEPS) // EVALUATIONS)),
+        placement=placement_for(manifest, solved) if options.placement == "auto" else options.placement,
+    )
+    return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds)
+
+
+def _total_steps(options: TuneOptions, default: int, rows: int) -> int | None:
+    if options.steps is not None:
+        return options.steps
+    if options.epochs is not None:
+        return steps_in(options.epochs, rows, options.batch_size)
+    return None if options.max_time else default
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def trainable_elements(manifest: Manifest) -> tuple[int, int]:
+    """Return how many elements are trainable, and how many there are in all."""
+    sizes = [(p.trainable, int(np.prod(p.shape, dtype=np.int64))) for p in manifest.parameters]
+    return sum(size for trainable, size in sizes if trainable), sum(size for _, size in sizes)

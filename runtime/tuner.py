@@ -1,0 +1,224 @@
+"""The loop of a run: refit, evaluate, step, save; everything that matters goes through the journal."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from zoedge.errors import ZoedgeError
+from zoedge.manifest import Manifest
+
+from . import snapshots
+from .batches import MicroBatch
+from .evaluations import Evaluations
+from .fold import Fold
+from .head.refit import HeadRefit
+from .interrupt import Interrupt, held
+from .journal import Assign, Eval, Journal, Record, Step
+from .measure import Measure
+from .memory import peak_rss_bytes
+from .noise import Float32
+from .plan import Plan
+from .progress import Progress
+from .run_folder import Log, Run
+from .schedule import factor
+
+SNAPSHOT_SECONDS = 300.0
+MOST_SKIPS = 20  # steps in a row without a finite loss
+
+
+@dataclass
+class Clock:
+    """Seconds of this run, those before an interruption included."""
+
+    before: float
+    started: float
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds so far."""
+        return self.before + time.monotonic() - self.started
+
+
+class Tuner:
+    """One run, from wherever its fold stands to its end.
+
+    Args:
+        manifest: the bundle's.
+        plan: what to do.
+        fold: the state, caught up with ``records``.
+        records: what the journal holds already.
+        measure: losses of training rows and metrics of validation rows.
+        refit: solves the head; None when the head is moved or not there.
+        run, journal, log: where results go.
+        progress: who is told.
+        elapsed_seconds: time spent before an interruption.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        plan: Plan,
+        fold: Fold,
+        records: list[Record],
+        measure: Measure,
+        refit: HeadRefit | None,
+        run: Run,
+        journal: Journal,
+        log: Log,
+        progress: Progress,
+        *,
+        elapsed_seconds: float = 0.0,
+    ) -> None:
+        self._plan, self._fold, self._measure, self._refit = plan, fold, measure, refit
+        self._run, self._journal, self._log, self._progress = run, journal, log, progress
+        self._names = [p.name for p in manifest.trainable]
+        self._clock = Clock(elapsed_seconds, time.monotonic())
+        self._snapshot_at = time.monotonic()
+        self._evaluations = Evaluations(measure.criterion)
+        self._records = 0
+        self._assigned_at: int | None = None
+        self._skips = 0
+        self._between_steps = True
+        for record in records:
+            self._note(record)
+
+    def run(self) -> None:
+        """Go on to the end; an interruption or a failure leaves a run that can be resumed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM came; everything is saved.
+            ZoedgeError: too many steps in a row without a finite loss.
+        """
+        try:
+            with held() as interrupt:
+                self._loop(interrupt)
+                if not interrupt.requested:
+                    self._pause(final=True)
+            if interrupt.requested:
+                raise KeyboardInterrupt
+        finally:
+            self._save()
+
+    def _loop(self, interrupt: Interrupt) -> None:
+        while not (interrupt.requested or self._finished()):
+            self._pause(final=False)
+            if self._finished():
+                return
+            self._step()
+            self._snapshot_now_and_then()
+
+    def _finished(self) -> bool:
+        plan, step = self._plan, self._fold.step
+        patience = plan.options.early_stopping_patience
+        return (
+            (plan.total_steps is not None and step >= plan.total_steps)
+            or (plan.max_seconds is not None and self._clock.elapsed >= plan.max_seconds)
+            or (patience is not None and self._evaluations.since_best >= patience)
+        )
+
+    def _pause(self, *, final: bool) -> None:
+        """Refit and evaluate where that is due at this step and not done yet."""
+        step = self._fold.step
+        metrics = None
+        if self._refit and self._due(self._plan.options.head_refit_every, self._assigned_at, final):
+            self._fold.rest()
+            fitted = self._refit.fit()
+            self._append(fitted.record(step))
+            metrics = fitted.metrics
+        if not self._due(self._plan.options.eval_every, self._evaluations.last_step, final):
+            return
+        self._fold.rest()
+        metrics = self._measure.validation() or metrics
+        if metrics is not None:
+            self._evaluate(Eval(step, metrics))
+
+    def _due(self, every: int | None, last: int | None, final: bool) -> bool:
+        step = self._fold.step
+        return bool(every) and last != step and (final or step % (every or 1) == 0)
+
+    def _evaluate(self, record: Eval) -> None:
+        if self._evaluations.improves(record):
+            # before the record: whoever reads of a best evaluation finds its weights
+            self._run.save_weights("best", self._tensors())
+        self._append(record)
+        self._journal.sync()
+        row = {"step": record.step, **{f"eval_{name}": value for name, value in record.metrics.items()}}
+        self._log.write(row | {"elapsed_seconds": self._clock.elapsed})
+        self._progress.evaluation(row)
+
+    def _step(self) -> None:
+        started = time.monotonic()
+        lr = (self._plan.options.lr or 0.0) * factor(self._plan.options.lr_schedule or "constant", self._completed())
+        batch = self._measure.batch(self._fold.slot(self._fold.step), self._fold.step, self._fold.folds)
+        self._between_steps = False
+        record = self._fold.measure(lr, lambda index: self._loss(batch))
+        self._journal.append(record)
+        told = self._fold.apply(record)
+        self._between_steps = True
+        self._note(record)
+        self._skips = 0 if told else self._skips + 1
+        finite = [loss for loss in record.losses if math.isfinite(loss)]
+        row = {
+            "step": record.step + 1,
+            "loss": math.fsum(finite) / len(finite) if finite else math.nan,
+            "step_seconds": time.monotonic() - started,
+            "lr": record.lr,
+            "eps": self._fold.eps,
+            "projected_gradient": math.fsum(told.g) / len(told.g) if told else None,
+            "peak_rss_bytes": peak_rss_bytes(),
+            "elapsed_seconds": self._clock.elapsed,
+        }
+        self._log.write(row if finite else row | {"loss": None})
+        self._progress.step(row, report=row["step"] % self._plan.options.log_every == 0)
+        if told is None:
+            self._skipped(record)
+
+    def _loss(self, batch: list[MicroBatch]) -> float:
+        self._fold.parameters.settle()
+        return self._measure.loss(batch)
+
+    def _completed(self) -> float:
+        """Return the share of the run that is done, by steps or by time, whichever is further."""
+        plan = self._plan
+        by_steps = self._fold.step / plan.total_steps if plan.total_steps else 0.0
+        by_time = self._clock.elapsed / plan.max_seconds if plan.max_seconds else 0.0
+        return max(by_steps, by_time)
+
+    def _skipped(self, record: Step) -> None:
+        self._progress.note(f"step {record.step + 1} skipped: a loss or the update was not finite; the weights are as before it")
+        if self._skips >= MOST_SKIPS:
+            raise ZoedgeError(
+                f"no finite loss for {MOST_SKIPS} steps in a row: start again with a lower --lr (now {record.lr:g}) "
+                f"or --eps (now {self._fold.eps:g})"
+            )
+
+    def _append(self, record: Assign | Eval) -> None:
+        self._journal.append(record)
+        self._fold.apply(record)
+        self._note(record)
+
+    def _note(self, record: Record) -> None:
+        self._records += 1
+        self._evaluations.take(record)
+        if isinstance(record, Assign):
+            self._assigned_at = record.step
+
+    def _tensors(self) -> dict[str, Float32]:
+        self._fold.rest()
+        return {name: self._fold.parameters.buffers[name] for name in self._names}
+
+    def _snapshot_now_and_then(self) -> None:
+        if time.monotonic() - self._snapshot_at > SNAPSHOT_SECONDS:
+            self._journal.sync()
+            snapshots.save(self._run.snapshot, self._fold, self._records)
+            self._snapshot_at = time.monotonic()
+
+    def _save(self) -> None:
+        self._journal.close()
+        if self._between_steps:  # else a failure left the weights at a probe, and the journal rebuilds them
+            snapshots.save(self._run.snapshot, self._fold, self._records)
+            self._run.save_weights("last", self._tensors())
+        self._log.close()
+        self._progress.close()

@@ -1,1 +1,1 @@
-"""."""
+"""The device side: numpy and onnxruntime; numba where it is there."""

@@ -77,7 +77,7 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def with_bias(features: NDArray[np.floating]) -> Float64:
+def with_bias(features: NDArray[np.generic]) -> Float64:
     """Return the features [n, d] in float64 with a column of ones behind them, [n, d + 1]."""
     return np.hstack([features.astype(np.float64), np.ones((len(features), 1))])
 

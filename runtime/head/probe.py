@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ..fold import FULL
 from .convex import LOSSES, Float64, Loss, solve, with_bias
 
-FOLDS = 5
 STRENGTHS = tuple(float(c) for c in np.logspace(0.0, -5.0, 11))  # candidates for l2, strong to weak
 
 
@@ -27,14 +26,18 @@ class Fitted(NamedTuple):
     l2: float
     loss: float
 
+    def scores(self, features: NDArray[np.generic], slot: int) -> Float64:
+        """Return one head's scores [rows, classes]."""
+        return np.asarray(with_bias(features) @ self.heads[slot].T)
 
-def deal(rows: Sequence[int], folds: int = FOLDS) -> list[list[int]]:
+
+def deal(rows: Sequence[int], folds: int) -> list[list[int]]:
     """Return the rows of each fold: every ``folds``-th of a shuffled order."""
     return [list(rows[k::folds]) for k in range(folds)]
 
 
 def fit(
-    loss_name: str, features: NDArray[np.floating], targets: NDArray[np.generic], classes: int, dealt: Sequence[Sequence[int]]
+    loss_name: str, features: NDArray[np.generic], targets: NDArray[np.generic], classes: int, dealt: Sequence[Sequence[int]]
 ) -> Fitted:
     """Fit one head per fold on the rows outside it, and one on all rows.
 

@@ -1,0 +1,1 @@
+"""A new head: solved in closed form from features, cross-fitted."""

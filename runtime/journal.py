@@ -40,8 +40,8 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     data: str  # digest of the encoded training examples
     seed: int
     noise: int  # NOISE_VERSION
-    placement: str
     options: dict[str, Any]  # resolved, as in config.yaml
+    solved: tuple[str, ...] = ()  # tensors that are assigned instead of moved
     zoedge: str
     versions: dict[str, str] = {}
 

@@ -36,6 +36,7 @@ class Plan:
         max_seconds: seconds after which it ends; None when only steps bound it.
         solved: names of the head's tensors when it is solved in closed form instead of being moved.
         folds: cross-fitted heads; 0 without.
+        notes: sentences the user should read.
     """
 
     options: TuneOptions
@@ -43,6 +44,7 @@ class Plan:
     max_seconds: float | None
     solved: tuple[str, ...]
     folds: int
+    notes: tuple[str, ...] = ()
 
 
 def solvable_head(manifest: Manifest) -> tuple[str, ...]:

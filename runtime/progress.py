@@ -150,7 +150,8 @@ def step_text(row: Row, total: int | None) -> str:
 
 def evaluation_text(row: Row) -> str:
     """Return an evaluation's report on one line."""
-    metrics = "  ".join(f"{key.removeprefix('eval_')} {value:.4f}" for key, value in row.items() if key.startswith("eval_"))
+    shown = {k.removeprefix("eval_"): "not finite" if v is None else f"{v:.4f}" for k, v in row.items() if k.startswith("eval_")}
+    metrics = "  ".join(f"{name} {value}" for name, value in shown.items())
     return f"step {row['step']}  eval  {metrics}"
 
 

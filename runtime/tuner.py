@@ -7,19 +7,16 @@ import time
 from dataclasses import dataclass
 
 from zoedge.errors import ZoedgeError
-from zoedge.manifest import Manifest
 
 from . import snapshots
 from .batches import MicroBatch
 from .evaluations import Evaluations
 from .fold import Fold
-from .head.refit import HeadRefit
 from .interrupt import Interrupt, held
+from .job import Job
 from .journal import Assign, Eval, Journal, Record, Step
-from .measure import Measure
 from .memory import peak_rss_bytes
 from .noise import Float32
-from .plan import Plan
 from .progress import Progress
 from .run_folder import Log, Run
 from .schedule import factor
@@ -45,12 +42,8 @@ class Tuner:
     """One run, from wherever its fold stands to its end.
 
     Args:
-        manifest: the bundle's.
-        plan: what to do.
-        fold: the state, caught up with ``records``.
+        job: what to do and with what; its fold is caught up with ``records``.
         records: what the journal holds already.
-        measure: losses of training rows and metrics of validation rows.
-        refit: solves the head; None when the head is moved or not there.
         run, journal, log: where results go.
         progress: who is told.
         elapsed_seconds: time spent before an interruption.
@@ -58,12 +51,8 @@ class Tuner:
 
     def __init__(
         self,
-        manifest: Manifest,
-        plan: Plan,
-        fold: Fold,
+        job: Job,
         records: list[Record],
-        measure: Measure,
-        refit: HeadRefit | None,
         run: Run,
         journal: Journal,
         log: Log,
@@ -71,12 +60,13 @@ class Tuner:
         *,
         elapsed_seconds: float = 0.0,
     ) -> None:
-        self._plan, self._fold, self._measure, self._refit = plan, fold, measure, refit
+        self._plan, self._fold, self._measure = job.plan, job.fold, job.measure
+        self._refit, self._initial = job.refit, job.initial
         self._run, self._journal, self._log, self._progress = run, journal, log, progress
-        self._names = [p.name for p in manifest.trainable]
+        self._names = [p.name for p in job.bundle.manifest.trainable]
         self._clock = Clock(elapsed_seconds, time.monotonic())
         self._snapshot_at = time.monotonic()
-        self._evaluations = Evaluations(measure.criterion)
+        self._evaluations = Evaluations(job.measure.criterion)
         self._records = 0
         self._assigned_at: int | None = None
         self._skips = 0
@@ -122,6 +112,9 @@ class Tuner:
         """Refit and evaluate where that is due at this step and not done yet."""
         step = self._fold.step
         metrics = None
+        if self._initial and step == 0 and self._assigned_at is None:
+            self._fold.rest()
+            self._append(self._initial())
         if self._refit and self._due(self._plan.options.head_refit_every, self._assigned_at, final):
             self._fold.rest()
             fitted = self._refit.fit()
@@ -144,14 +137,15 @@ class Tuner:
             self._run.save_weights("best", self._tensors())
         self._append(record)
         self._journal.sync()
-        row = {"step": record.step, **{f"eval_{name}": value for name, value in record.metrics.items()}}
+        finite = {f"eval_{name}": v if math.isfinite(v) else None for name, v in record.metrics.items()}
+        row = {"step": record.step, **finite}
         self._log.write(row | {"elapsed_seconds": self._clock.elapsed})
         self._progress.evaluation(row)
 
     def _step(self) -> None:
         started = time.monotonic()
         lr = (self._plan.options.lr or 0.0) * factor(self._plan.options.lr_schedule or "constant", self._completed())
-        batch = self._measure.batch(self._fold.slot(self._fold.step), self._fold.step, self._fold.folds)
+        batch = self._measure.batch(self._fold.step)
         self._between_steps = False
         record = self._fold.measure(lr, lambda index: self._loss(batch))
         self._journal.append(record)

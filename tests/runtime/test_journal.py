@@ -13,7 +13,7 @@ from zoedge.errors import BundleError
 from zoedge.runtime import journal
 from zoedge.runtime.journal import Assign, Eval, Header, Journal, Step
 
-HEADER = Header(bundle="b" * 64, data="d", seed=0, noise=1, placement="in-place", options={"lr": 1e-3}, zoedge="0.1.0")
+HEADER = Header(bundle="b" * 64, data="d", seed=0, noise=1, options={"lr": 1e-3}, zoedge="0.1.0")
 F32 = st.floats(width=32, allow_nan=False)
 STEPS = st.builds(Step, st.integers(0, 2**32 - 1), F32, st.lists(st.floats(), max_size=20).map(tuple))
 EVALS = st.builds(Eval, st.integers(0, 2**32 - 1), st.dictionaries(st.text(), st.floats(allow_nan=False)))

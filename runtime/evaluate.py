@@ -1,0 +1,70 @@
+"""``zoedge eval`` and ``zoedge predict``: forward passes of the loss graph over any data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .data import KeyNames, Record, Split, read
+from .dataset import encode
+from .loaded import Loaded
+from .measure import run_rows, score
+
+_PREDICT_BLOCK = 1024  # rows encoded, run and yielded at a time
+
+
+def evaluate(
+    path: str | Path,
+    data: str | Path,
+    *,
+    split: Split = "test",
+    which: str | None = None,
+    text_key: str | None = None,
+    label_key: str | None = None,
+    threads: int = 0,
+    provider: str = "cpu",
+) -> dict[str, float]:
+    """Return ``examples``, ``loss`` and the task's metrics of a bundle or a run on a split.
+
+    Raises:
+        InputError: the folder or the data can't be used.
+    """
+    loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
+    rows = read(str(data), split, KeyNames(text=text_key, label=label_key))
+    if rows is None:
+        rows = read(str(data), "test", KeyNames(text=text_key, label=label_key))
+    examples = encode(rows, loaded.task).examples
+    return {"examples": len(examples), **score(loaded.engine, loaded.bundle.manifest, examples)}
+
+
+def predict(
+    path: str | Path,
+    *,
+    texts: Sequence[str] = (),
+    data: str | Path | None = None,
+    split: Split = "test",
+    which: str | None = None,
+    text_key: str | None = None,
+    threads: int = 0,
+    provider: str = "cpu",
+) -> Iterator[dict[str, Any]]:
+    """Yield a prediction per text or per row of data, in order; labels aren't needed."""
+    loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
+    rows: Sequence[Record] = [Record({"text": text}, f"text {i + 1}") for i, text in enumerate(texts)]
+    if data is not None:
+        rows = read(str(data), split, KeyNames(text=text_key), labelled=False) or ()
+    for start in range(0, len(rows), _PREDICT_BLOCK):
+        yield from _predictions(loaded, rows[start : start + _PREDICT_BLOCK])
+
+
+def _predictions(loaded: Loaded, rows: Sequence[Record]) -> list[dict[str, Any]]:
+    examples = [loaded.task.encode(row, labelled=False) for row in rows]
+    found: dict[int, dict[str, Any]] = {}
+    for batch, outputs in run_rows(loaded.engine, loaded.bundle.manifest, examples, np.arange(len(examples)), None):
+        for position, row in enumerate(batch.rows):
+            own = {name: array[position] for name, array in outputs.items()}
+            found[int(row)] = loaded.task.prediction(examples[int(row)], own)
+    return [found[row] for row in range(len(examples))]

@@ -1,0 +1,136 @@
+"""A run that could start: everything is read and checked, and nothing is written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from zoedge.bundle import Bundle
+from zoedge.manifest import LOSS_FILE, Manifest
+from zoedge.methods import find
+from zoedge.options import TuneOptions
+
+from .data import KeyNames, hold_out, read
+from .dataset import Dataset, encode
+from .engine import Engine
+from .fold import Fold
+from .head.initial import initial_head
+from .head.probe import deal
+from .head.refit import HeadRefit
+from .journal import Assign
+from .kernels import add_terms_here
+from .measure import Measure
+from .noise import Float32
+from .objectives import objective
+from .parameters import Parameters, load_buffers
+from .permutation import permutation
+from .plan import MAX_FOLDS, Plan, make_plan
+from .tasks import task_for
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a tuner needs.
+
+    Attributes:
+        bundle: what is tuned.
+        data: the encoded rows.
+        plan: the settings, all decided.
+        fold: the state before the first record.
+        measure: losses and metrics.
+        refit: solves the head again and again; None where directions move it or there is none.
+        initial: gives a moved new head its first values; None where it has them.
+        notes: sentences the user should read.
+    """
+
+    bundle: Bundle
+    data: Splits
+    plan: Plan
+    fold: Fold
+    measure: Measure
+    refit: HeadRefit | None
+    initial: Callable[[], Assign] | None
+    notes: tuple[str, ...]
+
+
+class Splits(NamedTuple):
+    """Training rows, and validation rows where there are any."""
+
+    train: Dataset
+    valid: Dataset | None
+
+
+def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
+    """Read and check everything that a run needs.
+
+    Raises:
+        InputError: something can't be used.
+    """
+    manifest = bundle.manifest
+    goal = objective(options.objective, manifest)
+    keys = KeyNames(text=options.text_key, label=options.label_key)
+    rows, valid_rows = read(data, "train", keys), read(data, "valid", keys)
+    plan = make_plan(options, manifest, len(rows), valid_rows is not None)
+    options = plan.options
+    task = task_for(bundle)
+    valid = encode(valid_rows, task) if valid_rows is not None else None
+    splits = _split(encode(rows, task), valid, options)
+    fold, buffers, note = build_fold(bundle, plan)
+    engine = Engine(bundle.path(LOSS_FILE), buffers, threads=options.threads, provider=options.provider)
+    dealt = _deal(options.seed, len(splits.train), plan.folds)
+    measure = Measure(
+        engine,
+        manifest,
+        splits.train.examples,
+        splits.valid.examples if splits.valid else (),
+        goal,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        micro_batch_size=options.micro_batch_size,
+        dealt=dealt,
+        by_objective=options.objective != "loss",
+    )
+    refit = _refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure)
+    initial = None if plan.solved else initial_head(manifest, options.head_init, options.seed, refit)
+    notes = tuple(n for n in (note, *plan.notes) if n)
+    return Job(bundle, splits, plan, fold, measure, refit if plan.solved else None, initial, notes)
+
+
+def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], str | None]:
+    """Return the state before the first record, the buffers it moves, and a note about the noise kernel."""
+    options = plan.options
+    method = find(options.method).build(
+        queries=options.queries or 1, weight_decay=options.weight_decay, rank=options.rank, refresh=options.refresh
+    )
+    buffers = load_buffers(bundle)
+    add_terms, note = add_terms_here()
+    parameters = Parameters(
+        bundle.manifest,
+        buffers,
+        seed=options.seed,
+        directions=method.directions,
+        placement=options.placement,
+        add_terms=add_terms,
+        fixed=plan.solved,
+    )
+    return Fold(method, parameters, eps=options.eps or 0.0), buffers, note
+
+
+def _split(rows: Dataset, valid: Dataset | None, options: TuneOptions) -> Splits:
+    if valid is not None or not options.val_size:
+        return Splits(rows, valid)
+    kept, held = hold_out(len(rows), options.val_size, options.seed)
+    return Splits(rows.subset(kept), rows.subset(held))
+
+
+def _deal(seed: int, rows: int, folds: int) -> list[list[int]]:
+    return deal(permutation(seed, "zoedge.folds", 0, rows).tolist(), folds) if folds else []
+
+
+def _refit(manifest: Manifest, dealt: Sequence[Sequence[int]], measure: Measure) -> HeadRefit | None:
+    head = manifest.head
+    if head is None or not head.fresh:
+        return None
+    classes = next(p.shape[0] for p in manifest.parameters if p.name == head.weight)
+    return HeadRefit(head, manifest.loss, classes, dealt, measure.forward)

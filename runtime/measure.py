@@ -1,0 +1,105 @@
+"""Measuring: examples go in, the numbers that a run steers by come out. Knows the engine, not the method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from zoedge.manifest import Manifest
+
+from .batches import MicroBatch, Result, Rows, batch_indices, micro_batches
+from .engine import Engine
+from .example import Example
+from .metrics import METRICS
+from .objectives import Objective
+
+EVAL_ROWS = 64  # rows of a forward pass where nothing is stepped
+EVAL_TOKENS = 4096  # and tokens: bounds its memory
+
+
+def run_rows(
+    engine: Engine, manifest: Manifest, examples: Sequence[Example], rows: Rows, outputs: Sequence[str] | None
+) -> Iterator[Result]:
+    """Run any number of rows, a pass at a time; rows of a result count from the start of ``rows``."""
+    block = 16 * EVAL_ROWS  # long enough to bucket well, short enough to stack
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
+        for batch in micro_batches(examples, part, manifest=manifest, max_rows=EVAL_ROWS, max_tokens=EVAL_TOKENS):
+            placed = MicroBatch(batch.inputs, batch.targets, batch.rows + start)
+            yield placed, engine.run({**batch.inputs, **batch.targets}, outputs)
+
+
+def score(engine: Engine, manifest: Manifest, examples: Sequence[Example]) -> dict[str, float]:
+    """Return the metrics of all examples at the engine's present weights."""
+    metrics = METRICS[manifest.loss]()
+    for batch, outputs in run_rows(engine, manifest, examples, np.arange(len(examples)), metrics.outputs):
+        metrics.update(batch, outputs)
+    return metrics.result()
+
+
+class Measure:
+    """What one run measures.
+
+    Args:
+        engine: runs the loss graph at the parameters' present point.
+        manifest: the bundle's.
+        train, valid: encoded examples; ``valid`` may be empty.
+        objective: reduces a step's results to the number to minimise.
+        seed: of the batches.
+        batch_size: rows of a step.
+        micro_batch_size: most rows of a pass; None for no limit.
+        dealt: rows of each cross-fitting fold; () when any row goes with any head.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        manifest: Manifest,
+        train: Sequence[Example],
+        valid: Sequence[Example],
+        objective: Objective,
+        *,
+        seed: int,
+        batch_size: int,
+        micro_batch_size: int | None,
+        dealt: Sequence[Sequence[int]] = (),
+        by_objective: bool = False,
+    ) -> None:
+        self._engine, self._manifest, self._train, self._valid = engine, manifest, train, valid
+        self._objective, self._seed = objective, seed
+        self._batch_size, self._micro_batch_size = batch_size, micro_batch_size
+        self._dealt = [np.array(rows, np.int64) for rows in dealt] or [np.arange(len(train))]
+        self._by_objective = by_objective and len(valid) > 0
+
+    @property
+    def criterion(self) -> str:
+        """The key of ``validation`` that tells better from worse; lower is better."""
+        return "objective" if self._by_objective else "loss"
+
+    def batch(self, step: int) -> list[MicroBatch]:
+        """Return the passes of a step: folds take turns, each without replacement."""
+        turn, fold = divmod(step, len(self._dealt))
+        rows = self._dealt[fold]
+        chosen = rows[batch_indices(self._seed, turn, len(rows), min(self._batch_size, len(rows)))]
+        return micro_batches(self._train, chosen, manifest=self._manifest, max_rows=self._micro_batch_size)
+
+    def loss(self, batch: Sequence[MicroBatch]) -> float:
+        """Return the objective of a step's rows at the present point: one number over all its passes."""
+        wanted = self._objective.outputs
+        return self._objective([(b, self._engine.run({**b.inputs, **b.targets}, wanted)) for b in batch])
+
+    def forward(self, rows: Rows, outputs: Sequence[str]) -> list[Result]:
+        """Run training rows."""
+        return list(run_rows(self._engine, self._manifest, self._train, rows, outputs))
+
+    def validation(self) -> dict[str, float] | None:
+        """Return the metrics of the validation rows; None where there are none."""
+        if not self._valid:
+            return None
+        metrics = score(self._engine, self._manifest, self._valid)
+        if self._by_objective:
+            rows = np.arange(len(self._valid))
+            results = run_rows(self._engine, self._manifest, self._valid, rows, self._objective.outputs)
+            metrics["objective"] = self._objective(list(results))
+        return metrics

@@ -1,0 +1,61 @@
+"""``zoedge replay``: the weights of a run from its bundle and its journal, without a forward pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from zoedge import options as tune_options
+from zoedge.errors import BundleError, InputError
+from zoedge.files import new_folder
+
+from . import journal as journals
+from .job import build_fold
+from .noise import NOISE_VERSION
+from .plan import Plan
+from .run_folder import TENSORS_FILE, Run, save_tensors
+
+
+class Replayed(NamedTuple):
+    """What was rebuilt: the file, how many steps went in, and the bytes behind the last good record."""
+
+    path: Path
+    steps: int
+    torn: int
+
+
+def replay(run: str | Path, output: str | Path, *, steps: int | None = None) -> Replayed:
+    """Rebuild the weights of a run.
+
+    Args:
+        run: the run's folder; only its configuration and journal are read.
+        output: a new folder; the tensors go there as ``tensors.safetensors``.
+        steps: replay only that many; all by default.
+
+    Raises:
+        BundleError: the journal, or the bundle it speaks of, can't be used.
+    """
+    opened = Run.open(run)
+    bundle = opened.bundle()
+    contents = journals.read(opened.journal)
+    header = contents.header
+    if header.bundle != bundle.digest:
+        raise BundleError(f"{bundle.folder} is not the bundle that {run} tuned: put that one back")
+    if header.noise != NOISE_VERSION:
+        raise BundleError(f"{run} has noise version {header.noise}, and this zoedge has {NOISE_VERSION}")
+    options = tune_options.make(header.options, str(opened.journal))
+    plan = Plan(options, options.steps, None, tuple(header.solved), 0)
+    fold, buffers, _ = build_fold(bundle, plan)
+    taken = sum(isinstance(record, journals.Step) for record in contents.records)
+    if steps is not None and steps > taken:
+        raise InputError(f"--steps {steps} is more than the {taken} that {run} took: give at most {taken}")
+    fold.replay(_until(contents.records, taken if steps is None else steps))
+    fold.rest()
+    with new_folder(Path(output)) as folder:
+        save_tensors(folder / TENSORS_FILE, {p.name: buffers[p.name] for p in bundle.manifest.trainable})
+    return Replayed(Path(output) / TENSORS_FILE, fold.step, contents.torn)
+
+
+def _until(records: list[journals.Record], steps: int) -> list[journals.Record]:
+    """Return the records of the first ``steps`` steps, with what was assigned before and after each."""
+    return [r for r in records if r.step < steps or (r.step == steps and not isinstance(r, journals.Step))]

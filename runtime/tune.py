@@ -1,0 +1,168 @@
+"""``zoedge tune``: a run is made or continued, once everything is known to be usable."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import msgspec
+
+from zoedge import options as tune_options
+from zoedge.bundle import Bundle
+from zoedge.errors import BundleError, InputError
+from zoedge.options import TuneOptions
+
+from . import journal as journals
+from . import snapshots
+from .job import Job, prepare
+from .journal import Contents, Header, Journal
+from .noise import NOISE_VERSION
+from .plan import trainable_elements
+from .progress import Progress, Silent
+from .run_folder import LOG_FILE, Log, Run, locked
+from .tuner import Tuner
+
+# settings that don't change what a step computes: a resumed run may be given others
+FREE_ON_RESUME = ("steps", "epochs", "max_time", "early_stopping_patience", "log_every", "threads", "provider")
+
+
+def tune(
+    bundle: str | Path,
+    data: str | Path,
+    output: str | Path,
+    options: TuneOptions | None = None,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Tune a bundle.
+
+    Args:
+        bundle: the folder that ``zoedge export`` wrote.
+        data: a data file, a folder of splits, or a hub id.
+        output: the run's folder: new or empty, or with ``resume`` a run to continue.
+        options: what to do; defaults suit the method and the bundle.
+        resume: continue the run in ``output``; without a run there, start one.
+        progress: who is told; nobody by default.
+
+    Returns:
+        The run, finished.
+
+    Raises:
+        InputError: something given can't be used; nothing was written.
+        KeyboardInterrupt: interrupted; the run is saved and can be resumed.
+    """
+    folder, asked = Path(output), options or TuneOptions()
+    contents = _journal_of(folder, resume)
+    given = asked if contents is None else _continued(asked, contents.header, folder)
+    job = prepare(Bundle.open(bundle), str(data), given)
+    if contents is not None:
+        _check_same(contents.header, job, folder)
+    with locked(folder):
+        return _run(job, folder, str(data), contents, progress or Silent())
+
+
+def dry_run(bundle: str | Path, data: str | Path, options: TuneOptions | None = None) -> dict[str, str]:
+    """Check everything ``tune`` would, write nothing, and return the header that it would print."""
+    return _header_lines(prepare(Bundle.open(bundle), str(data), options or TuneOptions()), str(data))
+
+
+def _journal_of(folder: Path, resume: bool) -> Contents | None:
+    path = folder / journals.JOURNAL_FILE
+    if not path.exists():
+        return None
+    if not resume:
+        raise InputError(f"{folder} holds a run already: continue it with --resume or choose another -o")
+    return journals.read(path)
+
+
+def _continued(asked: TuneOptions, header: Header, folder: Path) -> TuneOptions:
+    """Return the saved options with what may change; a changed one that may not is an error."""
+    saved = tune_options.make(header.options, str(folder / journals.JOURNAL_FILE))
+    default = TuneOptions()
+    changes = {}
+    for name in TuneOptions.__struct_fields__:
+        value = getattr(asked, name)
+        if value == getattr(default, name) or value == getattr(saved, name):
+            continue
+        if name not in FREE_ON_RESUME:
+            flag = name.replace("_", "-")
+            raise InputError(
+                f"--{flag} {value} differs from the {getattr(saved, name)} that {folder} was started with: "
+                f"leave it out to resume, or choose another -o"
+            )
+        changes[name] = value
+    if "epochs" in changes or "max_time" in changes:
+        changes.setdefault("steps", None)
+    return msgspec.structs.replace(saved, **changes)
+
+
+def _check_same(header: Header, job: Job, folder: Path) -> None:
+    if header.bundle != job.bundle.digest:
+        raise BundleError(f"{folder} was started on another bundle than {job.bundle.folder}: resume it with that one")
+    if header.data != job.data.train.digest:
+        raise InputError(f"{folder} was started on other training data: resume it with the same --data")
+    if header.noise != NOISE_VERSION:
+        raise BundleError(f"{folder} was started with noise version {header.noise}, and this zoedge has {NOISE_VERSION}")
+
+
+def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress: Progress) -> Run:
+    if contents is None:
+        run = Run.create(folder, job.bundle.folder, data, job.plan.options)
+        journal = Journal.create(run.journal, _header(job))
+        contents = Contents(_header(job), [], 0, 0)
+    else:
+        run = Run.open(folder)
+        journal = Journal.reopen(run.journal, contents.size)
+        snapshots.catch_up(run.snapshot, job.fold, contents.records)
+    elapsed = _elapsed(folder / LOG_FILE, job.fold.step)
+    log = Log(folder / LOG_FILE, job.fold.step)
+    progress.start(_header_lines(job, data), job.plan.total_steps, job.fold.step)
+    for note in job.notes:
+        progress.note(note)
+    if contents.torn:
+        progress.note(f"the journal's last {contents.torn} bytes were torn; going on from step {job.fold.step}")
+    Tuner(job, contents.records, run, journal, log, progress, elapsed_seconds=elapsed).run()
+    return run
+
+
+def _header(job: Job) -> Header:
+    return Header(
+        bundle=job.bundle.digest,
+        data=job.data.train.digest,
+        seed=job.plan.options.seed,
+        noise=NOISE_VERSION,
+        options=msgspec.to_builtins(job.plan.options),
+        solved=job.plan.solved,
+        zoedge=importlib.metadata.version("zoedge"),
+        versions={name: importlib.metadata.version(name) for name in ("numpy", "msgspec")},
+    )
+
+
+def _header_lines(job: Job, data: str) -> dict[str, str]:
+    manifest, options = job.bundle.manifest, job.plan.options
+    trained, total = trainable_elements(manifest)
+    bound = [f"{job.plan.total_steps} steps"] if job.plan.total_steps else []
+    bound += [options.max_time] if options.max_time else []
+    validation = f"{len(job.data.valid)} held out for validation" if job.data.valid else "none held out"
+    return {
+        "bundle": f"{job.bundle.folder} ({manifest.task})",
+        "data": f"{data} ({len(job.data.train)} rows, {validation})",
+        "trainable": f"{trained:,} of {total:,} parameters ({100 * trained / total:.2f} %), {options.placement}",
+        "method": f"{options.method}, lr {options.lr:g} {options.lr_schedule}, eps {options.eps:g}, {options.queries} queries",
+        "batch": f"{options.batch_size} rows, {' or '.join(bound)}, seed {options.seed}",
+    }
+
+
+def _elapsed(path: Path, step: int) -> float:
+    """Return the seconds that a run had taken when it was at ``step``."""
+    seconds = 0.0
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # torn by a crash
+        if row.get("step", 0) <= step:
+            seconds = max(seconds, float(row.get("elapsed_seconds", 0.0)))
+    return seconds

@@ -1,0 +1,34 @@
+"""Rows held out for validation where the data has no split for it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.errors import DataError
+
+from ..permutation import permutation
+
+
+def hold_out(size: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Deal rows into kept and held out, as a pure function of the arguments.
+
+    Args:
+        size: number of rows.
+        fraction: share held out, 0 to 1; rounded to the nearest row, at least one unless it is 0.
+        seed: run seed.
+
+    Returns:
+        (kept, held out): int64 row numbers, each in ascending order.
+
+    Raises:
+        DataError: no row would be left to train on.
+    """
+    count = max(1, round(size * fraction)) if fraction > 0 else 0
+    if count >= size:
+        raise DataError(
+            f"holding {count} of {size} rows out for validation leaves none to train on: "
+            f"give more rows, a valid split or a smaller --val-size"
+        )
+    order = permutation(seed, "zoedge.hold_out", 0, size)
+    return np.sort(order[count:]), np.sort(order[:count])

@@ -1,0 +1,40 @@
+"""JSON lines: one object per line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zoedge.errors import DataError
+
+from .lines import read_lines
+from .record import Record
+
+
+def read_jsonl(path: Path) -> list[Record]:
+    """Return the records of a ``.jsonl`` file; blank lines are skipped.
+
+    Raises:
+        DataError: a line that isn't UTF-8, isn't JSON or isn't an object.
+    """
+    return [
+        Record(_parse(line, f"{path}:{number}"), f"{path}:{number}")
+        for number, line in enumerate(read_lines(path), 1)
+        if line.strip()
+    ]
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where} is not JSON ({error.msg} at column {error.colno}): write one whole object on each line"
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{where} is nested too deeply: write one flat object on each line") from error
+    if not isinstance(value, dict):
+        kind = "a list" if isinstance(value, list) else repr(value)[:40]
+        raise DataError(f"{where} holds {kind}: write one object in braces on each line")
+    return value

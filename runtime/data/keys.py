@@ -1,0 +1,68 @@
+"""The names that a user's file gives to the fields that tasks look for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from zoedge.errors import DataError, near
+
+from .record import LazyRecords, Record
+
+
+@dataclass(frozen=True)
+class KeyNames:
+    """What the file calls a field, where that isn't one of the names a task finds by itself.
+
+    ``label`` may name several columns, "height,weight": the label is then the list of their values.
+    """
+
+    text: str | None = None
+    label: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    chat: str | None = None
+
+
+_CANONICAL = {"chat": "messages"}  # the others are called as the attribute
+
+
+def rename(records: Sequence[Record], keys: KeyNames, *, labelled: bool = True) -> Sequence[Record]:
+    """Return the records with the user's names replaced by the tasks' own.
+
+    Args:
+        records: as read.
+        keys: the user's names.
+        labelled: False where labels aren't needed; a missing label or completion is then no error.
+
+    Raises:
+        DataError: on access, for a record without a field that ``keys`` names.
+    """
+    given = {f.name: name for f in fields(keys) if (name := getattr(keys, f.name)) is not None}
+    return _Renamed(records, given, labelled) if given else records
+
+
+class _Renamed(LazyRecords):
+    def __init__(self, records: Sequence[Record], given: dict[str, str], labelled: bool) -> None:
+        self._records, self._given, self._labelled = records, given, labelled
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def _at(self, row: int) -> Record:
+        record = self._records[row]
+        left = dict(record.fields)
+        named = {}
+        for key, name in self._given.items():
+            columns = [name] if name in left else [part.strip() for part in name.split(",")]
+            missing = [column for column in columns if column not in record.fields]
+            if missing and not self._labelled and key in ("label", "completion"):
+                continue
+            if missing:
+                hint = near(missing[0], record.fields) or f"; its fields are {', '.join(record.fields)}"
+                raise DataError(f"{record.where} has no field {missing[0]!r}, which --{key}-key names{hint}")
+            values = [record.fields[column] for column in columns]
+            for column in columns:
+                left.pop(column, None)
+            named[_CANONICAL.get(key, key)] = values[0] if len(values) == 1 else values
+        return Record({**left, **named}, record.where)

@@ -1,0 +1,57 @@
+"""A record: one row of a data file, as the file has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row.
+
+    Attributes:
+        fields: name -> value: text, number, list, or an array where the file holds arrays.
+        where: "file:line" or "file[row]", for error messages.
+    """
+
+    fields: Mapping[str, Any]
+    where: str
+
+
+class LazyRecords(Sequence[Record]):
+    """Records made when they are asked for; a subclass gives ``__len__`` and ``_at``."""
+
+    def _at(self, row: int) -> Record:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, row: int) -> Record: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Record]: ...
+    def __getitem__(self, row: int | slice) -> Record | Sequence[Record]:
+        if isinstance(row, slice):
+            return Subset(self, np.arange(len(self))[row])
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        return self._at(row % len(self))
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self._at(row) for row in range(len(self)))
+
+
+class Subset(LazyRecords):
+    """Some rows of other records, in the order given."""
+
+    def __init__(self, records: Sequence[Record], rows: NDArray[np.int64]) -> None:
+        self._records, self._rows = records, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _at(self, row: int) -> Record:
+        return self._records[int(self._rows[row])]

@@ -1,0 +1,36 @@
+"""Regression by any graph: inputs as arrays or columns, one or several numbers as the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoedge.bundle import Bundle
+
+from ..data.record import Record
+from ..example import Array, Example
+from . import fields
+from .arrays import fitted, inputs_of, label_keys
+from .classification import placeholder
+
+
+class Regression:
+    """Records with the graph's inputs and ``label``: a number or a list of them."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._manifest = bundle.manifest
+
+    def encode(self, record: Record, *, labelled: bool = True) -> Example:
+        """Return the graph's inputs, and labels float32 of the output's shape."""
+        ports = self._manifest.inputs
+        (target,) = self._manifest.targets
+        inputs = inputs_of(record, ports)
+        if not labelled:
+            return Example(inputs, {target.name: placeholder(target.shape, target.dtype)})
+        label = fields.label(record, label_keys(ports))
+        return Example(inputs, {target.name: fitted(label, target, record.where)})
+
+    def prediction(self, example: Example, outputs: Mapping[str, Array]) -> dict[str, Any]:
+        """Return ``value``: a number, or a list of them."""
+        logits = outputs["logits"]
+        return {"value": float(logits.reshape(())) if logits.size == 1 else logits.tolist()}

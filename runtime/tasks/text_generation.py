@@ -1,0 +1,83 @@
+"""Text generation: a causal model learns to write a completion after a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from zoedge.bundle import Bundle
+from zoedge.errors import DataError
+
+from ..data.record import Record
+from ..example import Array, Example
+from .chat import ChatTemplate
+from .prompts import Prompt, prompt_of
+from .tokenizer import TextTokenizer
+
+
+class TextGeneration:
+    """Records with a prompt and a completion, in one of the shapes that ``prompts.prompt_of`` lists.
+
+    The loss is that of the completion's tokens and of the end token after them, never of the prompt's. The
+    completion is what tokenizing both together gives after the tokens of the prompt alone, so a token that
+    spans the boundary counts as completion. The last token is only ever a label, so it isn't an input.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._tokenizer = TextTokenizer(bundle)
+        self._chat = ChatTemplate(bundle)
+
+    def encode(self, record: Record, *, labelled: bool = True) -> Example:
+        """Return input_ids and attention_mask int64 [tokens], label_positions and labels int64 [completion].
+
+        ``label_positions[t]`` is the index whose logits predict ``labels[t]``. A row that is too long loses
+        the start of its prompt, behind the token that begins every text, then the end of its completion.
+        Without labels, the one position is the prompt's last: its prediction is what follows.
+        """
+        prompt = prompt_of(record, self._chat, labelled=labelled)
+        before, after = self._tokens(prompt, labelled=labelled)
+        if labelled and not after:
+            raise DataError(
+                f"{record.where} has no completion to learn: give a text that isn't empty or remove the row"
+            )
+        if not before and not labelled:
+            raise DataError(f"{record.where} has an empty prompt: give at least a word")
+        return self._example(before, after, record.where)
+
+    def prediction(self, example: Example, outputs: Mapping[str, Array]) -> dict[str, Any]:
+        """Return ``text``: the most probable token at each label position."""
+        return {"text": self.decode(outputs["predictions"][: len(example.inputs["label_positions"])])}
+
+    def decode(self, ids: Array) -> str:
+        """Return the text of token ids, special tokens left out."""
+        return self._tokenizer.decode(ids.tolist())
+
+    def _tokens(self, prompt: Prompt, *, labelled: bool) -> tuple[list[int], list[int]]:
+        """Return the tokens of the prompt, and those of the completion with its end."""
+        front = [] if prompt.complete else list(self._tokenizer.prefix)
+        alone = self._tokenizer.ids(prompt.text) if prompt.text else []
+        whole = self._tokenizer.ids(prompt.text + prompt.completion)
+        start = next((i for i, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b), len(alone))
+        eos = self._tokenizer.text.eos_id
+        end = [eos] if labelled and eos is not None and not prompt.complete and prompt.completion else []
+        return front + whole[:start], whole[start:] + end
+
+    def _example(self, before: list[int], after: list[int], where: str) -> Example:
+        longest, prefix = self._tokenizer.text.max_length, self._tokenizer.prefix
+        keep = len(prefix) if tuple(before[: len(prefix)]) == prefix else 0  # the first token is never cut
+        surplus = max(0, len(before) + max(0, len(after) - 1) - longest)
+        cut = min(surplus, len(before) - keep)
+        before = before[:keep] + before[keep + cut :]
+        after = after[: longest - len(before) + 1]
+        if not before and len(after) < 2:
+            raise DataError(
+                f"{where} has one token and nothing before it to predict it from: give a longer text"
+            )
+        ids = np.array([*before, *after[:-1]], np.int64)
+        # nothing predicts a first token that has none before it
+        labels = np.array(after if before else after[1:], np.int64) if after else np.zeros(1, np.int64)
+        positions = np.arange(len(ids) - len(labels), len(ids), dtype=np.int64)
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "label_positions": positions}
+        return Example(inputs, {"labels": labels}, len(ids))

@@ -1,0 +1,134 @@
+"""Text models of Hugging Face: token ids -> logits, by their own head, a new one, or label words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from zoedge.errors import InputError
+from zoedge.export.exported import Exported
+from zoedge.manifest import Dim
+
+from .hf_common import config_file, load_classifier, source_of
+from .hf_load import load, tied_names
+from .hf_origin import Origin
+from .hf_plan import Plan, is_causal
+from .hf_text import input_names, pad_id, plain_ids, positions, text_settings
+from .label_words import check_template, label_word_ids
+from .pooling import CLASSIFIER, PooledClassifier, declared_pooling, source_name
+from .samples import text_samples
+from .tokenizer_files import load_tokenizer, tokenizer_files
+from .torch_graph import LOGITS, trace
+from .torch_reference import reference_of
+from .torch_state import TorchState, collect
+
+_TRACE_SHAPE = (2, 8)  # batch and tokens of the example; 0 and 1 would be baked in
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model with the module that gives its logits."""
+
+    model: PreTrainedModel
+    module: nn.Module
+    state: TorchState
+    labels: tuple[str, ...]
+    head: tuple[str, str] | None
+
+
+def export_text_model(
+    origin: Origin,
+    config: PretrainedConfig,
+    plan: Plan,
+    labels: tuple[str, ...],
+    template: str | None,
+    max_seq_length: int | None,
+) -> Exported:
+    """Export a text model with dynamic batch and sequence.
+
+    Raises:
+        InputError: see ``from_huggingface``.
+    """
+    tokenizer = load_tokenizer(origin)
+    source = source_of(origin, config)
+    causal = plan.route == "causal"
+    word_ids: tuple[int, ...] = ()
+    if template is not None:
+        check_template(template, causal=causal)
+        word_ids = label_word_ids(tokenizer, template, labels, causal=causal)
+    if plan.route == "masked" and tokenizer.mask_token_id is None:
+        raise InputError(f"the tokenizer of {origin.address} has no mask token, which {plan.task} needs here")
+    loaded = _load(origin, config, plan, labels)
+    files = tokenizer_files(origin, tokenizer) | {"config.json": config_file(origin, loaded.model)}
+    if (generation := origin.file("generation_config.json")) is not None:
+        files["generation_config.json"] = generation
+    text = text_settings(loaded.model, tokenizer, max_seq_length, causal=causal)
+    padding = pad_id(loaded.model, tokenizer)
+    if loaded.model.config.pad_token_id is None:
+        loaded.model.config.pad_token_id = padding  # decoders with a head find the last token by it
+    names, limit = input_names(loaded.model, tokenizer), positions(loaded.model)
+    sample = text_samples(plain_ids(loaded.model, tokenizer), padding, names, limit)
+    example = {n: torch.from_numpy(a) for n, a in sample(np.random.default_rng(0), *_TRACE_SHAPE).items()}
+    graph = trace(
+        loaded.module,
+        loaded.state,
+        example,
+        {name: {0: "batch", 1: "sequence"} for name in names},
+        output_dims=_output_dims(loaded, plan),
+        largest=None if limit is None else {"sequence": limit},
+    )
+    return Exported(
+        model=graph.model,
+        weights=graph.weights,
+        parameters=graph.parameters,
+        tied=loaded.state.tied,
+        task=plan.task,
+        loss=_loss(plan),
+        logits=LOGITS,
+        labels=loaded.labels,
+        text=msgspec.structs.replace(text, template=template, label_word_ids=word_ids),
+        source=source,
+        fresh_head=loaded.head,
+        files=files,
+        reference=reference_of(loaded.module, head=_head_module(loaded)),
+        sample_inputs=sample,
+    )
+
+
+def _load(origin: Origin, config: PretrainedConfig, plan: Plan, labels: tuple[str, ...]) -> _Loaded:
+    if plan.route == "head":
+        model, names, head = load_classifier(origin, config, plan, labels)
+        return _Loaded(model, model, collect(model, secondary=tied_names(model)), names, head)
+    model = load(origin, plan.route, config)
+    tied = tied_names(model)
+    if plan.route != "pooled":
+        return _Loaded(model, model, collect(model, secondary=tied), labels, None)
+    if not labels and plan.task != "regression":
+        raise InputError(
+            f"{type(model).__name__} has no classes of its own: give --labels a,b,c for a new head"
+        )
+    pooling = declared_pooling(origin) or ("last" if is_causal(config) else "mean")
+    module = PooledClassifier(model, pooling, len(labels) or 1).eval()
+    head = (f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias")
+    return _Loaded(model, module, collect(module, source_name, tied), labels, head)
+
+
+def _output_dims(loaded: _Loaded, plan: Plan) -> tuple[Dim, ...]:
+    if plan.route in ("causal", "masked"):
+        return ("batch", "sequence", int(loaded.model.config.vocab_size))
+    return ("batch", len(loaded.labels) or 1)
+
+
+def _loss(plan: Plan) -> str:
+    if plan.task == "regression":
+        return "mse"
+    return "cross-entropy" if plan.task == "text-classification" else "token-cross-entropy"
+
+
+def _head_module(loaded: _Loaded) -> str | None:
+    return None if loaded.head is None else loaded.head[0].rpartition(".")[0]

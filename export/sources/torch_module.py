@@ -1,0 +1,172 @@
+"""Source 2: any torch module with named tensor inputs and a tensor among its outputs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from zoedge.errors import InputError, near
+from zoedge.export.exported import Exported
+from zoedge.manifest import Dim, Source
+
+from .packages import need
+from .samples import like_samples
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from .torch_graph import DynamicDims
+
+BATCH = "batch"
+_LOSSES = {
+    "classification": ("cross-entropy", "bce-with-logits"),
+    "image-classification": ("cross-entropy",),
+    "regression": ("mse",),
+}
+
+
+def from_module(
+    module: nn.Module,
+    example_inputs: Mapping[str, Tensor],
+    *,
+    task: str,
+    output_name: str = "logits",
+    dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
+    labels: tuple[str, ...] = (),
+    loss: str | None = None,
+) -> Exported:
+    """Export a torch module to one graph, its inputs -> one output.
+
+    Args:
+        module: called as ``module(**example_inputs)`` in eval mode; float32, on the CPU. Its mode and its
+            tensors are left as they were.
+        example_inputs: one example of each input, by the names of ``forward``'s arguments.
+        task: classification, image-classification or regression.
+        output_name: name of the graph's output, and the entry to take where the module returns a mapping
+            (of a tuple the first is taken).
+        dynamic_shapes: input -> axis -> name of the dimension, as {"x": {0: "batch"}}; None makes the first
+            axis of every input "batch" and fixes the others.
+        labels: class names in the order of the logits.
+        loss: None takes the task's first: cross-entropy (or bce-with-logits) for classification, mse for
+            regression.
+
+    Returns:
+        The graph and the tensors, by their names in the module's state dict; of a shared tensor's names the
+        first counts.
+
+    Raises:
+        InputError: an unknown task or loss, inputs that don't fit, or a module that torch can't export.
+        MissingPackageError: torch isn't installed.
+    """
+    need("torch", "onnx", "onnxscript", purpose="exporting a torch module")
+    from .torch_graph import trace
+    from .torch_reference import evaluating, reference_of
+    from .torch_state import as_array, collect
+
+    loss = _loss(task, loss)
+    state = collect(module)
+    dims = _dims(example_inputs, dynamic_shapes)
+    examples = _examples(module, example_inputs, dims)
+    reference = reference_of(module, output_name)
+    arrays = {name: as_array(value) for name, value in examples.items()}
+    _check_output(reference(arrays)[output_name], output_name, task, labels)
+    with evaluating(module):
+        graph = trace(module, state, examples, dims, output=output_name)
+    shapes = {name: _shape(value.shape, dims.get(name, {})) for name, value in examples.items()}
+    return Exported(
+        model=graph.model,
+        weights=graph.weights,
+        parameters=graph.parameters,
+        tied=state.tied,
+        task=task,
+        loss=loss,
+        logits=output_name,
+        labels=labels,
+        source=Source(kind="torch", name=type(module).__name__, versions=_versions()),
+        reference=reference,
+        sample_inputs=like_samples(arrays, shapes),
+    )
+
+
+def _loss(task: str, loss: str | None) -> str:
+    if task not in _LOSSES:
+        raise InputError(
+            f"a torch module has no task {task!r}: use one of {', '.join(_LOSSES)}{near(task, _LOSSES)}"
+        )
+    if loss is not None and loss not in _LOSSES[task]:
+        raise InputError(f"the task {task} has no loss {loss!r}: use {' or '.join(_LOSSES[task])}")
+    return loss or _LOSSES[task][0]
+
+
+def _dims(inputs: Mapping[str, Tensor], given: DynamicDims | None) -> DynamicDims:
+    """Return the dynamic axes: those given, or the first axis of every input as the batch."""
+    if given is None:
+        return {name: {0: BATCH} for name, value in inputs.items() if value.ndim > 0}
+    for name, axes in given.items():
+        if name not in inputs:
+            raise InputError(f"dynamic_shapes names {name}, which is no input{near(name, inputs)}")
+        wrong = [axis for axis in axes if not 0 <= axis < inputs[name].ndim]
+        if wrong:
+            raise InputError(
+                f"dynamic_shapes of {name} names axis {wrong[0]}: it has {inputs[name].ndim} axes"
+            )
+    return given
+
+
+def _examples(module: nn.Module, inputs: Mapping[str, Tensor], dims: DynamicDims) -> dict[str, Tensor]:
+    """Return example inputs whose dynamic axes are 2 or longer, as the exporter bakes in a size of 1.
+
+    Raises:
+        InputError: no inputs, names that ``forward`` doesn't take, another device or precision than float32
+            on the CPU, or a dimension with two sizes.
+    """
+    if not inputs:
+        raise InputError("example_inputs is empty: give one example tensor for each argument of forward")
+    try:
+        inspect.signature(module.forward).bind(**inputs)
+    except TypeError as error:
+        raise InputError(
+            f"example_inputs {', '.join(inputs)} don't fit {type(module).__name__}.forward: {error}"
+        ) from error
+    tensors = {**module.state_dict(), **inputs}
+    for name, value in tensors.items():
+        if value.device.type != "cpu" or (value.is_floating_point() and str(value.dtype) != "torch.float32"):
+            raise InputError(
+                f"{name} is {value.dtype} on {value.device}: use module.float().cpu() and float32 inputs"
+            )
+    sizes: dict[str, int] = {}
+    grown = dict(inputs)
+    for name, axes in dims.items():
+        for axis, dim in axes.items():
+            size = inputs[name].shape[axis]
+            if sizes.setdefault(dim, size) != size:
+                raise InputError(
+                    f"the dimension {dim} is {sizes[dim]} and, in {name}, {size}: make them equal"
+                )
+            if size == 1:
+                grown[name] = grown[name].repeat_interleave(2, axis)
+    return grown
+
+
+def _check_output(output: np.ndarray[Any, Any], name: str, task: str, labels: tuple[str, ...]) -> None:
+    if task == "regression":
+        return
+    if output.ndim != 2:
+        raise InputError(
+            f"the output {name} has the shape {list(output.shape)}: {task} needs logits of [batch, classes]"
+        )
+    if labels and len(labels) != output.shape[1]:
+        raise InputError(
+            f"{len(labels)} labels are given and {name} has {output.shape[1]} classes: make them equal"
+        )
+
+
+def _shape(shape: Sequence[int], axes: Mapping[int, str]) -> tuple[Dim, ...]:
+    return tuple(axes.get(axis, int(size)) for axis, size in enumerate(shape))
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "onnx", "onnxscript")}

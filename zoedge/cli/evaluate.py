@@ -1,0 +1,32 @@
+"""``zoedge eval``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import flags
+
+
+@click.command("eval", epilog="Example: zoedge eval run --data reviews.csv --json")
+@click.argument("path", metavar="BUNDLE|RUN", type=click.Path(path_type=Path))
+@flags.data(required=True)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@click.option("--label-key", help="name of the label field in the data")
+@flags.forward
+def evaluate(path: Path, data: str, as_json: bool, **settings: Any) -> None:  # noqa: ANN401
+    """Print the loss and the metrics of a bundle or a run."""
+    from zoedge.runtime.evaluate import evaluate as measure
+
+    result = measure(path, data, **settings)
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    width = max(map(len, result))
+    for name, value in result.items():
+        click.echo(
+            f"{name:<{width}}  {value:.4f}" if isinstance(value, float) else f"{name:<{width}}  {value}"
+        )

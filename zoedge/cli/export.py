@@ -1,0 +1,62 @@
+"""``zoedge export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import flags
+
+
+@click.command(
+    epilog="Example: zoedge export prajjwal1/bert-tiny -o bundle --labels bad,good --train lora --train head"
+)
+@click.argument("model")
+@flags.output("the bundle's folder; it must not exist")
+@click.option("--task", help="what to train for; read from the model where it says")
+@click.option(
+    "--train", multiple=True, help="full, lora, bitfit, norm, head or a name pattern; repeat to combine"
+)
+@click.option(
+    "--lora-rank", type=click.IntRange(min=1), default=8, show_default=True, help="rank of LoRA branches"
+)
+@click.option(
+    "--lora-alpha",
+    type=float,
+    default=16.0,
+    show_default=True,
+    help="LoRA branches are scaled by alpha / rank",
+)
+@click.option("--target-modules", help="which modules get LoRA branches, like q_proj,v_proj")
+@click.option("--max-seq-length", type=click.IntRange(min=1), help="longest text in tokens")
+@click.option("--labels", help="class names, like bad,good")
+@click.option("--template", help='classify by label words, like "{text} It was {label}"')
+@click.option("--output-name", help=".onnx files: the output that the loss is computed from")
+@click.option("--loss", help=".onnx files: cross-entropy, mse or bce-with-logits")
+@click.option("--revision", help="branch, tag or commit on the hub")
+def export(
+    model: str,
+    output: Path,
+    train: tuple[str, ...],
+    target_modules: str | None,
+    labels: str | None,
+    **settings: Any,  # noqa: ANN401
+) -> None:
+    """Make a bundle from MODEL: a hub id, a Hugging Face folder or an .onnx file."""
+    from zoedge.export import to_bundle
+
+    from .summary import bundle_lines
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name, text in (("target_modules", target_modules), ("labels", labels)):
+        if text is not None:
+            given[name] = _listed(text)
+    if train:
+        given["train"] = train
+    click.echo("\n".join(bundle_lines(to_bundle(model, output, **given))))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))

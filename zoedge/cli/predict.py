@@ -1,0 +1,29 @@
+"""``zoedge predict``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InputError
+from . import flags
+
+
+@click.command(epilog='Example: zoedge predict run "A fine film." "Dull from the start."')
+@click.argument("path", metavar="BUNDLE|RUN", type=click.Path(path_type=Path))
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@flags.data(required=False)
+@flags.forward
+def predict(path: Path, texts: tuple[str, ...], data: str | None, **settings: Any) -> None:  # noqa: ANN401
+    """Print a prediction for each TEXT or each row of --data, one JSON object per line."""
+    if bool(texts) == (data is not None):
+        raise InputError(
+            "give either texts or --data: zoedge predict RUN TEXT... or zoedge predict RUN --data DATA"
+        )
+    from zoedge.runtime.evaluate import predict as predictions
+
+    for row in predictions(path, texts=texts, data=data, **settings):
+        click.echo(json.dumps(row, ensure_ascii=False))

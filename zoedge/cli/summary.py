@@ -1,0 +1,136 @@
+"""Bundles, runs and journals in plain words, a line per fact."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from zoedge.bundle import Bundle
+from zoedge.errors import BundleError
+from zoedge.manifest import MANIFEST_FILE, Manifest, Port
+from zoedge.runtime import journal as journals
+from zoedge.runtime.journal import Assign, Eval, Record, Step
+from zoedge.runtime.run_folder import Run
+
+_LAST = 5  # steps whose losses are shown
+
+Rows = Iterable[tuple[str, str]]
+
+
+def bundle_lines(bundle: Bundle) -> list[str]:
+    """Return what a bundle is and what tuning it would change."""
+    manifest = bundle.manifest
+    source = manifest.source
+    rows = [
+        ("bundle", f"{bundle.folder} (format {manifest.format}, zoedge {manifest.zoedge})"),
+        ("task", f"{manifest.task}, loss {manifest.loss}"),
+        ("source", " ".join(filter(None, (source.kind, source.name, source.revision, source.architecture)))),
+        ("labels", ", ".join(manifest.labels)),
+        ("template", (manifest.text and manifest.text.template) or ""),
+        ("inputs", _ports(manifest.inputs)),
+        ("targets", _ports(manifest.targets)),
+        ("outputs", _ports(manifest.outputs)),
+        *_trainable(manifest),
+        ("LoRA", _lora(manifest)),
+    ]
+    sizes = {name: bundle.path(name).stat().st_size for name in (MANIFEST_FILE, *manifest.files)}
+    return (
+        _aligned(rows) + ["files"] + [f"  {size:>14,} bytes  {name}" for name, size in sorted(sizes.items())]
+    )
+
+
+def run_lines(run: Run) -> list[str]:
+    """Return how a run was started and how far it got."""
+    options = msgspec.to_builtins(run.options)
+    lines = _aligned([("run", str(run.folder)), ("bundle", str(run.bundle_folder)), ("data", run.data)])
+    lines += ["options", *(f"  {name}: {value}" for name, value in options.items() if value is not None)]
+    try:
+        contents = journals.read(run.journal)
+    except BundleError as error:
+        return [*lines, f"journal: {error}"]
+    return lines + _aligned(_course(contents.records))
+
+
+def journal_lines(path: Path) -> list[str]:
+    """Return what a journal was started on and what it holds."""
+    contents = journals.read(path)
+    header = contents.header
+    counts = Counter(type(record).__name__.lower() for record in contents.records)
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("step", "assign", "eval"))
+    rows = [
+        ("journal", f"{path} ({contents.size:,} bytes)"),
+        ("bundle", header.bundle),
+        ("data", header.data),
+        ("seed", f"{header.seed} (noise version {header.noise})"),
+        (
+            "made by",
+            ", ".join([f"zoedge {header.zoedge}", *(f"{k} {v}" for k, v in header.versions.items())]),
+        ),
+        ("method", str(header.options.get("method"))),
+        ("records", kinds),
+        *_course(contents.records),
+        ("torn", f"{contents.torn:,} bytes behind the last good record" if contents.torn else ""),
+    ]
+    return _aligned(rows)
+
+
+def _course(records: Sequence[Record]) -> Rows:
+    """Yield steps, losses and evaluations."""
+    steps = [record for record in records if isinstance(record, Step)]
+    evaluations = [record for record in records if isinstance(record, Eval)]
+    skipped = sum(not all(map(math.isfinite, record.losses)) for record in steps)
+    yield "steps", f"{len(steps)} taken, {skipped} skipped for a loss that was not finite"
+    if steps:
+        yield "last losses", ", ".join(f"{_mean(step.losses):.4f}" for step in steps[-_LAST:])
+    heads = sum(isinstance(record, Assign) for record in records)
+    if heads:
+        yield "head", f"solved {heads} times"
+    if evaluations:
+        criterion = "objective" if "objective" in evaluations[-1].metrics else "loss"
+        best = min(evaluations, key=lambda record: record.metrics[criterion])
+        yield "evaluations", f"{len(evaluations)}, last {_evaluation(evaluations[-1])}"
+        yield "best", _evaluation(best)
+
+
+def _evaluation(record: Eval) -> str:
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in record.metrics.items())
+    return f"after step {record.step}: {metrics}"
+
+
+def _mean(losses: Sequence[float]) -> float:
+    return math.fsum(losses) / len(losses)
+
+
+def _trainable(manifest: Manifest) -> Rows:
+    """Yield the share of elements that tuning changes, in all and by group."""
+    total = sum(math.prod(p.shape) for p in manifest.parameters)
+    groups: Counter[str] = Counter()
+    for parameter in manifest.trainable:
+        groups[parameter.group] += math.prod(parameter.shape)
+    trained = groups.total()
+    share = 100 * trained / total if total else 0.0
+    yield (
+        "trainable",
+        f"{trained:,} of {total:,} parameters ({share:.2f} %) in {len(manifest.trainable)} tensors",
+    )
+    yield "groups", ", ".join(f"{group} {count:,}" for group, count in groups.most_common())
+
+
+def _lora(manifest: Manifest) -> str:
+    scales = sorted({f"rank {branch.rank} alpha {branch.alpha:g}" for branch in manifest.lora})
+    return f"{len(manifest.lora)} branches, {', '.join(scales)}" if manifest.lora else ""
+
+
+def _ports(ports: Sequence[Port]) -> str:
+    return ", ".join(f"{port.name} {port.dtype} [{', '.join(map(str, port.shape))}]" for port in ports)
+
+
+def _aligned(rows: Rows) -> list[str]:
+    """Return "name  value" lines; a row without a value is left out."""
+    kept = [(name, value) for name, value in rows if value]
+    width = max(len(name) for name, _ in kept)
+    return [f"{name:<{width}}  {value}" for name, value in kept]

@@ -21,7 +21,12 @@ from .ort import onnxruntime as ort
 Array = NDArray[np.generic]
 
 # these read initializers without asking whether they are constant (onnxruntime's graph transformers)
-STALE_OPTIMIZERS = ("AttentionFusion", "GroupQueryAttentionFusion", "WeightBiasQuantization", "EmbedLayerNormFusion")
+STALE_OPTIMIZERS = (
+    "AttentionFusion",
+    "GroupQueryAttentionFusion",
+    "WeightBiasQuantization",
+    "EmbedLayerNormFusion",
+)
 
 
 class Engine:
@@ -48,17 +53,26 @@ class Engine:
         options.intra_op_num_threads = threads
         # threads that spin after a run would steal the cores from the noise kernel
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._keep = {name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in buffers.items()}
+        self._keep = {
+            name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in buffers.items()
+        }
         for name, (value, array) in self._keep.items():
             if value.data_ptr() != array.ctypes.data:
-                raise ZoedgeError(f"onnxruntime copied {name} instead of sharing it: its buffer must be contiguous")
+                raise ZoedgeError(
+                    f"onnxruntime copied {name} instead of sharing it: its buffer must be contiguous"
+                )
             options.add_initializer(name, value)
         try:
             self._session = ort.InferenceSession(
-                str(graph), options, providers=_providers(provider), disabled_optimizers=list(STALE_OPTIMIZERS)
+                str(graph),
+                options,
+                providers=_providers(provider),
+                disabled_optimizers=list(STALE_OPTIMIZERS),
             )
         except ORT_ERRORS as error:
-            raise InputError(f"onnxruntime {ort.__version__} can't run {graph}: {first_line(error)}") from error
+            raise InputError(
+                f"onnxruntime {ort.__version__} can't run {graph}: {first_line(error)}"
+            ) from error
         self._check_live(buffers, graph)
         self.outputs = tuple(o.name for o in self._session.get_outputs())
         self._inputs = frozenset(i.name for i in self._session.get_inputs()) - set(buffers)
@@ -90,7 +104,9 @@ class Engine:
         overridable = {i.name for i in self._session.get_overridable_initializers()}
         frozen = sorted(set(buffers) - overridable)
         if frozen:
-            raise InputError(f"{graph} holds {frozen[0]} as a constant, so tuning could not reach it: export the bundle again")
+            raise InputError(
+                f"{graph} holds {frozen[0]} as a constant, so tuning could not reach it: export the bundle again"
+            )
 
 
 def _providers(name: str) -> list[str]:

@@ -63,7 +63,9 @@ def predict(
 def _predictions(loaded: Loaded, rows: Sequence[Record]) -> list[dict[str, Any]]:
     examples = [loaded.task.encode(row, labelled=False) for row in rows]
     found: dict[int, dict[str, Any]] = {}
-    for batch, outputs in run_rows(loaded.engine, loaded.bundle.manifest, examples, np.arange(len(examples)), None):
+    for batch, outputs in run_rows(
+        loaded.engine, loaded.bundle.manifest, examples, np.arange(len(examples)), None
+    ):
         for position, row in enumerate(batch.rows):
             own = {name: array[position] for name, array in outputs.items()}
             found[int(row)] = loaded.task.prediction(examples[int(row)], own)

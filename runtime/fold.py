@@ -95,7 +95,9 @@ class Fold:
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
         """Return arrays from which ``restore`` continues; call it between steps."""
         self._activate(FULL)
-        arrays: dict[str, NDArray[np.generic]] = {f"parameter/{k}": v for k, v in self.parameters.state().items()}
+        arrays: dict[str, NDArray[np.generic]] = {
+            f"parameter/{k}": v for k, v in self.parameters.state().items()
+        }
         arrays |= {f"method/{name}": np.array(value) for name, value in self.state.items()}
         for slot, values in self._slots.items():
             arrays |= {f"slot/{slot}/{name}": value for name, value in values.items()}

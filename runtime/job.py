@@ -101,7 +101,10 @@ def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], st
     """Return the state before the first record, the buffers it moves, and a note about the noise kernel."""
     options = plan.options
     method = find(options.method).build(
-        queries=options.queries or 1, weight_decay=options.weight_decay, rank=options.rank, refresh=options.refresh
+        queries=options.queries or 1,
+        weight_decay=options.weight_decay,
+        rank=options.rank,
+        refresh=options.refresh,
     )
     buffers = load_buffers(bundle)
     add_terms, note = add_terms_here()

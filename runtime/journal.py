@@ -165,7 +165,9 @@ def read(path: Path) -> Contents:
         raise BundleError(f"{path} is missing: {path.parent} is not a run folder of zoedge tune")
     data = path.read_bytes()
     if not data.startswith(MAGIC):
-        raise BundleError(f"{path} is not a journal that this zoedge reads: upgrade zoedge or restore the file")
+        raise BundleError(
+            f"{path} is not a journal that this zoedge reads: upgrade zoedge or restore the file"
+        )
     frames = _frames(data, len(MAGIC))
     try:
         raw_header, size = next(frames)

@@ -26,7 +26,9 @@ class Loaded:
     engine: Engine
 
     @classmethod
-    def open(cls, path: str | Path, *, which: str | None = None, threads: int = 0, provider: str = "cpu") -> Loaded:
+    def open(
+        cls, path: str | Path, *, which: str | None = None, threads: int = 0, provider: str = "cpu"
+    ) -> Loaded:
         """Load a bundle as exported, or a run's bundle with its tuned weights.
 
         Args:

@@ -25,7 +25,9 @@ def run_rows(
     block = 16 * EVAL_ROWS  # long enough to bucket well, short enough to stack
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
-        for batch in micro_batches(examples, part, manifest=manifest, max_rows=EVAL_ROWS, max_tokens=EVAL_TOKENS):
+        for batch in micro_batches(
+            examples, part, manifest=manifest, max_rows=EVAL_ROWS, max_tokens=EVAL_TOKENS
+        ):
             placed = MicroBatch(batch.inputs, batch.targets, batch.rows + start)
             yield placed, engine.run({**batch.inputs, **batch.targets}, outputs)
 

@@ -22,8 +22,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .permutation import name_id as tensor_id
-
 Float32 = NDArray[np.float32]
 
 NOISE_VERSION = 1

@@ -28,7 +28,9 @@ def load_buffers(bundle: Bundle) -> dict[str, Float32]:
     for parameter in bundle.manifest.trainable:
         array = maps[parameter.file][parameter.name]
         if array.dtype != np.float32:
-            raise InputError(f"{parameter.name} is {parameter.dtype} and only float32 tensors can be trained: export it frozen")
+            raise InputError(
+                f"{parameter.name} is {parameter.dtype} and only float32 tensors can be trained: export it frozen"
+            )
         buffers[parameter.name] = np.require(array, np.float32, ["C", "A", "W"])
     return buffers
 
@@ -62,7 +64,9 @@ class Parameters:
         self.fixed = tuple(p.name for p in manifest.trainable if p.name in fixed)
         moved = [p for p in manifest.trainable if p.name not in fixed]
         if not moved:
-            raise InputError("nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora")
+            raise InputError(
+                "nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora"
+            )
         builder = _Builder(buffers, seed, directions, placement, add_terms)
         branches, self._single = builder.build(moved, manifest.lora)
         self.spaces: list[Space] = [*branches, *self._single.values()]
@@ -121,12 +125,19 @@ class _Builder:
     """Chooses the space of each tensor."""
 
     def __init__(
-        self, buffers: Mapping[str, Float32], seed: int, directions: Directions, placement: str, add_terms: AddTerms
+        self,
+        buffers: Mapping[str, Float32],
+        seed: int,
+        directions: Directions,
+        placement: str,
+        add_terms: AddTerms,
     ) -> None:
         self._buffers, self._seed, self._directions = buffers, seed, directions
         self._placement, self._add_terms = placement, add_terms
 
-    def build(self, moved: list[Parameter], lora: tuple[LoraBranch, ...]) -> tuple[list[Space], dict[str, Space]]:
+    def build(
+        self, moved: list[Parameter], lora: tuple[LoraBranch, ...]
+    ) -> tuple[list[Space], dict[str, Space]]:
         """Return the spaces of branches, and those of single tensors by name."""
         names = {p.name for p in moved}
         branches: list[Space] = []

@@ -75,7 +75,9 @@ def make_plan(options: TuneOptions, manifest: Manifest, rows: int, has_validatio
     moved = [p for p in manifest.trainable if p.name not in head]
     solved = head if moved else ()  # a head alone is moved, from the probe on
     small = placement_for(manifest, solved) == "out-of-place"
-    held_out = options.val_size if options.val_size is not None else (0.0 if has_validation or solved else HOLD_OUT)
+    held_out = (
+        options.val_size if options.val_size is not None else (0.0 if has_validation or solved else HOLD_OUT)
+    )
     train_rows = rows - math.floor(0.0 if has_validation else held_out * rows)
     if options.batch_size > train_rows:
         raise InputError(

@@ -83,7 +83,14 @@ class Bar:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._console = Console(highlight=False)
         columns = (
@@ -114,8 +121,8 @@ class Bar:
 
     def step(self, row: Row, *, report: bool) -> None:
         """Advance the bar; print a report above it."""
-        fields = {"loss": f"loss {row['loss']:.4f}", "memory": memory_text(row["peak_rss_bytes"])}
-        self._bar.update(self._task, completed=row["step"], **fields)
+        memory = memory_text(row["peak_rss_bytes"])
+        self._bar.update(self._task, completed=row["step"], loss=f"loss {row['loss']:.4f}", memory=memory)
         if report:
             self._console.print(step_text(row, self._total))
 
@@ -150,7 +157,11 @@ def step_text(row: Row, total: int | None) -> str:
 
 def evaluation_text(row: Row) -> str:
     """Return an evaluation's report on one line."""
-    shown = {k.removeprefix("eval_"): "not finite" if v is None else f"{v:.4f}" for k, v in row.items() if k.startswith("eval_")}
+    shown = {
+        k.removeprefix("eval_"): "not finite" if v is None else f"{v:.4f}"
+        for k, v in row.items()
+        if k.startswith("eval_")
+    }
     metrics = "  ".join(f"{name} {value}" for name, value in shown.items())
     return f"step {row['step']}  eval  {metrics}"
 

@@ -52,7 +52,9 @@ class Run:
         folder = Path(folder)
         path = folder / CONFIG_FILE
         if not path.is_file():
-            raise BundleError(f"{folder} is not a run folder: it has no {CONFIG_FILE} (zoedge tune BUNDLE -o RUN makes one)")
+            raise BundleError(
+                f"{folder} is not a run folder: it has no {CONFIG_FILE} (zoedge tune BUNDLE -o RUN makes one)"
+            )
         try:
             config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
             where = str(config["bundle"]), str(config["data"])
@@ -107,7 +109,10 @@ class Run:
             if path.is_file():
                 return map_tensors(path)
         wanted = which or "tuned"
-        raise BundleError(f"{self.folder} has no {wanted} weights yet: finish it with zoedge tune --resume or rebuild them with zoedge replay")
+        raise BundleError(
+            f"{self.folder} has no {wanted} weights yet: finish it with zoedge tune --resume, "
+            f"or rebuild them with zoedge replay"
+        )
 
     def save_weights(self, which: str, tensors: Mapping[str, NDArray[np.generic]]) -> None:
         """Write ``best`` or ``last`` at once."""
@@ -135,7 +140,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"{folder} is being tuned by another process: wait for it or choose another -o") from error
+            raise InputError(
+                f"{folder} is being tuned by another process: wait for it or choose another -o"
+            ) from error
         yield
     finally:
         os.close(handle)

@@ -24,7 +24,15 @@ from .run_folder import LOG_FILE, Log, Run, locked
 from .tuner import Tuner
 
 # settings that don't change what a step computes: a resumed run may be given others
-FREE_ON_RESUME = ("steps", "epochs", "max_time", "early_stopping_patience", "log_every", "threads", "provider")
+FREE_ON_RESUME = (
+    "steps",
+    "epochs",
+    "max_time",
+    "early_stopping_patience",
+    "log_every",
+    "threads",
+    "provider",
+)
 
 
 def tune(
@@ -100,11 +108,15 @@ def _continued(asked: TuneOptions, header: Header, folder: Path) -> TuneOptions:
 
 def _check_same(header: Header, job: Job, folder: Path) -> None:
     if header.bundle != job.bundle.digest:
-        raise BundleError(f"{folder} was started on another bundle than {job.bundle.folder}: resume it with that one")
+        raise BundleError(
+            f"{folder} was started on another bundle than {job.bundle.folder}: resume it with that one"
+        )
     if header.data != job.data.train.digest:
         raise InputError(f"{folder} was started on other training data: resume it with the same --data")
     if header.noise != NOISE_VERSION:
-        raise BundleError(f"{folder} was started with noise version {header.noise}, and this zoedge has {NOISE_VERSION}")
+        raise BundleError(
+            f"{folder} was started with noise version {header.noise}, and this zoedge has {NOISE_VERSION}"
+        )
 
 
 def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress: Progress) -> Run:
@@ -122,7 +134,9 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
     for note in job.notes:
         progress.note(note)
     if contents.torn:
-        progress.note(f"the journal's last {contents.torn} bytes were torn; going on from step {job.fold.step}")
+        progress.note(
+            f"the journal's last {contents.torn} bytes were torn; going on from step {job.fold.step}"
+        )
     Tuner(job, contents.records, run, journal, log, progress, elapsed_seconds=elapsed).run()
     return run
 
@@ -150,7 +164,8 @@ def _header_lines(job: Job, data: str) -> dict[str, str]:
         "bundle": f"{job.bundle.folder} ({manifest.task})",
         "data": f"{data} ({len(job.data.train)} rows, {validation})",
         "trainable": f"{trained:,} of {total:,} parameters ({100 * trained / total:.2f} %), {options.placement}",
-        "method": f"{options.method}, lr {options.lr:g} {options.lr_schedule}, eps {options.eps:g}, {options.queries} queries",
+        "method": f"{options.method}, lr {options.lr:g} {options.lr_schedule}, eps {options.eps:g}, "
+        f"{options.queries} queries",
         "batch": f"{options.batch_size} rows, {' or '.join(bound)}, seed {options.seed}",
     }
 

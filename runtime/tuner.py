@@ -11,7 +11,6 @@ from zoedge.errors import ZoedgeError
 from . import snapshots
 from .batches import MicroBatch
 from .evaluations import Evaluations
-from .fold import Fold
 from .interrupt import Interrupt, held
 from .job import Job
 from .journal import Assign, Eval, Journal, Record, Step
@@ -144,7 +143,9 @@ class Tuner:
 
     def _step(self) -> None:
         started = time.monotonic()
-        lr = (self._plan.options.lr or 0.0) * factor(self._plan.options.lr_schedule or "constant", self._completed())
+        lr = (self._plan.options.lr or 0.0) * factor(
+            self._plan.options.lr_schedule or "constant", self._completed()
+        )
         batch = self._measure.batch(self._fold.step)
         self._between_steps = False
         record = self._fold.measure(lr, lambda index: self._loss(batch))
@@ -181,7 +182,9 @@ class Tuner:
         return max(by_steps, by_time)
 
     def _skipped(self, record: Step) -> None:
-        self._progress.note(f"step {record.step + 1} skipped: a loss or the update was not finite; the weights are as before it")
+        self._progress.note(
+            f"step {record.step + 1} skipped: a loss or the update was not finite; the weights are as before it"
+        )
         if self._skips >= MOST_SKIPS:
             raise ZoedgeError(
                 f"no finite loss for {MOST_SKIPS} steps in a row: start again with a lower --lr (now {record.lr:g}) "

@@ -18,11 +18,7 @@ LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
 Dim = int | str  # a fixed size, or the name of a dynamic axis
 
 
-class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """Immutable, and strict about unknown keys."""
-
-
-class Port(_Struct):
+class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A graph input or output. ``dtype`` is NumPy's name ("float32", "int64")."""
 
     name: str
@@ -30,7 +26,7 @@ class Port(_Struct):
     shape: tuple[Dim, ...]
 
 
-class Parameter(_Struct):
+class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """One row of the parameter table; ``name`` is the model's own."""
 
     name: str
@@ -44,7 +40,7 @@ class Parameter(_Struct):
     tied_to: tuple[str, ...] = ()  # other names of the source that denote the same tensor
 
 
-class LoraBranch(_Struct):
+class LoraBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A branch y += (alpha / rank) * (x A^T) B^T beside a frozen matrix; A is [rank, in], B is [out, rank]."""
 
     module: str  # the source's module path, "encoder.layer.0.attention.self.query"
@@ -56,16 +52,17 @@ class LoraBranch(_Struct):
     alpha: float
 
 
-class Head(_Struct):
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The last linear layer of a classifier: logits = features @ weight.T + bias."""
 
     weight: str  # [classes, width]
     bias: str | None = None
     features: str = "features"  # loss graph output [batch, width] that feeds it
     fresh: bool = False  # True: export made it, so tuning initialises it
+    transposed: bool = False  # True where the weight is stored as [width, classes]
 
 
-class Text(_Struct):
+class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """How text becomes token ids. The tokenizer itself is ``tokenizer.json`` in the bundle."""
 
     max_length: int
@@ -78,7 +75,7 @@ class Text(_Struct):
     token_types: bool = False  # sentence pairs get token_type_ids 0 and 1
 
 
-class Image(_Struct):
+class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """How an image becomes ``pixel_values`` [channels, height, width]: (x * rescale - mean) / std per channel."""
 
     channels: int
@@ -89,7 +86,7 @@ class Image(_Struct):
     std: tuple[float, ...] = ()
 
 
-class Source(_Struct):
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Where the model came from, for the record."""
 
     kind: str  # huggingface | torch | onnx
@@ -99,7 +96,7 @@ class Source(_Struct):
     versions: dict[str, str] = {}  # of the packages that exported it
 
 
-class Manifest(_Struct):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The whole of ``bundle.json``.
 
     ``inputs`` and ``targets`` together are the inputs of the loss graph. Its outputs always hold ``loss``

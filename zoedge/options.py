@@ -30,7 +30,9 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     lr_schedule: Annotated[Schedule | None, "constant, linear (to 0) or cosine (to 0)"] = None
     eps: Annotated[float | None, "length of the perturbation"] = None
     batch_size: Annotated[int, "rows per step"] = 64
-    micro_batch_size: Annotated[int | None, "most rows per forward pass; a step's losses are averaged over its passes"] = None
+    micro_batch_size: Annotated[
+        int | None, "most rows per forward pass; a step's losses are averaged over its passes"
+    ] = None
     queries: Annotated[int | None, "directions per step"] = None
     weight_decay: Annotated[float, "decoupled weight decay, not on biases and norms"] = 0.0
     rank: Annotated[int, "subzero: rank of the directions"] = 8
@@ -40,10 +42,13 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     head_init: Annotated[HeadInit, "how a new head starts: probe, zeros or random"] = "probe"
     head_refit_every: Annotated[int | None, "steps between closed-form refits of a probed head"] = None
     val_size: Annotated[
-        float | None, "share of the rows held out where the data has no validation split (0 with a probed head)"
+        float | None,
+        "share of the rows held out where the data has no validation split (0 with a probed head)",
     ] = None
     eval_every: Annotated[int | None, "steps between evaluations; 0 for none"] = None
-    early_stopping_patience: Annotated[int | None, "stop after this many evaluations without a better loss"] = None
+    early_stopping_patience: Annotated[
+        int | None, "stop after this many evaluations without a better loss"
+    ] = None
     log_every: Annotated[int, "steps between reports"] = 10
     placement: Annotated[Literal["auto", "in-place", "out-of-place"], "where dense directions act"] = "auto"
     provider: Annotated[str, "onnxruntime execution provider"] = "cpu"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -82,11 +83,15 @@ def splits_of(path: Path) -> frozenset[str]:
     return frozenset(found[0] for name in names if (found := _split_and_name(name)))
 
 
-def _open(path: Path) -> NpzFile:
-    archive = np.load(path, allow_pickle=False)
-    if not isinstance(archive, NpzFile):
-        raise ValueError("it holds one bare array")
-    return archive
+@contextmanager
+def _open(path: Path) -> Iterator[NpzFile]:
+    # np.load would leave a file that it opened itself and can't read to the garbage collector
+    with path.open("rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, NpzFile):
+            raise ValueError("it holds one bare array")
+        with archive:
+            yield archive
 
 
 def _wanted(names: list[str], split: str) -> dict[str, str]:

@@ -16,7 +16,9 @@ from .refit import HeadRefit
 _DEVIATION = 0.02  # of a random head's weights, as the encoders' own initialisation
 
 
-def initial_head(manifest: Manifest, kind: str, seed: int, refit: HeadRefit | None) -> Callable[[], Assign] | None:
+def initial_head(
+    manifest: Manifest, kind: str, seed: int, refit: HeadRefit | None
+) -> Callable[[], Assign] | None:
     """Return what gives a new head its first values, or None where it stays as exported (zeros).
 
     Args:

@@ -37,7 +37,11 @@ def deal(rows: Sequence[int], folds: int) -> list[list[int]]:
 
 
 def fit(
-    loss_name: str, features: NDArray[np.generic], targets: NDArray[np.generic], classes: int, dealt: Sequence[Sequence[int]]
+    loss_name: str,
+    features: NDArray[np.generic],
+    targets: NDArray[np.generic],
+    classes: int,
+    dealt: Sequence[Sequence[int]],
 ) -> Fitted:
     """Fit one head per fold on the rows outside it, and one on all rows.
 
@@ -73,8 +77,14 @@ def _outside(x: Float64, y: Float64, rows: Sequence[int]) -> tuple[Float64, Floa
     return (x[keep], y[keep]) if keep.any() else (x, y)
 
 
-def _left_out(loss: Loss, x: Float64, y: Float64, heads: dict[int, Float64], dealt: Sequence[Sequence[int]]) -> float:
-    total = sum(float(loss.value(x[list(rows)] @ heads[k].T, y[list(rows)]).sum()) for k, rows in enumerate(dealt) if rows)
+def _left_out(
+    loss: Loss, x: Float64, y: Float64, heads: dict[int, Float64], dealt: Sequence[Sequence[int]]
+) -> float:
+    total = sum(
+        float(loss.value(x[list(rows)] @ heads[k].T, y[list(rows)]).sum())
+        for k, rows in enumerate(dealt)
+        if rows
+    )
     return total / len(x)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -42,13 +43,15 @@ class HeadRefit:
         forward: runs training rows at theta.
     """
 
-    def __init__(self, head: Head, loss: str, classes: int, dealt: Sequence[Sequence[int]], forward: Forward) -> None:
+    def __init__(
+        self, head: Head, loss: str, classes: int, dealt: Sequence[Sequence[int]], forward: Forward
+    ) -> None:
         self._head, self._loss, self._classes, self._forward = head, loss, classes, forward
         share = -(-PROBE_ROWS // len(dealt))
         kept = [list(rows[:share]) for rows in dealt]
         self._rows: Rows = np.array([row for rows in kept for row in rows], np.int64)
         ends = np.cumsum([0, *map(len, kept)])
-        self._dealt = [range(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+        self._dealt = [range(start, end) for start, end in pairwise(ends.tolist())]
 
     def fit(self) -> Refitted:
         """Run the rows and solve; the parameters must rest at theta."""
@@ -64,7 +67,9 @@ class HeadRefit:
             tensors[self._head.bias] = w[:, -1].astype(np.float32)
         return tensors
 
-    def _metrics(self, fitted: Fitted, features: NDArray[np.generic], labels: NDArray[np.generic]) -> dict[str, float]:
+    def _metrics(
+        self, fitted: Fitted, features: NDArray[np.generic], labels: NDArray[np.generic]
+    ) -> dict[str, float]:
         metrics = {"loss": fitted.loss}
         if np.issubdtype(labels.dtype, np.integer):
             hits = sum(

@@ -27,7 +27,10 @@ class LowRankBranch:
 
     def __init__(self, branch: LoraBranch, a: Float32, b: Float32, seed: int, spec: Directions) -> None:
         if branch.rank < 2:
-            raise InputError(f"subzero needs branches of rank 2 or more and {branch.module} has {branch.rank}: export with --lora-rank 8")
+            raise InputError(
+                f"subzero needs branches of rank 2 or more and {branch.module} has {branch.rank}: "
+                f"export with --lora-rank 8"
+            )
         self._names = (branch.a, branch.b)
         self._a, self._b = a, b
         self._scale = branch.alpha / branch.rank
@@ -85,7 +88,10 @@ class LowRankBranch:
         if self._step >= 0:
             self._window.enter(self._step)
         self._s = np.array(state[f"{b}:s"], np.float64)
-        self._left, self._right = np.array(state[f"{b}:left"], np.float64), np.array(state[f"{a}:right"], np.float64)
+        self._left, self._right = (
+            np.array(state[f"{b}:left"], np.float64),
+            np.array(state[f"{a}:right"], np.float64),
+        )
         self._offset, self._current = np.zeros_like(self._s), False
 
     def _enter(self, step: int) -> None:

@@ -68,7 +68,9 @@ class LowRankInPlace:
         self._matrix = buffer.reshape(buffer.shape[0], -1)
         self._window = Window(name, (self._matrix.shape[0], self._matrix.shape[1]), seed, spec)
         self._decays = decays
-        self._at: NDArray[np.float64] = np.zeros((self._window.rank, self._window.rank))  # offset in the buffer
+        self._at: NDArray[np.float64] = np.zeros(
+            (self._window.rank, self._window.rank)
+        )  # offset in the buffer
 
     def visit(self, step: int, point: Point) -> None:
         """Move the buffer from the present point to ``point``."""

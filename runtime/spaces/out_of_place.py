@@ -39,7 +39,9 @@ class OutOfPlace:
             return
         step, point = self._target
         np.copyto(self._buffer, self._master)
-        self._noise.add_terms(self._buffer, [self._noise.term(step, move.probe, move.scale) for move in point])
+        self._noise.add_terms(
+            self._buffer, [self._noise.term(step, move.probe, move.scale) for move in point]
+        )
         self._current = True
 
     def state(self) -> dict[str, NDArray[np.generic]]:

@@ -12,24 +12,36 @@ from zoedge.runtime.parameters import Parameters
 def manifest(parameters, lora=()):
     return Manifest(
         format=1, zoedge="test", task="regression", loss="mse", source=Source(kind="onnx", name="test"),
-        inputs=(), targets=(), outputs=(), model_inputs=(), model_outputs=(), parameters=tuple(parameters), lora=tuple(lora),
+        inputs=(), targets=(), outputs=(), model_inputs=(), model_outputs=(),
+        parameters=tuple(parameters), lora=tuple(lora),
     )  # fmt: skip
 
 
 def dense(shapes, *, no_decay=()):
     return manifest(
-        Parameter(name=n, dtype="float32", shape=s, trainable=True, decay=n not in no_decay) for n, s in shapes.items()
+        Parameter(name=n, dtype="float32", shape=s, trainable=True, decay=n not in no_decay)
+        for n, s in shapes.items()
     )
 
 
 def branch(out, inner, rank, alpha):
     rows = [
         Parameter(name="m.weight", dtype="float32", shape=(out, inner)),
-        Parameter(name="m.lora_A.weight", dtype="float32", shape=(rank, inner), file=ADAPTERS_FILE, trainable=True),
-        Parameter(name="m.lora_B.weight", dtype="float32", shape=(out, rank), file=ADAPTERS_FILE, trainable=True),
+        Parameter(
+            name="m.lora_A.weight", dtype="float32", shape=(rank, inner), file=ADAPTERS_FILE, trainable=True
+        ),
+        Parameter(
+            name="m.lora_B.weight", dtype="float32", shape=(out, rank), file=ADAPTERS_FILE, trainable=True
+        ),
     ]
     lora = LoraBranch(
-        module="m", weight="m.weight", transposed=False, a="m.lora_A.weight", b="m.lora_B.weight", rank=rank, alpha=alpha
+        module="m",
+        weight="m.weight",
+        transposed=False,
+        a="m.lora_A.weight",
+        b="m.lora_B.weight",
+        rank=rank,
+        alpha=alpha,
     )
     return manifest(rows, [lora])
 
@@ -39,11 +51,33 @@ def buffers(manifest, seed=0):
     return {p.name: rng.standard_normal(p.shape).astype(np.float32) for p in manifest.trainable}
 
 
-def fold(manifest, arrays, *, method="mezo", placement="in-place", seed=0, eps=1e-3, fixed=(), add_terms=reference, **options):
-    settings = {"queries": find(method).defaults.queries, "weight_decay": 0.0, "rank": 4, "refresh": 10} | options
+def fold(
+    manifest,
+    arrays,
+    *,
+    method="mezo",
+    placement="in-place",
+    seed=0,
+    eps=1e-3,
+    fixed=(),
+    add_terms=reference,
+    **options,
+):
+    settings = {
+        "queries": find(method).defaults.queries,
+        "weight_decay": 0.0,
+        "rank": 4,
+        "refresh": 10,
+    } | options
     built = find(method).build(**settings)
     parameters = Parameters(
-        manifest, arrays, seed=seed, directions=built.directions, placement=placement, add_terms=add_terms, fixed=fixed
+        manifest,
+        arrays,
+        seed=seed,
+        directions=built.directions,
+        placement=placement,
+        add_terms=add_terms,
+        fixed=fixed,
     )
     return Fold(built, parameters, eps=eps)
 

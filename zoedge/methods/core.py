@@ -145,6 +145,10 @@ class Recipe:
 
     def build(self, *, queries: int, weight_decay: float, rank: int, refresh: int) -> Method:
         """Return the method with its options filled in."""
-        directions = Directions(self.distribution, rank, refresh) if self.low_rank else Directions(self.distribution)
+        directions = (
+            Directions(self.distribution, rank, refresh) if self.low_rank else Directions(self.distribution)
+        )
         estimator = self.estimator(queries)  # type: ignore[call-arg]
-        return Method(self.name, self.summary, self.source, directions, estimator, self.scalings, weight_decay)
+        return Method(
+            self.name, self.summary, self.source, directions, estimator, self.scalings, weight_decay
+        )

@@ -22,6 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .permutation import name_id
+
 Float32 = NDArray[np.float32]
 
 NOISE_VERSION = 1
@@ -50,10 +52,15 @@ class Term(NamedTuple):
     table: Float32
 
 
+def tensor_id(name: str) -> int:
+    """Return the second word of a tensor's Philox key: the 64-bit BLAKE2b of its name, little-endian."""
+    return name_id(name)
+
+
 def _gaussian_levels() -> Float32:
     normal = statistics.NormalDist()
     quantiles = np.array([normal.inv_cdf((k + 0.5) / 256) for k in range(256)])
-    return (quantiles / np.sqrt(np.mean(quantiles**2))).astype(np.float32)
+    return np.asarray(quantiles / np.sqrt(np.mean(quantiles**2)), np.float32)
 
 
 LEVELS: dict[str, Float32] = {

@@ -166,7 +166,7 @@ class Tuner:
             "elapsed_seconds": self._clock.elapsed,
         }
         self._log.write(row if finite else row | {"loss": None})
-        self._progress.step(row, report=row["step"] % self._plan.options.log_every == 0)
+        self._progress.step(row, report=(record.step + 1) % self._plan.options.log_every == 0)
         if told is None:
             self._skipped(record)
 

@@ -6,7 +6,7 @@ A flag beats the config file, which beats the default. ``None`` means "what suit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -62,6 +62,14 @@ _POSITIVE = ("steps", "epochs", "lr", "batch_size", "micro_batch_size", "queries
 _NOT_NEGATIVE = ("eps", "weight_decay", "seed", "eval_every", "threads")
 
 
+_RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    *((name, lambda value: value > 0, "above 0") for name in _POSITIVE),
+    *((name, lambda value: value >= 0, "0 or above") for name in _NOT_NEGATIVE),
+    ("val_size", lambda value: 0.0 <= value < 1.0, "at least 0 and below 1"),
+    ("seed", lambda value: value < 2**64, "below 2^64"),
+)
+
+
 def help_text(field: str) -> str:
     """Return a field's help text."""
     return str(get_type_hints(TuneOptions, include_extras=True)[field].__metadata__[0])
@@ -92,12 +100,7 @@ def make(values: Mapping[str, Any], where: str = "the options") -> TuneOptions:
 
 
 def _check_ranges(options: TuneOptions) -> None:
-    for name, ok, wanted in (
-        *((n, lambda v: v > 0, "above 0") for n in _POSITIVE),
-        *((n, lambda v: v >= 0, "0 or above") for n in _NOT_NEGATIVE),
-        ("val_size", lambda v: 0.0 <= v < 1.0, "at least 0 and below 1"),
-        ("seed", lambda v: v < 2**64, "below 2^64"),
-    ):
+    for name, ok, wanted in _RANGES:
         value = getattr(options, name)
         if value is not None and not ok(value):
             raise InputError(f"--{name.replace('_', '-')} is {value} and must be {wanted}")

@@ -18,10 +18,11 @@ def read_lines(path: Path) -> Iterator[str]:
     """
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                yield _decode(raw.removeprefix(_BOM) if number == 1 else raw, path, number)
+            lines = file.readlines()  # at once: a reader that stops early leaves no open file
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}") from error
+    for number, raw in enumerate(lines, 1):
+        yield _decode(raw.removeprefix(_BOM) if number == 1 else raw, path, number)
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:

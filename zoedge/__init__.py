@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoedge.runtime.evaluate import evaluate, predict
-    from zoedge.runtime.outputs import merge, write_adapter
+    from zoedge.runtime.outputs.adapter import write_adapter
+    from zoedge.runtime.outputs.merge import merge
     from zoedge.runtime.replay import replay
     from zoedge.runtime.run_folder import Run
     from zoedge.runtime.tune import tune
@@ -48,15 +49,15 @@ _HOME = {
     "TuneOptions": "zoedge.options",
     "Run": "zoedge.runtime.run_folder",
     "evaluate": "zoedge.runtime.evaluate",
-    "merge": "zoedge.runtime.outputs",
+    "merge": "zoedge.runtime.outputs.merge",
     "predict": "zoedge.runtime.evaluate",
     "replay": "zoedge.runtime.replay",
     "tune": "zoedge.runtime.tune",
-    "write_adapter": "zoedge.runtime.outputs",
+    "write_adapter": "zoedge.runtime.outputs.adapter",
 } | dict.fromkeys(_ERRORS, "zoedge.errors")
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Import a verb when it is asked for: ``import zoedge`` itself loads nothing heavy."""
     if name == "__version__":
         from importlib.metadata import version

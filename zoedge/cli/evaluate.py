@@ -17,7 +17,7 @@ from . import flags
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @click.option("--label-key", help="name of the label field in the data")
 @flags.forward
-def evaluate(path: Path, data: str, as_json: bool, **settings: Any) -> None:  # noqa: ANN401
+def evaluate(path: Path, data: str, as_json: bool, **settings: Any) -> None:
     """Print the loss and the metrics of a bundle or a run."""
     from zoedge.runtime.evaluate import evaluate as measure
 

@@ -42,7 +42,7 @@ def export(
     train: tuple[str, ...],
     target_modules: str | None,
     labels: str | None,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> None:
     """Make a bundle from MODEL: a hub id, a Hugging Face folder or an .onnx file."""
     from zoedge.export import to_bundle

@@ -33,7 +33,7 @@ _TYPES: dict[object, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT
 class AliasedOption(click.Option):
     """An option some of whose names the help leaves out."""
 
-    def __init__(self, names: Sequence[str], *, aliases: Sequence[str] = (), **settings: Any) -> None:  # noqa: ANN401
+    def __init__(self, names: Sequence[str], *, aliases: Sequence[str] = (), **settings: Any) -> None:
         super().__init__([*names, *aliases], **settings)
         self._aliases = frozenset(aliases)
 

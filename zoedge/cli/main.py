@@ -36,14 +36,14 @@ _REMEDIES = {
 
 
 class Commands(click.Group):
-    """A group whose commands fail with a sentence; ``--debug``, before or after a command, adds the traceback."""
+    """A group whose commands fail with a sentence; ``--debug``, in any place, adds the traceback."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Add a command that takes ``--debug`` too."""
         cmd.params.append(_debug_option(hidden=True))
         super().add_command(cmd, name)
 
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+    def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)

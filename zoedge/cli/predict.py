@@ -17,7 +17,7 @@ from . import flags
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @flags.data(required=False)
 @flags.forward
-def predict(path: Path, texts: tuple[str, ...], data: str | None, **settings: Any) -> None:  # noqa: ANN401
+def predict(path: Path, texts: tuple[str, ...], data: str | None, **settings: Any) -> None:
     """Print a prediction for each TEXT or each row of --data, one JSON object per line."""
     if bool(texts) == (data is not None):
         raise InputError(

@@ -122,7 +122,7 @@ class Run:
 def save_tensors(path: Path, tensors: Mapping[str, NDArray[np.generic]]) -> None:
     """Write a safetensors file under its final name only when it is whole."""
     with new_file(path) as temporary:
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
+        save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, temporary)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def write_onnx_adapter(bundle: Bundle, values: Mapping[str, NDArray[np.generic]]
     missing = sorted(set(factors) - optional)
     if missing:
         raise BundleError(f"{path} doesn't take {missing[0]} as an input: export the bundle again")
-    arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if name in optional}
+    arrays = {name: np.asarray(value, order="C") for name, value in values.items() if name in optional}
     adapter = ort.AdapterFormat()
     adapter.set_adapter_version(_VERSION)
     adapter.set_model_version(_VERSION)

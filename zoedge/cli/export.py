@@ -10,9 +10,7 @@ import click
 from . import flags
 
 
-@click.command(
-    epilog="Example: zoedge export prajjwal1/bert-tiny -o bundle --labels bad,good --train lora --train head"
-)
+@click.command(epilog="Example: zoedge export ./minilm -o bundle --labels bad,good --train lora")
 @click.argument("model")
 @flags.output("the bundle's folder; it must not exist")
 @click.option("--task", help="what to train for; read from the model where it says")

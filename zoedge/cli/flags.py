@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -38,11 +39,21 @@ class AliasedOption(click.Option):
         self._aliases = frozenset(aliases)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Return the help of the names that are shown."""
+        """Return the line of the help."""
+        with self._shown():
+            return super().get_help_record(ctx)
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Return the option's name for an error."""
+        with self._shown():
+            return super().get_error_hint(ctx)
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
         names = self.opts
         self.opts = [name for name in names if name not in self._aliases]
         try:
-            return super().get_help_record(ctx)
+            yield
         finally:
             self.opts = names
 

@@ -1,0 +1,180 @@
+import json
+import os
+import signal
+
+import numpy as np
+import onnxruntime
+from safetensors.numpy import load_file
+
+from tests.hand_bundle import LORA, hand_bundle
+from tests.zoedge.commands import run
+from zoedge.runtime.measure import Measure
+from zoedge.runtime.run_folder import Run
+
+
+def test_tune_reports_and_writes_a_run(made, tmp_path):
+    arguments = ["tune", made / "bundle", "--data", made / "data.npz", "-o", tmp_path / "run", "--steps", 2]
+    text = run(*arguments, "--log-every", 1, "--batch-size", 8).output
+    assert text.splitlines()[0] == f"bundle     {made / 'bundle'} (classification)"
+    assert "\nstep 2/2  loss " in text
+    assert text.splitlines()[-1] == f"{tmp_path / 'run'} holds the tuned weights"
+    assert set(Run.open(tmp_path / "run").weights()) == {*LORA, "fc.bias"}
+
+
+def test_dry_run_writes_nothing(made, tmp_path):
+    text = run(
+        "tune",
+        made / "bundle",
+        "--data",
+        made / "data.npz",
+        "-o",
+        tmp_path / "run",
+        "--batch-size",
+        8,
+        "--dry-run",
+    )
+    assert text.output.splitlines()[1].startswith(f"data       {made / 'data.npz'} (54 rows")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_run_is_saved_and_resumed(made, tmp_path, monkeypatch):
+    """Ctrl-C in the third step: exit code 130, and the resumed run ends as one that was never interrupted."""
+    forward, calls = Measure.loss, []
+
+    def interrupted(self, batch):
+        calls.append(1)
+        if len(calls) == 20:  # 9 forwards a step
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(self, batch)
+
+    monkeypatch.setattr(Measure, "loss", interrupted)
+    folder = tmp_path / "run"
+    result = run(
+        "tune",
+        made / "bundle",
+        "--data",
+        made / "data.npz",
+        "-o",
+        folder,
+        "--steps",
+        6,
+        "--batch-size",
+        8,
+        code=130,
+    )
+    assert result.stderr == f"Interrupted; go on with: zoedge tune --resume -o {folder}\n"
+    assert "steps        3 taken" in run("inspect", folder).output
+    monkeypatch.undo()
+    run("tune", "--resume", "-o", folder)
+    assert "steps        6 taken" in run("inspect", folder).output
+    for path in ("journal.zoj", "last/tensors.safetensors"):
+        assert (folder / path).read_bytes() == (made / "run" / path).read_bytes()
+
+
+def test_eval_prints_a_table_or_one_object(made):
+    text = run("eval", made / "run", "--data", made / "data.npz").output
+    result = json.loads(run("eval", made / "run", "--data", made / "data.npz", "--json").output)
+    assert list(result)[:3] == ["examples", "loss", "accuracy"]
+    assert text.splitlines()[:2] == ["examples  60", f"loss      {result['loss']:.4f}"]
+    before = json.loads(run("eval", made / "bundle", "--data", made / "data.npz", "--json").output)
+    assert before["loss"] != result["loss"]
+
+
+def test_which_weights_are_evaluated(made):
+    losses = [
+        json.loads(run("eval", made / "run", "-d", made / "data.npz", "--json", *which).output)["loss"]
+        for which in ([], ["--which", "best"], ["--which", "last"])
+    ]
+    best, last = (load_file(made / "run" / name / "tensors.safetensors") for name in ("best", "last"))
+    assert losses[0] == losses[1]
+    same = all(np.array_equal(best[name], last[name]) for name in best)
+    assert (losses[1] == losses[2]) == same
+
+
+def test_predict_prints_a_line_per_row(made):
+    lines = run("predict", made / "run", "--data", made / "data.npz").output.splitlines()
+    assert len(lines) == 60
+    assert {json.loads(line)["label"] for line in lines} <= {"a", "b", "c"}
+
+
+def test_merge_gives_a_folder_that_predicts_alike(made, tmp_path):
+    text = run("merge", made / "run", "-o", tmp_path / "merged").output
+    assert text == f"{tmp_path / 'merged'} holds model.onnx, model.safetensors\n"
+    session = onnxruntime.InferenceSession(
+        tmp_path / "merged" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    logits = session.run(["logits"], {"x": np.load(made / "data.npz")["x"]})[0]
+    lines = run("predict", made / "run", "--data", made / "data.npz").output.splitlines()
+    assert [json.loads(line)["label"] for line in lines] == ["abc"[i] for i in logits.argmax(1)]
+
+
+def test_adapter_says_what_it_holds(made, tmp_path):
+    result = run("adapter", made / "run", "-o", tmp_path / "a.onnx_adapter")
+    assert result.output == f"{tmp_path / 'a.onnx_adapter'} holds 5 tensors\n"
+
+
+def test_adapter_says_what_is_left_out(tmp_path, made):
+    bundle = hand_bundle(tmp_path / "bundle", trainable=(*LORA, "fc.weight"))
+    run(
+        "tune",
+        bundle.folder,
+        "-d",
+        made / "data.npz",
+        "-o",
+        tmp_path / "run",
+        "--steps",
+        1,
+        "--batch-size",
+        8,
+    )
+    result = run("adapter", tmp_path / "run", "-o", tmp_path / "peft")
+    assert result.stdout == f"{tmp_path / 'peft'} holds 4 tensors\n"
+    assert (
+        result.stderr == "Left out, as the format has no place for them: fc.weight; zoedge merge keeps them\n"
+    )
+
+
+def test_replay_gives_the_same_bits(made, tmp_path):
+    text = run("replay", made / "run", "-o", tmp_path / "again").output
+    path = tmp_path / "again" / "tensors.safetensors"
+    assert text == f"{path} holds the weights after 6 steps\n"
+    assert path.read_bytes() == (made / "run" / "last" / "tensors.safetensors").read_bytes()
+
+
+def test_inspect_a_bundle(made):
+    lines = run("inspect", made / "bundle").output.splitlines()
+    assert lines[0] == f"bundle     {made / 'bundle'} (format 1, zoedge 0.1.0)"
+    assert "source     torch Net" in lines
+    assert "labels     a, b, c" in lines
+    assert "trainable  64 of 187 parameters (34.22 %) in 5 tensors" in lines
+    assert "groups     lora 56, bias 8" in lines
+    assert "LoRA       2 branches, rank 2 alpha 8" in lines
+    size = (made / "bundle" / "weights.safetensors").stat().st_size
+    assert f"  {size:>14,} bytes  weights.safetensors" in lines
+
+
+def test_inspect_a_run(made):
+    lines = run("inspect", made / "run").output.splitlines()
+    assert lines[0] == f"run     {made / 'run'}"
+    assert "  batch_size: 8" in lines
+    assert "steps        6 taken, 0 skipped for a loss that was not finite" in lines
+    rows = [json.loads(line) for line in (made / "run" / "log.jsonl").read_text().splitlines()]
+    best = min((row for row in rows if "eval_loss" in row), key=lambda row: row["eval_loss"])
+    assert lines[-1].startswith(f"best         after step {best['step']}: loss {best['eval_loss']:.4f}")
+
+
+def test_inspect_a_journal_and_its_records(made):
+    lines = run("inspect", made / "run" / "journal.zoj").output.splitlines()
+    assert any(line.startswith("records      6 step, 0 assign, ") for line in lines)
+    printed = run("inspect", made / "run" / "journal.zoj", "--records").output
+    assert printed == run("inspect", made / "run", "--records").output
+    records = [json.loads(line) for line in printed.splitlines()]
+    steps = [record for record in records if record["kind"] == "step"]
+    assert [record["step"] for record in steps] == list(range(6))
+    assert all(len(record["losses"]) == 9 for record in steps)
+
+
+def test_inspect_says_that_a_tail_is_torn(made, tmp_path):
+    path = tmp_path / "journal.zoj"
+    path.write_bytes((made / "run" / "journal.zoj").read_bytes() + b"half")
+    assert run("inspect", path).output.splitlines()[-1] == "torn         4 bytes behind the last good record"

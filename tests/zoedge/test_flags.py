@@ -1,0 +1,126 @@
+import subprocess
+import sys
+import typing
+from typing import Literal
+
+import click
+import pytest
+
+from tests.zoedge.commands import run
+from zoedge.cli.flags import _ALIASES
+from zoedge.cli.main import main
+from zoedge.methods import RECIPES
+from zoedge.options import TuneOptions
+
+COMMANDS = ["adapter", "eval", "export", "inspect", "merge", "methods", "predict", "replay", "tune"]
+
+
+def test_help_lists_the_commands_that_exist():
+    result = run("--help")
+    assert sorted(main.commands) == COMMANDS
+    for name in COMMANDS:
+        assert f"\n  {name} " in result.output
+    assert run("-h").output == result.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_ends_its_help_with_an_example(name):
+    assert run(name, "--help").output.splitlines()[-1].startswith(f"  Example: zoedge {name}")
+
+
+def test_version():
+    from importlib.metadata import version
+
+    assert run("--version").output == f"zoedge {version('zoedge')}\n"
+
+
+def test_the_module_runs_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "zoedge", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == run("--version").output
+
+
+def other_than_default(name):
+    """A value that a field takes and doesn't have by default."""
+    kind = typing.get_type_hints(TuneOptions)[name]
+    choices = [
+        c
+        for k in (kind, *typing.get_args(kind))
+        if typing.get_origin(k) is Literal
+        for c in typing.get_args(k)
+    ]
+    kinds = {kind, *typing.get_args(kind)}
+    candidates = choices or ([3, 5] if int in kinds else [0.25, 0.5] if float in kinds else ["x", "y"])
+    return next(value for value in candidates if value != getattr(TuneOptions(), name))
+
+
+def test_every_tune_option_is_a_flag_and_reaches_the_tuner(monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(
+        "zoedge.runtime.tune.tune", lambda bundle, data, output, options, **_: seen.update(o=options)
+    )
+    values = {name: other_than_default(name) for name in TuneOptions.__struct_fields__}
+    given = [text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", value)]
+    run("tune", "bundle", "--data", "data", "-o", tmp_path / "run", *given)
+    assert {name: getattr(seen["o"], name) for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "value"),
+    [
+        (["--learning-rate", "0.5"], "lr", 0.5),
+        (["--learning_rate", "0.5"], "lr", 0.5),
+        (["--iters", "5"], "steps", 5),
+        (["--max-steps", "5"], "steps", 5),
+        (["--per_device_train_batch_size", "5"], "batch_size", 5),
+        (["--num_train_epochs", "2"], "epochs", 2.0),
+        (["--lr_scheduler_type", "cosine"], "lr_schedule", "cosine"),
+        (["--logging_steps", "5"], "log_every", 5),
+        (["-q", "5"], "queries", 5),
+        (["--seed", "0"], "seed", 0),
+    ],
+)
+def test_other_trainers_names_work(monkeypatch, tmp_path, given, field, value):
+    seen = {}
+    monkeypatch.setattr(
+        "zoedge.runtime.tune.tune", lambda bundle, data, output, options, **_: seen.update(o=options)
+    )
+    run("tune", "bundle", "--data", "data", "--output_dir", tmp_path / "run", *given)
+    assert getattr(seen["o"], field) == value
+
+
+def test_the_help_shows_one_name_per_option():
+    text = run("tune", "--help").output
+    assert "--lr " in text
+    assert "--batch-size INTEGER" in text
+    assert "[default: 64]" in text
+    for name in (name for names in _ALIASES.values() for name in names):
+        assert f"{name} " not in text
+
+
+def test_a_flag_beats_the_file_which_beats_the_default(monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(
+        "zoedge.runtime.tune.tune", lambda bundle, data, output, options, **_: seen.update(o=options)
+    )
+    (tmp_path / "c.yaml").write_text("lr: 1e-5\nbatch-size: 4\n")
+    run("tune", "b", "-d", "d", "-o", tmp_path / "run", "-c", tmp_path / "c.yaml", "--batch-size", "3")
+    assert (seen["o"].lr, seen["o"].batch_size, seen["o"].seed) == (1e-5, 3, 0)
+
+
+def test_methods():
+    text = run("methods").output
+    for recipe in RECIPES.values():
+        assert (
+            f"{recipe.summary}\n    {recipe.source}\n    adapters: lr {recipe.defaults.lr_adapter:g}" in text
+        )
+    assert f"{TuneOptions().method} (default): " in text
+
+
+def test_no_option_shadows_another():
+    for name, command in main.commands.items():
+        names = [
+            n for p in command.params if isinstance(p, click.Option) for n in (*p.opts, *p.secondary_opts)
+        ]
+        assert len(names) == len(set(names)), name

@@ -11,10 +11,11 @@ from zoedge.manifest import LOSS_FILE, Manifest
 from zoedge.methods import find
 from zoedge.options import TuneOptions
 
+from .activations import branch_bases
 from .data import KeyNames, hold_out, read
 from .dataset import Dataset, encode
 from .engine import Engine
-from .fold import Fold
+from .fold import FULL, Fold
 from .head.initial import initial_head
 from .head.probe import deal
 from .head.refit import HeadRefit
@@ -40,7 +41,8 @@ class Job:
         fold: the state before the first record.
         measure: losses and metrics.
         refit: solves the head again and again; None where directions move it or there is none.
-        initial: gives a moved new head its first values; None where it has them.
+        initial: the first values of a moved new head and the directions of LoRA branches; None where there
+            are neither.
         notes: sentences the user should read.
     """
 
@@ -92,7 +94,7 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
         by_objective=options.objective != "loss",
     )
     refit = _refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure)
-    initial = None if plan.solved else initial_head(manifest, options.head_init, options.seed, refit)
+    initial = _initial(bundle, plan, splits.train, refit)
     notes = tuple(n for n in (note, *plan.notes) if n)
     return Job(bundle, splits, plan, fold, measure, refit if plan.solved else None, initial, notes)
 
@@ -114,6 +116,7 @@ def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], st
         seed=options.seed,
         directions=method.directions,
         placement=options.placement,
+        lora_space=options.lora_space,
         add_terms=add_terms,
         fixed=plan.solved,
     )
@@ -125,6 +128,26 @@ def _split(rows: Dataset, valid: Dataset | None, options: TuneOptions) -> Splits
         return Splits(rows, valid)
     kept, held = hold_out(len(rows), options.val_size, options.seed)
     return Splits(rows.subset(kept), rows.subset(held))
+
+
+def _initial(
+    bundle: Bundle, plan: Plan, train: Dataset, refit: HeadRefit | None
+) -> Callable[[], Assign] | None:
+    options = plan.options
+    makers = []
+    if not plan.solved:
+        makers.append(initial_head(bundle.manifest, options.head_init, options.seed, refit))
+    if options.lora_space == "activations":
+        rows = permutation(options.seed, "zoedge.activations", 0, len(train))
+        makers.append(
+            lambda: branch_bases(
+                bundle, train.examples, rows, threads=options.threads, provider=options.provider
+            )
+        )
+    given = [make for make in makers if make is not None]
+    if not given:
+        return None
+    return lambda: Assign(0, {FULL: {name: v for make in given for name, v in make().slots[FULL].items()}})
 
 
 def _deal(seed: int, rows: int, folds: int) -> list[list[int]]:

@@ -101,14 +101,15 @@ class FunctionObjective:
         """
         try:
             score = self._fn(*gather(results))
+            value = np.asarray(score)
         except Exception as error:  # a user's code may raise anything
             raise InputError(
                 f"--objective {self._name} raised {type(error).__name__} ({error}): correct the function"
             ) from error
-        value = np.asarray(score)
         if value.size != 1 or value.dtype.kind not in "biuf":
+            shown = " ".join(repr(score).split())[:40]
             raise InputError(
-                f"--objective {self._name} returned {str(score)[:40]!r}: return one number, higher is better"
+                f"--objective {self._name} returned {shown}: return one number, higher is better"
             )
         return -float(value.reshape(()))
 

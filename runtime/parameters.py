@@ -15,7 +15,7 @@ from zoedge.tensor_file import map_tensors
 
 from .kernels import AddTerms
 from .noise import Float32
-from .spaces import Arrays, InPlace, LowRankBranch, LowRankInPlace, Noise, OutOfPlace, Space
+from .spaces import ActivationBranch, Arrays, InPlace, LowRankBranch, LowRankInPlace, Noise, OutOfPlace, Space
 
 OUT_OF_PLACE_LIMIT = 1 << 22  # elements: up to 16 MiB of masters, sets are rebuilt exactly; above, in place
 _SETTLE_AFTER = 128  # visits a replay may leave unsettled: bounds the queues
@@ -45,6 +45,7 @@ class Parameters:
         directions: the method's.
         placement: "in-place" or "out-of-place" for full-shape directions.
         add_terms: the kernel of the noise specification.
+        lora_space: "factors" (A and B) or "activations" (a small matrix between principal directions).
         fixed: names that directions leave alone (a head that is solved instead).
     """
 
@@ -57,6 +58,7 @@ class Parameters:
         directions: Directions,
         placement: str,
         add_terms: AddTerms,
+        lora_space: str = "factors",
         fixed: Collection[str] = (),
     ) -> None:
         self.buffers = buffers
@@ -67,9 +69,9 @@ class Parameters:
             raise InputError(
                 "nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora"
             )
-        builder = _Builder(buffers, seed, directions, placement, add_terms)
-        branches, self._single = builder.build(moved, manifest.lora)
-        self.spaces: list[Space] = [*branches, *self._single.values()]
+        builder = _Builder(buffers, seed, directions, placement, lora_space, add_terms)
+        self.spaces = builder.build(moved, manifest.lora)
+        self._assignable = {name: space for space in self.spaces for name in space.assignable}
 
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
@@ -96,15 +98,16 @@ class Parameters:
             self.buffers[name][...] = value.reshape(self.buffers[name].shape)
 
     def restart(self, values: Mapping[str, NDArray[np.float32]]) -> None:
-        """Let tensors that directions move start from new values; only between steps.
+        """Let what directions move, or move along, go on from new values; only between steps.
 
         Raises:
-            ValueError: a name that no space of a single tensor moves.
+            ValueError: a name that no space takes.
         """
         for name, value in values.items():
-            if name not in self._single:
-                raise ValueError(f"{name} can't be given a value: no space moves it alone")
-            self._single[name].load({name: value.reshape(self.buffers[name].shape)})
+            if name not in self._assignable:
+                raise ValueError(f"{name} can't be given a value: no space takes it")
+            space = self._assignable[name]
+            space.assign({name: value.reshape(space.assignable[name])})
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return what ``load`` needs to continue from here; only between steps."""
@@ -130,23 +133,30 @@ class _Builder:
         seed: int,
         directions: Directions,
         placement: str,
+        lora_space: str,
         add_terms: AddTerms,
     ) -> None:
         self._buffers, self._seed, self._directions = buffers, seed, directions
-        self._placement, self._add_terms = placement, add_terms
+        self._placement, self._lora_space, self._add_terms = placement, lora_space, add_terms
 
-    def build(
-        self, moved: list[Parameter], lora: tuple[LoraBranch, ...]
-    ) -> tuple[list[Space], dict[str, Space]]:
-        """Return the spaces of branches, and those of single tensors by name."""
+    def build(self, moved: list[Parameter], lora: tuple[LoraBranch, ...]) -> list[Space]:
         names = {p.name for p in moved}
-        branches: list[Space] = []
-        for branch in lora if self._directions.rank is not None else ():
-            if {branch.a, branch.b} <= names:
-                a, b = self._buffers[branch.a], self._buffers[branch.b]
-                branches.append(LowRankBranch(branch, a, b, self._seed, self._directions))
+        spaces: list[Space] = []
+        for branch in lora:
+            if {branch.a, branch.b} <= names and (space := self._branch(branch)) is not None:
+                spaces.append(space)
                 names -= {branch.a, branch.b}
-        return branches, {p.name: self._single(p) for p in moved if p.name in names}
+        return spaces + [self._single(p) for p in moved if p.name in names]
+
+    def _branch(self, branch: LoraBranch) -> Space | None:
+        """Return the space of a branch; None when its factors are moved as any tensors are."""
+        a, b = self._buffers[branch.a], self._buffers[branch.b]
+        if self._directions.rank is not None:
+            return LowRankBranch(branch, a, b, self._seed, self._directions)
+        if self._lora_space == "activations":
+            noise = Noise(branch.b, self._seed, self._directions, self._add_terms)
+            return ActivationBranch(branch, a, b, noise)
+        return None
 
     def _single(self, parameter: Parameter) -> Space:
         name, buffer = parameter.name, self._buffers[parameter.name]

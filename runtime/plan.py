@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 
 from zoedge.errors import InputError
-from zoedge.manifest import Manifest
-from zoedge.methods import find
+from zoedge.manifest import ACTIVATIONS_FILE, Manifest
+from zoedge.methods import Recipe, find
 from zoedge.options import TuneOptions, seconds
 
 from .batches import steps_in
@@ -96,8 +96,19 @@ def make_plan(options: TuneOptions, manifest: Manifest, rows: int, has_validatio
         eval_every=_or(options.eval_every, max(1, (total or UNBOUNDED_STEPS) // EVALUATIONS)),
         head_refit_every=_or(options.head_refit_every, max(1, (total or UNBOUNDED_STEPS) // EVALUATIONS)),
         placement=placement_for(manifest, solved) if options.placement == "auto" else options.placement,
+        lora_space=_lora_space(options, manifest, recipe),
     )
     return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds)
+
+
+def _lora_space(options: TuneOptions, manifest: Manifest, recipe: Recipe) -> str:
+    possible = bool(manifest.lora) and ACTIVATIONS_FILE in manifest.files and not recipe.low_rank
+    if options.lora_space == "activations" and not possible:
+        raise InputError(
+            f"--lora-space activations needs LoRA branches and a method other than subzero, not {recipe.name} on "
+            f"this bundle: leave it out"
+        )
+    return "activations" if possible and options.lora_space != "factors" else "factors"
 
 
 def _total_steps(options: TuneOptions, default: int, rows: int) -> int | None:

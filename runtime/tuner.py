@@ -11,6 +11,7 @@ from zoedge.errors import ZoedgeError
 from . import snapshots
 from .batches import MicroBatch
 from .evaluations import Evaluations
+from .fold import FULL
 from .interrupt import Interrupt, held
 from .job import Job
 from .journal import Assign, Eval, Journal, Record, Step
@@ -67,7 +68,8 @@ class Tuner:
         self._snapshot_at = time.monotonic()
         self._evaluations = Evaluations(job.measure.criterion)
         self._records = 0
-        self._assigned_at: int | None = None
+        self._begun = False  # initial values were assigned
+        self._refitted_at: int | None = None
         self._skips = 0
         self._between_steps = True
         for record in records:
@@ -111,10 +113,10 @@ class Tuner:
         """Refit and evaluate where that is due at this step and not done yet."""
         step = self._fold.step
         metrics = None
-        if self._initial and step == 0 and self._assigned_at is None:
+        if self._initial and step == 0 and not self._begun:
             self._fold.rest()
             self._append(self._initial())
-        if self._refit and self._due(self._plan.options.head_refit_every, self._assigned_at, final):
+        if self._refit and self._due(self._plan.options.head_refit_every, self._refitted_at, final):
             self._fold.rest()
             fitted = self._refit.fit()
             self._append(fitted.record(step))
@@ -200,7 +202,9 @@ class Tuner:
         self._records += 1
         self._evaluations.take(record)
         if isinstance(record, Assign):
-            self._assigned_at = record.step
+            self._begun = True
+            if any(slot != FULL for slot in record.slots):
+                self._refitted_at = record.step
 
     def _tensors(self) -> dict[str, Float32]:
         self._fold.rest()

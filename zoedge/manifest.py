@@ -12,6 +12,7 @@ MANIFEST_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"  # the source's tensors, each once, under its own name
 ADAPTERS_FILE = "adapters.safetensors"  # tensors that export added: LoRA factors, a new head
 MODEL_FILE = "model.onnx"  # inference as a user deploys it, without adapters
+ACTIVATIONS_FILE = "activations.onnx"  # model inputs -> what flows into and out of each LoRA target
 ADAPTED_MODEL_FILE = "model_adapters.onnx"  # the same with the adapters as optional inputs
 LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
 

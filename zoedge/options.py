@@ -50,6 +50,10 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         int | None, "stop after this many evaluations without a better loss"
     ] = None
     log_every: Annotated[int, "steps between reports"] = 10
+    lora_space: Annotated[
+        Literal["auto", "factors", "activations"],
+        "what moves in a LoRA branch: its factors, or a small matrix between principal directions of activations",
+    ] = "auto"
     placement: Annotated[Literal["auto", "in-place", "out-of-place"], "where dense directions act"] = "auto"
     provider: Annotated[str, "onnxruntime execution provider"] = "cpu"
     threads: Annotated[int, "threads of the forward passes; 0: one per core"] = 0

@@ -1,9 +1,20 @@
 """Trainable spaces: how directions act on the tensors of a bundle, one file each."""
 
+from .activation_branch import ActivationBranch, basis_name
 from .base import Arrays, Noise, Space
 from .branch import LowRankBranch
 from .in_place import InPlace
 from .low_rank import LowRankInPlace
 from .out_of_place import OutOfPlace
 
-__all__ = ["Arrays", "InPlace", "LowRankBranch", "LowRankInPlace", "Noise", "OutOfPlace", "Space"]
+__all__ = [
+    "ActivationBranch",
+    "Arrays",
+    "InPlace",
+    "LowRankBranch",
+    "LowRankInPlace",
+    "Noise",
+    "OutOfPlace",
+    "Space",
+    "basis_name",
+]

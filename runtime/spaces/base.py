@@ -22,7 +22,12 @@ class Space(Protocol):
     ``visit`` and ``apply`` may be lazy: nothing is written before ``settle``, so that what one step ends
     with and the next begins with can be one pass over memory. The arithmetic per element doesn't depend on
     when ``settle`` is called, which is why a replay (which never settles in between) gives the same bits.
+
+    Attributes:
+        assignable: name -> shape of what ``assign`` takes.
     """
+
+    assignable: dict[str, tuple[int, ...]]
 
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
@@ -32,6 +37,9 @@ class Space(Protocol):
 
     def settle(self) -> None:
         """Bring the buffers up to date."""
+
+    def assign(self, values: Arrays) -> None:
+        """Go on from values that were computed instead of stepped, in their shapes; only between steps."""
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return what ``load`` needs to continue from here, settled, under names of this space."""

@@ -32,6 +32,7 @@ class LowRankBranch:
                 f"export with --lora-rank 8"
             )
         self._names = (branch.a, branch.b)
+        self.assignable: dict[str, tuple[int, ...]] = {}
         self._a, self._b = a, b
         self._scale = branch.alpha / branch.rank
         shape = (b.shape[0], a.shape[1])
@@ -70,6 +71,9 @@ class LowRankBranch:
         self._a[self._kept :] = self._window.v.T
         self._b[:, self._kept :] = (self._window.u @ (self._s + self._offset)) / self._scale
         self._current = True
+
+    def assign(self, values: Arrays) -> None:
+        """Take nothing: ``assignable`` is empty."""
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return S, the earlier factors and the step that fixes the window."""

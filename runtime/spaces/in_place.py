@@ -21,6 +21,7 @@ class InPlace:
     def __init__(self, name: str, buffer: Float32, noise: Noise, *, decays: bool) -> None:
         self._name = name
         self._buffer = buffer
+        self.assignable = {name: buffer.shape}
         self._noise = noise
         self._decays = decays
         self._offset: dict[tuple[int, int], float] = {}  # (step, probe) -> scale now in the buffer
@@ -44,6 +45,10 @@ class InPlace:
         if self._queue:
             self._noise.add_terms(self._buffer, self._queue)
             self._queue = []
+
+    def assign(self, values: Arrays) -> None:
+        """Take the tensor's value."""
+        self.load(values)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the buffer under the tensor's name; only between steps."""

@@ -65,6 +65,7 @@ class LowRankInPlace:
     def __init__(self, name: str, buffer: Float32, seed: int, spec: Directions, *, decays: bool) -> None:
         self._name = name
         self._buffer = buffer
+        self.assignable = {name: buffer.shape}
         self._matrix = buffer.reshape(buffer.shape[0], -1)
         self._window = Window(name, (self._matrix.shape[0], self._matrix.shape[1]), seed, spec)
         self._decays = decays
@@ -88,6 +89,10 @@ class LowRankInPlace:
 
     def settle(self) -> None:
         """Do nothing: every move is made at once."""
+
+    def assign(self, values: Arrays) -> None:
+        """Take the tensor's value."""
+        self.load(values)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the buffer under the tensor's name; only between steps."""

@@ -17,6 +17,7 @@ class OutOfPlace:
     def __init__(self, name: str, buffer: Float32, noise: Noise, *, decays: bool) -> None:
         self._name = name
         self._buffer = buffer
+        self.assignable = {name: buffer.shape}
         self._master = buffer.copy()
         self._noise = noise
         self._decays = decays
@@ -43,6 +44,10 @@ class OutOfPlace:
             self._buffer, [self._noise.term(step, move.probe, move.scale) for move in point]
         )
         self._current = True
+
+    def assign(self, values: Arrays) -> None:
+        """Take the tensor's value."""
+        self.load(values)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the master under the tensor's name."""

@@ -48,7 +48,7 @@ class LabelWords:
         """Return token inputs int64 [tokens], label_positions int64 [1] and labels int64 []."""
         values = self._template.values(record)
         longest = self._tokenizer.text.max_length
-        fitting = fit(values, lambda v: len(self._encode(v)[0].ids), longest)
+        fitting = fit(values, self._tokenizer.ends, lambda v: len(self._encode(v)[0].ids), longest)
         if fitting is None:
             raise DataError(
                 f"{record.where} leaves no room for its text: the template alone takes more than "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from zoedge.errors import BundleError, DataError
 
@@ -58,31 +58,36 @@ class Template:
 
 
 def fit(
-    values: Mapping[str, str], tokens: Callable[[Mapping[str, str]], int], longest: int
+    values: Mapping[str, str],
+    ends: Callable[[str], Sequence[int]],
+    tokens: Callable[[Mapping[str, str]], int],
+    longest: int,
 ) -> dict[str, str] | None:
     """Return the values, cut on the right so that a rendering fits; None where the bare template doesn't.
 
-    All values are cut to a common number of characters, the greatest that fits: the longest lose first, and
-    the template itself stays whole.
+    All values are cut to a common number of tokens, the greatest that fits: the longest lose first, and the
+    template itself stays whole.
 
     Args:
         values: field -> text.
+        ends: tells where each token of a text ends, in characters.
         tokens: counts the tokens of a rendering.
         longest: most tokens.
     """
     if tokens(values) <= longest:
         return dict(values)
-    low, high = 0, max(map(len, values.values()), default=0)  # ``high`` doesn't fit
-    if tokens(_cut(values, 0)) > longest:
+    cuts = {name: [0, *ends(value)] for name, value in values.items()}
+
+    def cut(size: int) -> dict[str, str]:
+        return {name: value[: cuts[name][: size + 1][-1]] for name, value in values.items()}
+
+    if tokens(cut(0)) > longest:
         return None
+    low, high = 0, max(map(len, cuts.values()))  # ``low`` fits, ``high`` doesn't
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if tokens(_cut(values, middle)) <= longest else (low, middle)
-    return _cut(values, low)
-
-
-def _cut(values: Mapping[str, str], size: int) -> dict[str, str]:
-    return {name: value[:size].rstrip() for name, value in values.items()}
+        low, high = (middle, high) if tokens(cut(middle)) <= longest else (low, middle)
+    return cut(low)
 
 
 def _render(parts: list[tuple[str, str | None]], values: Mapping[str, str]) -> str:

@@ -51,17 +51,21 @@ class TextTokenizer:
         found: list[int] = self._inner.encode(text, add_special_tokens=False).ids
         return found
 
+    def ends(self, text: str) -> list[int]:
+        """Return where each token of a text ends, in characters."""
+        return [end for _, end in self._inner.encode(text, add_special_tokens=False).offsets]
+
     def encode(self, text: str, pair: str | None = None, max_length: int | None = None) -> Encoded:
         """Return a text or a pair with the tokenizer's own special tokens.
 
         Args:
             text: the first text.
-            pair: the second.
+            pair: the second; an empty one is none, as in transformers.
             max_length: most tokens; the longer text is cut on the right first, as transformers'
                 ``longest_first`` does.
         """
         first = self._inner.encode(text, add_special_tokens=False)
-        second = None if pair is None else self._inner.encode(pair, add_special_tokens=False)
+        second = self._inner.encode(pair, add_special_tokens=False) if pair else None
         if max_length is not None:
             room = max(0, max_length - self._inner.num_special_tokens_to_add(second is not None))
             sizes = _longest_first(len(first.ids), 0 if second is None else len(second.ids), room)

@@ -1,0 +1,90 @@
+"""The principal directions of activations, from a few forward passes: where a LoRA branch is worth moving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.bundle import Bundle
+from zoedge.manifest import ACTIVATIONS_FILE, LoraBranch
+
+from .batches import MicroBatch, Rows, micro_batches
+from .engine import Engine
+from .example import Array, Example
+from .fold import FULL
+from .journal import Assign
+from .noise import Float32
+from .spaces import basis_name
+
+ROWS = 64  # examples looked at
+PASS_ROWS = 16  # per forward pass: every layer's activations are held at once
+TOKENS = 512  # vectors kept per layer, evenly spread: bounds memory and the cost of the decomposition
+
+
+def branch_bases(
+    bundle: Bundle, examples: Sequence[Example], rows: Rows, *, threads: int, provider: str
+) -> Assign:
+    """Return the record that gives every branch its directions.
+
+    For a layer y = W x, V [in, R] and U [out, R] are the leading singular vectors of its inputs and outputs.
+    A = V^T, and U is scaled so that random signs of size eps in S change y by eps times its own size.
+
+    Args:
+        bundle: with an activations graph.
+        examples: encoded training rows.
+        rows: which of them to look at, the first ``ROWS`` at most.
+        threads, provider: as for the engine.
+    """
+    engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, threads=threads, provider=provider)
+    seen: dict[str, list[Float32]] = {name: [] for name in engine.outputs}
+    for batch in micro_batches(examples, rows[:ROWS], manifest=bundle.manifest, max_rows=PASS_ROWS):
+        for name, values in engine.run(batch.inputs).items():
+            seen[name].append(_vectors(values, batch))
+    joined = {name: _thinned(np.concatenate(parts)) for name, parts in seen.items()}
+    values: dict[str, NDArray[np.float32]] = {}
+    for branch in bundle.manifest.lora:
+        values |= bases(branch, joined[f"{branch.module}:x"], joined[f"{branch.module}:y"])
+    return Assign(0, {FULL: values})
+
+
+def bases(branch: LoraBranch, x: Float32, y: Float32) -> dict[str, Float32]:
+    """Return A [R, in] and the scaled U [out, R] of one branch.
+
+    Args:
+        branch: its rank R and alpha.
+        x: the layer's inputs [n, in].
+        y: its outputs [n, out].
+    """
+    v, energy = _leading(x, branch.rank)
+    u, _ = _leading(y, branch.rank)
+    # E||delta y||^2 = (alpha / R)^2 c^2 eps^2 R sum(energy) for B = c U S and S = +-eps; wanted: eps^2 E||y||^2
+    size = float(np.square(y.astype(np.float64)).sum(axis=1).mean())
+    spread = branch.rank * float(energy.sum())
+    c = np.sqrt(size / spread) * branch.rank / branch.alpha if spread > 0.0 else 0.0
+    return {branch.a: v.T.astype(np.float32), basis_name(branch): (c * u).astype(np.float32)}
+
+
+def _leading(x: Float32, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the leading right singular vectors [width, rank] and their mean energies [rank], zeros behind them."""
+    _, sigma, vt = np.linalg.svd(x.astype(np.float64), full_matrices=False)
+    keep = min(rank, len(sigma))
+    vectors, energy = np.zeros((x.shape[1], rank)), np.zeros(rank)
+    vectors[:, :keep], energy[:keep] = vt[:keep].T, sigma[:keep] ** 2 / len(x)
+    return vectors, energy
+
+
+def _vectors(values: Array, batch: MicroBatch) -> Float32:
+    """Return the activations of real rows and tokens, [n, width]."""
+    real = values[: batch.valid].astype(np.float32, copy=False)
+    mask = batch.inputs.get("attention_mask")
+    if mask is not None and real.ndim == 3 and mask.shape == values.shape[:2]:
+        return real[mask[: batch.valid] != 0]
+    return real.reshape(-1, real.shape[-1])
+
+
+def _thinned(vectors: Float32) -> Float32:
+    if len(vectors) <= TOKENS:
+        return vectors
+    return vectors[np.linspace(0, len(vectors) - 1, TOKENS).astype(np.int64)]

@@ -1,0 +1,75 @@
+"""A small matrix S between the principal directions of a layer's activations, inside a LoRA branch.
+
+Beside a frozen matrix, delta y = (alpha / R) x A^T B^T with A = V^T fixed and B = U S: V [in, R] are the
+principal directions of the layer's inputs, U [out, R] those of its outputs, and only S [R, R] is moved. A
+zeroth-order estimate is the noisier the more elements move, and activations live in few directions: the
+same forwards teach R x R numbers far better than the (in + out) x R of the factors. Related: LoRA-XS
+(arXiv 2405.17604), which takes the directions from the weights.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoedge.errors import InputError
+from zoedge.manifest import LoraBranch
+from zoedge.methods import Point, Update
+
+from ..noise import Float32
+from .base import Arrays, Noise
+from .out_of_place import OutOfPlace
+
+
+def basis_name(branch: LoraBranch) -> str:
+    """Return the name under which a journal assigns U, beside A under its own."""
+    return f"{branch.b}:basis"
+
+
+class ActivationBranch:
+    """The factors ``a`` [R, in] and ``b`` [out, R] of one branch; until its bases are assigned it does nothing."""
+
+    def __init__(self, branch: LoraBranch, a: Float32, b: Float32, noise: Noise) -> None:
+        if b.any():
+            raise InputError(
+                f"{branch.b} is not zero, so its branch can't get new directions: use --lora-space factors"
+            )
+        self._names = (branch.a, basis_name(branch), f"{branch.b}:s")
+        self._a, self._b = a, b
+        self._u: Float32 = np.zeros_like(b)
+        self._s: Float32 = np.zeros((branch.rank, branch.rank), np.float32)
+        self._inner = OutOfPlace(self._names[2], self._s, noise, decays=True)
+        self.assignable = {branch.a: a.shape, basis_name(branch): b.shape}
+
+    def visit(self, step: int, point: Point) -> None:
+        """Remember where S is to be."""
+        self._inner.visit(step, point)
+
+    def apply(self, step: int, update: Update) -> None:
+        """Move S."""
+        self._inner.apply(step, update)
+
+    def settle(self) -> None:
+        """Write B = U S, one outer product after the other: the same bits on every processor."""
+        self._inner.settle()
+        self._b[...] = 0.0
+        for k in range(len(self._s)):
+            self._b += self._u[:, k : k + 1] * self._s[k]
+
+    def assign(self, values: Arrays) -> None:
+        """Take A = V^T or U."""
+        a, u, _ = self._names
+        if a in values:
+            np.copyto(self._a, values[a], casting="same_kind")
+        if u in values:
+            np.copyto(self._u, values[u], casting="same_kind")
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return both bases and S."""
+        a, u, _ = self._names
+        return {a: self._a, u: self._u, **self._inner.state()}
+
+    def load(self, state: Arrays) -> None:
+        """Continue from a state."""
+        self.assign(state)
+        self._inner.load(state)

@@ -1,1 +1,5 @@
-"""."""
+"""The workstation side: models go in, bundles come out."""
+
+from .to_bundle import to_bundle
+
+__all__ = ["to_bundle"]

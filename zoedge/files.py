@@ -42,6 +42,16 @@ def new_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_new_folder(path: Path) -> None:
+    """Check that ``new_folder`` may write there, before long work.
+
+    Raises:
+        InputError: ``path`` exists and isn't an empty folder.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} exists already: choose another output folder or remove it first")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a folder beside ``path`` to fill; rename it into place on success, remove it on failure.
@@ -49,8 +59,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: ``path`` exists and isn't an empty folder.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path} exists already: choose another output folder or remove it first")
+    check_new_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

@@ -1,1 +1,1 @@
-"""."""
+"""Transformations of a graph without its weights, each in a file of its own."""

@@ -1,0 +1,169 @@
+"""From a source's model to the graphs and the parameter table of a bundle, all without touching data."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import onnx
+from msgspec import structs
+
+from zoedge.manifest import ADAPTERS_FILE, Head, LoraBranch, Parameter, Port
+
+from .exported import Exported
+from .loss_graph import LOSS, LossGraph, build_loss_graph
+from .ports import value_of
+from .surgery.graph import Array, Graph
+from .surgery.head import find_head
+from .surgery.linears import Linear, find_linears
+from .surgery.lora import Lora, add_branches, choose_targets, initial_factors
+from .surgery.overridable import make_overridable
+from .surgery.roles import layer_of
+from .surgery.trainables import Choice, Table, choose, make_table
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user wants trained: entries of ``--train`` and the settings of LoRA branches."""
+
+    train: tuple[str, ...]
+    lora: Lora = Lora()
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The graphs of a bundle and what its manifest says about them.
+
+    Attributes:
+        loss: the loss graph.
+        adapted: the inference graph with LoRA branches; None without branches.
+        factors: name -> first value of each LoRA tensor.
+        parameters: the parameter table.
+        lora: the branches.
+        head: the linear head.
+        inputs, targets, outputs: ports of the loss graph.
+        frozen: parameters that were asked for as part of a group and have no effect on the loss.
+    """
+
+    loss: onnx.ModelProto
+    adapted: onnx.ModelProto | None
+    factors: dict[str, Array]
+    parameters: tuple[Parameter, ...]
+    lora: tuple[LoraBranch, ...]
+    head: Head | None
+    inputs: tuple[Port, ...]
+    targets: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    frozen: tuple[str, ...]
+
+
+def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -> Assembled:
+    """Build the graphs.
+
+    Args:
+        exported: the source.
+        request: what to train.
+        dead: tensors that were found to have no effect, which are left out.
+
+    Raises:
+        InputError: the request or the loss doesn't fit the model.
+    """
+    plain = Graph(exported.model)
+    built = build_loss_graph(exported)
+    live = built.graph.reaching([LOSS])
+    table = _table(exported, plain)
+    train = (*request.train, *(exported.fresh_head or ()))  # a head of zeros would pass nothing on
+    choice = choose(plain, table, train, live, dead)
+    targets = _targets(plain, built, table, choice, request, live, dead) if choice.lora else {}
+    branches = tuple(add_branches(built.graph, targets, request.lora))
+    factors = initial_factors(branches, built.graph)
+    changing = {*choice.names, *factors}
+    return Assembled(
+        loss=_finished(built, changing),
+        adapted=_adapted(exported, targets, request.lora, changing) if branches else None,
+        factors=factors,
+        parameters=_rows(table, choice, exported, branches, factors),
+        lora=branches,
+        head=_head(built.head, exported),
+        inputs=built.inputs,
+        targets=built.targets,
+        outputs=built.outputs,
+        frozen=choice.frozen,
+    )
+
+
+def _table(exported: Exported, plain: Graph) -> Table:
+    head = exported.fresh_head
+    if head is None:
+        chain = find_head(plain, exported.logits)
+        head = tuple(chain.tensors) if chain is not None else ()
+    return make_table(plain, exported.parameters, exported.weights, exported.tied, head)
+
+
+def _targets(
+    plain: Graph,
+    built: LossGraph,
+    table: Table,
+    choice: Choice,
+    request: Request,
+    live: Collection[str],
+    dead: Collection[str],
+) -> dict[str, list[Linear]]:
+    embeddings = {row.name for row in table.rows if row.group == "embedding"}
+    excluded = {*embeddings, *table.head, *choice.names}
+    targets = choose_targets(built.graph, request.lora, live, excluded)
+    return {weight: uses for weight, uses in targets.items() if weight not in dead}
+
+
+def _finished(built: LossGraph, changing: Collection[str]) -> onnx.ModelProto:
+    inputs = [value_of(port) for port in (*built.inputs, *built.targets)]
+    model = built.graph.finish(inputs, [value_of(port) for port in built.outputs])
+    make_overridable(model, changing)
+    return model
+
+
+def _adapted(
+    exported: Exported, targets: Mapping[str, list[Linear]], lora: Lora, changing: Collection[str]
+) -> onnx.ModelProto:
+    """Put the same branches into the inference graph, beside every use of the same matrices."""
+    graph = Graph(exported.model)
+    uses: dict[str, list[Linear]] = {}
+    for linear in find_linears(graph):
+        if linear.weight in targets:
+            module = targets[linear.weight][0].module
+            uses.setdefault(linear.weight, []).append(replace(linear, module=module))
+    add_branches(graph, uses, lora)
+    inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
+    model = graph.finish(inputs, list(exported.model.graph.output))
+    make_overridable(model, changing)
+    return model
+
+
+def _rows(
+    table: Table,
+    choice: Choice,
+    exported: Exported,
+    branches: tuple[LoraBranch, ...],
+    factors: Mapping[str, Array],
+) -> tuple[Parameter, ...]:
+    """Return the table with what is trainable, the quantised matrices beside branches, and the branches."""
+    rows = [structs.replace(row, trainable=row.name in choice.names) for row in table.rows]
+    listed = {row.name for row in rows}
+    for branch in branches:
+        if branch.weight not in listed and branch.weight in exported.weights:
+            array = exported.weights[branch.weight]
+            row = Parameter(name=branch.weight, dtype=array.dtype.name, shape=array.shape)
+            rows.append(structs.replace(row, layer=layer_of(branch.module)))
+    for name, array in factors.items():
+        row = Parameter(
+            name=name, dtype=array.dtype.name, shape=array.shape, file=ADAPTERS_FILE, group="lora"
+        )
+        rows.append(structs.replace(row, trainable=True, layer=layer_of(name)))
+    return tuple(rows)
+
+
+def _head(head: Head | None, exported: Exported) -> Head | None:
+    """Keep a head whose tensors are parameters; say whether export made it."""
+    if head is None or not {head.weight, head.bias or head.weight} <= set(exported.parameters):
+        return None
+    return structs.replace(head, fresh=exported.fresh_head == (head.weight, head.bias))

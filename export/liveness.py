@@ -1,0 +1,143 @@
+"""Finds trainable tensors whose changes a session doesn't see, or that change nothing.
+
+A folded, packed or copied weight fails silently: the run would tune a tensor that nothing reads. So each
+trainable is changed in the memory that the session shares, and some output has to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoedge.errors import ZoedgeError
+from zoedge.manifest import LOSS_FILE, Manifest, Parameter
+from zoedge.tensor_file import map_tensors
+
+from .checks import draw_labels, draw_positions, label_logits
+from .exported import Exported
+from .session import Session
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+
+_TRIES = ((1, 8), (4, 32))  # (batch, length): a larger batch for what a small one doesn't reach
+_WHOLE_ELEMENTS = 1 << 20  # larger tensors are changed in some rows only, to copy few pages of the map
+_ROWS = 16
+_FED_BYTES = 1 << 26
+
+
+def find_dead(folder: Path, exported: Exported, manifest: Manifest) -> tuple[str, ...]:
+    """Return the trainable tensors that have no effect on any output of the loss graph.
+
+    Args:
+        folder: holds the graphs and tensors of a bundle; they are mapped copy-on-write, so files stay.
+        exported: the source, for inputs.
+        manifest: of the bundle.
+
+    Raises:
+        ZoedgeError: onnxruntime treats a trainable tensor as a constant, gives other bits for equal inputs
+            and weights, or reads old values of some.
+    """
+    buffers = _buffers(folder, manifest)
+    session = Session(folder / LOSS_FILE, LOSS_FILE, buffers=buffers)
+    constant = sorted(set(buffers) - session.optional)
+    if constant:
+        raise ZoedgeError(
+            f"onnxruntime holds {constant[0]} as a constant, so tuning could not reach it: please report this model"
+        )
+    _open_branches(buffers, manifest)
+    rows = {row.name: row for row in manifest.trainable}
+    dead = list(rows)
+    for batch, length in _TRIES:
+        inputs = _inputs(exported, manifest, batch, length)
+        first = _bits(session.run(inputs))
+        dead = [name for name in dead if not _is_live(session, inputs, first, rows[name], buffers[name])]
+        if _bits(session.run(inputs)) != first:
+            raise ZoedgeError(
+                f"{LOSS_FILE} gives other bits after its weights were changed and restored: onnxruntime "
+                f"has an operator that isn't deterministic, or keeps copies of weights; please report this model"
+            )
+        if not dead:
+            break
+    _check_no_stale_copy(folder, session, inputs, buffers)
+    return tuple(dead)
+
+
+def _buffers(folder: Path, manifest: Manifest) -> Arrays:
+    maps = {file: map_tensors(folder / file) for file in {row.file for row in manifest.trainable}}
+    return {row.name: np.require(maps[row.file][row.name], requirements="CAW") for row in manifest.trainable}
+
+
+def _open_branches(buffers: Arrays, manifest: Manifest) -> None:
+    """Fill B, without which A shows no effect."""
+    rng = np.random.default_rng(2)
+    for branch in manifest.lora:
+        b = buffers[branch.b]
+        b[...] = 0.1 * rng.standard_normal(b.shape)
+
+
+def _inputs(exported: Exported, manifest: Manifest, batch: int, length: int) -> Arrays:
+    rng = np.random.default_rng(3)
+    inputs = exported.sample_inputs(rng, batch, length)
+    inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
+    if exported.reference is None:
+        raise ZoedgeError("the source gives no reference to compare with")
+    logits = label_logits(manifest, exported.reference(inputs)[exported.logits], inputs)
+    return {**inputs, **draw_labels(manifest, logits, rng)}
+
+
+def _is_live(
+    session: Session, inputs: Arrays, first: dict[str, bytes], row: Parameter, buffer: Array
+) -> bool:
+    """Change a tensor, run, restore it; return whether an output changed."""
+    rng = np.random.default_rng(4)
+    for scale in (1.0, 30.0):
+        part = _part(buffer, inputs)
+        kept = buffer[part].copy()
+        spread = scale * (float(np.abs(kept).mean()) + 0.1)
+        buffer[part] = kept + spread * rng.standard_normal(kept.shape).astype(np.float32)
+        changed = _bits(session.run(inputs)) != first
+        buffer[part] = kept
+        if changed:
+            return True
+    return False
+
+
+def _part(buffer: Array, inputs: Mapping[str, Array]) -> Any:
+    """Return an index of what to change: all, or some rows with those that ids of the inputs look up."""
+    if buffer.size <= _WHOLE_ELEMENTS or buffer.ndim < 2:
+        return ...
+    rows = len(buffer)
+    ids = [array.ravel() for array in inputs.values() if array.dtype.kind in "iu"]
+    spread = np.linspace(0, rows - 1, _ROWS, dtype=np.int64)
+    every = np.unique(np.concatenate([*ids, np.arange(_ROWS), spread]).astype(np.int64))
+    return every[(every >= 0) & (every < rows)]
+
+
+def _check_no_stale_copy(folder: Path, session: Session, inputs: Arrays, buffers: Arrays) -> None:
+    """Change everything a little and compare with a second session that is fed the same values.
+
+    This finds a tensor that is used twice and stale in one place, which a change alone doesn't show.
+    """
+    if sum(buffer.nbytes for buffer in buffers.values()) > _FED_BYTES:
+        return
+    rng = np.random.default_rng(5)
+    kept = {name: buffer.copy() for name, buffer in buffers.items()}
+    for buffer in buffers.values():
+        buffer += 0.01 * rng.standard_normal(buffer.shape).astype(np.float32)
+    shared = session.run(inputs)
+    fed = Session(folder / LOSS_FILE, LOSS_FILE).run({**inputs, **buffers})
+    for name, buffer in buffers.items():
+        buffer[...] = kept[name]
+    for name, value in shared.items():
+        if not np.allclose(value, fed[name], rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise ZoedgeError(
+                f"{name} of {LOSS_FILE} doesn't follow changes of the weights: please report this model"
+            )
+
+
+def _bits(outputs: Mapping[str, Array]) -> dict[str, bytes]:
+    return {name: value.tobytes() for name, value in outputs.items()}

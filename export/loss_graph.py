@@ -1,0 +1,124 @@
+"""Builds the graph that tuning runs: model inputs and labels in, one loss per example out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx import TensorProto
+
+from zoedge.errors import InputError
+from zoedge.manifest import Head, Port, Text
+
+from .exported import Exported
+from .ports import find_value, port_of
+from .surgery.features import FEATURES, find_features
+from .surgery.graph import Graph
+from .surgery.label_words import keep_label_words
+from .surgery.loss import LABELS, LOSSES, Shape
+from .surgery.positions import gather_positions
+
+LOSS, WEIGHT, LOGITS, PREDICTIONS = "loss", "weight", "logits", "predictions"
+POSITIONS = "label_positions"
+_RESERVED = (LOSS, WEIGHT, LOGITS, PREDICTIONS, FEATURES, LABELS, POSITIONS)
+_TOKEN_TASKS = ("text-generation", "fill-mask")
+
+
+@dataclass(frozen=True)
+class LossGraph:
+    """A loss graph that is still open to more surgery, and its ports.
+
+    Attributes:
+        graph: holds the values that ``outputs`` name.
+        inputs: the model's inputs, and the label positions where the task has them.
+        targets: the labels.
+        outputs: in the order of the manifest's table.
+        head: the linear layer that reads ``features``; None where there is none.
+    """
+
+    graph: Graph
+    inputs: tuple[Port, ...]
+    targets: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    head: Head | None
+
+
+def build_loss_graph(exported: Exported) -> LossGraph:
+    """Append the loss to an inference graph.
+
+    Raises:
+        InputError: the logits don't fit the loss, or a tensor or input has a name the loss graph needs.
+    """
+    graph = Graph(exported.model)
+    logits = _free_names(graph, exported.logits)
+    inputs = [port_of(value) for value in exported.model.graph.input if value.name in graph.inputs]
+    declared = port_of(find_value(exported.model, exported.logits))
+    shape = declared.shape
+    positions = _positions(exported, shape)
+    if positions is not None:
+        inputs.append(positions)
+        logits = gather_positions(graph, logits, POSITIONS)
+        shape = (shape[0], positions.shape[1], *shape[2:])
+    if _by_label_words(exported.text):
+        ids = exported.text.label_word_ids if exported.text else ()
+        logits = keep_label_words(graph, logits, ids)
+        shape = (shape[0], len(ids))
+    _check_rank(exported, shape)
+    if declared.dtype != "float32":
+        logits = graph.add("Cast", logits, to=TensorProto.FLOAT)
+    return _with_loss(graph, exported, tuple(inputs), logits, shape)
+
+
+def _with_loss(
+    graph: Graph, exported: Exported, inputs: tuple[Port, ...], logits: str, shape: Shape
+) -> LossGraph:
+    built_in = LOSSES[exported.loss]
+    batch = shape[:1]
+    found = find_features(graph, logits) if len(shape) == 2 and not _by_label_words(exported.text) else None
+    nodes = built_in.build(graph, logits, LABELS)
+    values = {LOSS: (nodes.loss, "float32", batch), WEIGHT: (nodes.weight, "float32", batch)}
+    if nodes.predictions is None:
+        values[LOGITS] = (logits, "float32", shape)
+    else:
+        values[PREDICTIONS] = (nodes.predictions, "int64", shape[:-1])
+    if found is not None:
+        values[FEATURES] = (found[1], "float32", (*batch, found[2]))
+    for name, (value, _, _) in values.items():
+        graph.add("Identity", value, output=name)
+    outputs = tuple(Port(name=name, dtype=dtype, shape=dims) for name, (_, dtype, dims) in values.items())
+    return LossGraph(graph, inputs, (built_in.target(shape),), outputs, found[0] if found else None)
+
+
+def _positions(exported: Exported, logits_shape: Shape) -> Port | None:
+    if exported.task in _TOKEN_TASKS:
+        return Port(name=POSITIONS, dtype="int64", shape=(logits_shape[0], "positions"))
+    if _by_label_words(exported.text):
+        return Port(name=POSITIONS, dtype="int64", shape=(logits_shape[0], 1))
+    return None
+
+
+def _by_label_words(text: Text | None) -> bool:
+    return text is not None and text.template is not None and bool(text.label_word_ids)
+
+
+def _free_names(graph: Graph, logits: str) -> str:
+    """Rename intermediate values whose name the loss graph gives to something else; return the logits' name."""
+    for name in _RESERVED:
+        if name in graph.inputs or name in graph.initializers:
+            kind = "input" if name in graph.inputs else "tensor"
+            raise InputError(
+                f"the model has a {kind} named {name!r}, a name that the loss graph needs: rename it, as "
+                "'net.weight' by wrapping the module"
+            )
+        if graph.producer(name) is not None:
+            renamed = graph.rename(name, f"model/{name}")
+            logits = renamed if name == logits else logits
+    return logits
+
+
+def _check_rank(exported: Exported, shape: Shape) -> None:
+    built_in = LOSSES[exported.loss]
+    if built_in.rank not in (None, len(shape)) or not shape:
+        raise InputError(
+            f"the output {exported.logits} has the shape [{', '.join(map(str, shape))}] and {exported.loss} "
+            f"needs {built_in.shape}: name another output or loss"
+        )

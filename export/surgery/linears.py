@@ -1,0 +1,192 @@
+"""Finds the linear layers of a graph: a float activation times one stored matrix, quantised or not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto
+
+from .graph import Graph, attributes
+
+_SUFFIX = re.compile(r"(\.weight)?(_quantized|_Q\d\w*|_dequantized)?$|\.qweight$")
+_ANONYMOUS = re.compile(r"^(onnx::\w+_\d+|\d+|.*::.*)$")
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """One use of a stored matrix.
+
+    Attributes:
+        node: the node that multiplies.
+        x: the float input [..., width_in].
+        y: the float output [..., width_out], before a bias that isn't part of ``node``.
+        weight: the initializer that holds the matrix.
+        transposed: True where it is stored as [in, out].
+        module: the source's module path, as far as names tell it.
+        dtype: ONNX element type of x and y.
+        quantized: whether the stored matrix is integers.
+    """
+
+    node: onnx.NodeProto
+    x: str
+    y: str
+    weight: str
+    transposed: bool
+    width_in: int
+    width_out: int
+    module: str
+    dtype: int = TensorProto.FLOAT
+    quantized: bool = False
+
+
+def find_linears(graph: Graph) -> list[Linear]:
+    """Return every linear layer in the order of the nodes."""
+    found = []
+    for node in graph.nodes:
+        match = _MATCHERS.get(node.op_type)
+        linear = match(graph, node) if match is not None else None
+        if linear is not None:
+            found.append(linear)
+    return found
+
+
+def _matmul(graph: Graph, node: onnx.NodeProto) -> Linear | None:
+    return _plain(graph, node, flip=False)
+
+
+def _gemm(graph: Graph, node: onnx.NodeProto) -> Linear | None:
+    held = attributes(node)
+    if held.get("transA", 0) or held.get("alpha", 1.0) != 1.0:
+        return None
+    return _plain(graph, node, flip=bool(held.get("transB", 0)))
+
+
+def _plain(graph: Graph, node: onnx.NodeProto, *, flip: bool) -> Linear | None:
+    traced = trace_weight(graph, node.input[1])
+    if traced is None:
+        return None
+    weight, flipped = traced
+    return _linear(
+        graph, node, node.input[0], node.output[0], weight, flipped != flip, _dtype(graph, node.input[1])
+    )
+
+
+def _matmul_integer(graph: Graph, node: onnx.NodeProto) -> Linear | None:
+    """MatMulInteger(quantised x, W) -> Cast -> Mul by both scales, as dynamic quantisation writes it."""
+    x = _before_quantizing(graph, node.input[0])
+    cast = _only_reader(graph, node.output[0], "Cast")
+    scaled = _only_reader(graph, cast.output[0], "Mul") if cast is not None else None
+    if x is None or scaled is None:
+        return None
+    return _linear(graph, node, x, scaled.output[0], node.input[1], False)
+
+
+def _to_float(graph: Graph, node: onnx.NodeProto) -> Linear | None:
+    x = _before_quantizing(graph, node.input[0])
+    return None if x is None else _linear(graph, node, x, node.output[0], node.input[1], False)
+
+
+def _dynamic(graph: Graph, node: onnx.NodeProto) -> Linear | None:
+    return _linear(graph, node, node.input[0], node.output[0], node.input[1], False)
+
+
+def _qlinear(graph: Graph, node: onnx.NodeProto) -> Linear | None:
+    """QuantizeLinear -> QLinearMatMul -> DequantizeLinear: x before the first, y after the last."""
+    x = _before_quantizing(graph, node.input[0])
+    last = _only_reader(graph, node.output[0], "DequantizeLinear")
+    if x is None or last is None:
+        return None
+    return _linear(graph, node, x, last.output[0], node.input[3], False)
+
+
+def _nbits(graph: Graph, node: onnx.NodeProto) -> Linear | None:
+    held = attributes(node)
+    if node.input[1] not in graph.initializers:
+        return None
+    module, dtype = _module(node, node.input[1]), _dtype(graph, node.input[2])
+    weight, x, y = node.input[1], node.input[0], node.output[0]
+    return Linear(node, x, y, weight, False, held["K"], held["N"], module, dtype, quantized=True)
+
+
+_MATCHERS: dict[str, Callable[[Graph, onnx.NodeProto], Linear | None]] = {
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "MatMulInteger": _matmul_integer,
+    "MatMulIntegerToFloat": _to_float,
+    "DynamicQuantizeMatMul": _dynamic,
+    "QLinearMatMul": _qlinear,
+    "MatMulNBits": _nbits,
+}
+
+
+def trace_weight(graph: Graph, value: str) -> tuple[str, bool] | None:
+    """Return (initializer, whether it is read transposed) where a value is a stored tensor; else None."""
+    flipped = False
+    while value not in graph.initializers:
+        node = graph.producer(value)
+        if node is None:
+            return None
+        if node.op_type == "Transpose":
+            perm = attributes(node).get("perm", [1, 0])
+            if list(perm) != [1, 0]:
+                return None
+            flipped = not flipped
+        elif node.op_type not in ("Identity", "Cast", "DequantizeLinear"):
+            return None
+        value = node.input[0]
+    return value, flipped
+
+
+def _linear(
+    graph: Graph,
+    node: onnx.NodeProto,
+    x: str,
+    y: str,
+    weight: str,
+    flipped: bool,
+    dtype: int = TensorProto.FLOAT,
+) -> Linear | None:
+    """Build the description where ``weight`` is a stored matrix; ``flipped`` means [out, in]."""
+    tensor = graph.initializers.get(weight)
+    if tensor is None or len(tensor.dims) != 2 or x in graph.initializers:
+        return None
+    out, inner = tensor.dims if flipped else reversed(tensor.dims)
+    quantized = tensor.data_type not in _FLOATS
+    return Linear(node, x, y, weight, not flipped, inner, out, _module(node, weight), dtype, quantized)
+
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+def _dtype(graph: Graph, value: str) -> int:
+    """Return the element type of a traced weight where it is multiplied."""
+    while value not in graph.initializers:
+        node = graph.producer(value)
+        if node is None:
+            return int(TensorProto.FLOAT)
+        if node.op_type == "Cast":
+            return int(attributes(node)["to"])
+        value = node.input[1 if node.op_type == "DequantizeLinear" else 0]
+    return int(graph.initializers[value].data_type)
+
+
+def _before_quantizing(graph: Graph, value: str) -> str | None:
+    node = graph.producer(value)
+    quantizes = node is not None and node.op_type in ("DynamicQuantizeLinear", "QuantizeLinear")
+    return node.input[0] if node is not None and quantizes else None
+
+
+def _only_reader(graph: Graph, value: str, op: str) -> onnx.NodeProto | None:
+    readers = graph.consumers(value)
+    return readers[0] if len(readers) == 1 and readers[0].op_type == op else None
+
+
+def _module(node: onnx.NodeProto, weight: str) -> str:
+    """Return the module path from the weight's name, or from the node's scope where that has no name."""
+    scope = [part for part in node.name.split("/")[:-1] if part]
+    if _ANONYMOUS.match(weight) and scope:
+        return ".".join(scope)
+    return _SUFFIX.sub("", weight, count=1) or weight

@@ -1,0 +1,186 @@
+"""Which parameters ``--train`` names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from zoedge.errors import InputError, near
+from zoedge.manifest import Parameter
+
+from .graph import Array, Graph
+from .roles import Role, is_statistic, role
+
+KEYWORDS = ("full", "lora", "bitfit", "norm", "head")
+
+_QUANTIZED = frozenset({
+    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
+    "GatherBlockQuantized", "MatMulBnb4", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "QAttention",
+    "QGemm", "QLinearAdd", "QLinearConv", "QLinearMatMul",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """The parameters of a graph before anything is chosen.
+
+    Attributes:
+        rows: one per parameter, none trainable.
+        roles: name -> its role.
+        head: names of the tensors of the last linear layer.
+        weights: every tensor of the source, for messages about those that are no parameters.
+    """
+
+    rows: tuple[Parameter, ...]
+    roles: dict[str, Role]
+    head: frozenset[str]
+    weights: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to train: parameter names in table order, and whether LoRA branches are added."""
+
+    names: tuple[str, ...]
+    lora: bool
+    frozen: tuple[str, ...]  # asked for as part of a group, without effect on the loss
+
+
+def make_table(
+    graph: Graph,
+    parameters: Sequence[str],
+    weights: dict[str, Array],
+    tied: dict[str, tuple[str, ...]],
+    head: Collection[str],
+) -> Table:
+    """Describe the parameters of the inference graph; ``head`` holds the last linear layer's initializers."""
+    roles = {name: role(graph, name, head) for name in parameters}
+    rows = tuple(
+        Parameter(
+            name=name,
+            dtype=str(weights[name].dtype),
+            shape=weights[name].shape,
+            layer=roles[name].layer,
+            group=roles[name].group,
+            decay=roles[name].decay,
+            tied_to=tied.get(name, ()),
+        )
+        for name in parameters
+    )
+    return Table(rows, roles, frozenset(head).intersection(parameters), weights)
+
+
+def choose(
+    graph: Graph, table: Table, train: Sequence[str], live: Collection[str], dead: Collection[str]
+) -> Choice:
+    """Resolve ``--train``.
+
+    Args:
+        graph: the inference graph, only read.
+        table: its parameters.
+        train: keywords (full, lora, bitfit, norm, head) and name patterns: fnmatch, or a part of the name.
+        live: values that the loss depends on.
+        dead: parameters that were found to have no effect although the loss depends on them.
+
+    Raises:
+        InputError: an entry names nothing that can be trained.
+    """
+    if not train:
+        raise InputError(f"--train is empty: use {', '.join(KEYWORDS)} or a name pattern")
+    asked: set[str] = set()
+    frozen: set[str] = set()
+    for entry in train:
+        names = set(_named(graph, table, entry))
+        useless = {name for name in names if name not in live or name in dead}
+        if names and names == useless:
+            raise InputError(
+                f"--train {entry} names only tensors that have no effect on the loss ({_some(useless)}): "
+                "name others"
+            )
+        asked |= names - useless
+        frozen |= useless
+    order = [row.name for row in table.rows]
+    return Choice(
+        tuple(name for name in order if name in asked),
+        "lora" in train,
+        tuple(name for name in order if name in frozen),
+    )
+
+
+def _named(graph: Graph, table: Table, entry: str) -> Iterable[str]:
+    names = [row.name for row in table.rows]
+    if entry == "lora":
+        return []
+    if entry == "full":
+        _refuse_quantized(graph)
+        found = names
+        problem = (
+            "the model has no float32 parameters (float16 and integers can't be trained): use --train lora"
+        )
+    elif entry == "bitfit":
+        found = [name for name in names if table.roles[name].bias]
+        problem = "the model has no biases: use --train lora, norm or a name pattern"
+    elif entry == "norm":
+        found = [name for name in names if table.roles[name].group == "norm"]
+        problem = "the model has no normalisation with parameters: use --train lora, bitfit or a name pattern"
+    elif entry == "head":
+        found = [name for name in names if name in table.head]
+        problem = "the output doesn't come from a float32 linear layer: name what to train by a pattern"
+    else:
+        return _by_pattern(graph, table, entry)
+    if not found:
+        raise InputError(f"--train {entry} finds nothing: {problem}")
+    return found
+
+
+def _by_pattern(graph: Graph, table: Table, pattern: str) -> list[str]:
+    names = [row.name for row in table.rows]
+    found = _matching(pattern, names)
+    if found:
+        return found
+    other = _matching(pattern, table.weights)
+    if not other:
+        raise InputError(
+            f"--train {pattern} is none of {', '.join(KEYWORDS)} and names no parameter"
+            + (near(pattern, [*names, *KEYWORDS]) or f": the model has {_some(names)}")
+        )
+    name = other[0]
+    if name in graph.initializers and is_statistic(graph, name):
+        raise InputError(
+            f"--train {pattern} names {name}, running statistics of a BatchNormalization: train its weight and bias"
+        )
+    dtype = table.weights[name].dtype
+    if dtype != np.float32:
+        raise InputError(
+            f"--train {pattern} names {name}, which is {dtype}: only float32 can be trained, use --train lora"
+        )
+    raise InputError(f"--train {pattern} names {name}, which has no effect on the output: name another")
+
+
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+    names = list(names)
+    if pattern in names:
+        return [pattern]
+    return [name for name in names if pattern in name or fnmatchcase(name, pattern)]
+
+
+def quantized_op(graph: Graph) -> str | None:
+    """Return an operator that computes with integers in place of floats; None in a float graph."""
+    return next((node.op_type for node in graph.nodes if node.op_type in _QUANTIZED), None)
+
+
+def _refuse_quantized(graph: Graph) -> None:
+    op = quantized_op(graph)
+    if op is not None:
+        raise InputError(
+            f"--train full can't train a quantised graph (this one computes with {op}), as rounded weights "
+            "don't take small steps: use --train lora"
+        )
+
+
+def _some(names: Collection[str]) -> str:
+    shown = ", ".join(sorted(names)[:5])
+    return shown + (", ..." if len(names) > 5 else "")

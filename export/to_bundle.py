@@ -1,0 +1,139 @@
+"""``zoedge export`` for Python: one call from a model to a bundle."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoedge.bundle import Bundle
+from zoedge.errors import InputError
+from zoedge.files import check_new_folder
+
+from .sources.packages import need
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .exported import Exported
+
+DEFAULT_TRAIN = ("lora",)
+LORA_RANK = 8
+LORA_ALPHA = 16.0
+
+_log = logging.getLogger("zoedge.export")
+
+
+def to_bundle(
+    model: str | Path | nn.Module,
+    output: str | Path,
+    *,
+    task: str | None = None,
+    train: Sequence[str] = DEFAULT_TRAIN,
+    lora_rank: int = LORA_RANK,
+    lora_alpha: float = LORA_ALPHA,
+    target_modules: Sequence[str] | None = None,
+    max_seq_length: int | None = None,
+    labels: Sequence[str] = (),
+    template: str | None = None,
+    revision: str | None = None,
+    output_name: str | None = None,
+    loss: str | None = None,
+    example_inputs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
+    say: Callable[[str], None] = _log.warning,
+) -> Bundle:
+    """Turn a model into a bundle that ``zoedge tune`` trains with forward passes alone.
+
+    The folder appears under its name only after onnxruntime has agreed with the source on fresh inputs of
+    several shapes and every trainable tensor has been seen to change the loss graph's outputs.
+
+    Args:
+        model: hub id, Hugging Face folder, path of an ``.onnx`` file, or torch module.
+        output: the bundle's folder, which must not exist.
+        task: text-classification, text-generation, fill-mask, image-classification, classification or
+            regression; None reads it from the model or the loss.
+        train: any of "full", "lora", "bitfit" (all biases), "norm", "head" and name patterns (fnmatch, or a
+            part of a parameter's name). A head that export makes is trained in any case.
+        lora_rank: rank of the LoRA branches.
+        lora_alpha: branches are scaled by ``lora_alpha / lora_rank``.
+        target_modules: fnmatch patterns on module paths or their last part; None is every linear layer but
+            embeddings and heads.
+        max_seq_length: Hugging Face text models: longest text in tokens.
+        labels: class names in the order of the logits; with a template, the label words.
+        template: Hugging Face text models: "{text} It was {label}", classification by label words.
+        revision: hub ids: branch, tag or commit.
+        output_name: ``.onnx`` files and modules: the output that the loss is computed from.
+        loss: ``.onnx`` files and modules: cross-entropy, bce-with-logits or mse.
+        example_inputs: modules: one example of each input; ``.onnx`` files: arrays to imitate in checks.
+        dynamic_shapes: modules: input -> axis -> name of the dimension.
+        say: is told what the user should know; warnings of the logger "zoedge.export" by default.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        InputError: the model can't be read, exported or run, or an option doesn't fit it.
+        MissingPackageError: a package that this kind of model needs isn't installed.
+        ZoedgeError: the exported graph doesn't compute what the model does.
+    """
+    need("onnx", purpose="exporting a model", extra="onnx")
+    need("onnxruntime", purpose="checking an exported model", extra="cpu")
+    from .assemble import Request
+    from .surgery.lora import Lora
+    from .writer import write_bundle
+
+    check_new_folder(Path(output))
+    targets = None if target_modules is None else _listed("target_modules", target_modules)
+    request = Request(_listed("train", train), Lora(lora_rank, lora_alpha, targets))
+    given = {
+        "task": task,
+        "labels": _listed("labels", labels),
+        "template": template,
+        "max_seq_length": max_seq_length,
+        "revision": revision,
+        "output_name": output_name,
+        "loss": loss,
+        "example_inputs": example_inputs,
+        "dynamic_shapes": dynamic_shapes,
+    }
+    exported = _read(model, {name: value for name, value in given.items() if value}, request.train, say)
+    return write_bundle(exported, request, Path(output), say)
+
+
+def _read(
+    model: str | Path | nn.Module, given: dict[str, Any], train: tuple[str, ...], say: Callable[[str], None]
+) -> Exported:
+    """Give the model to the source of its kind, which imports only what it needs."""
+    if not isinstance(model, str | Path):
+        _check_options(given, "a torch module", "template", "max_seq_length", "revision")
+        if "task" not in given or "example_inputs" not in given:
+            missing = "task" if "task" not in given else "example_inputs"
+            raise InputError(
+                f"a torch module needs {missing}: to_bundle(module, output, task=..., example_inputs=...)"
+            )
+        from .sources.torch_module import from_module
+
+        return from_module(model, given.pop("example_inputs"), **given)
+    if Path(model).suffix == ".onnx":
+        _check_options(given, "an .onnx file", "template", "max_seq_length", "revision", "dynamic_shapes")
+        from .sources.onnx_file import from_onnx
+
+        return from_onnx(model, **given, named=train, say=say)
+    _check_options(given, "a Hugging Face model", "output_name", "loss", "example_inputs", "dynamic_shapes")
+    from .sources.huggingface import from_huggingface
+
+    return from_huggingface(model, **given)
+
+
+def _check_options(given: Mapping[str, Any], kind: str, *foreign: str) -> None:
+    for name in foreign:
+        if name in given:
+            raise InputError(f"{kind} has no option {name}: leave it out")
+
+
+def _listed(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise InputError(f"{name} is the text {values!r}: give a list like [{values!r}]")
+    return tuple(values)

@@ -1,0 +1,112 @@
+"""Proves that a bundle computes what its source computes, before it gets its final name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoedge.errors import ZoedgeError
+from zoedge.manifest import ADAPTED_MODEL_FILE, LOSS_FILE, MODEL_FILE, Head, Manifest
+
+from .checks import check_close, draw_labels, draw_positions, label_logits
+from .exported import Exported
+from .numpy_losses import NUMPY_LOSSES
+from .session import Session
+
+Array = np.ndarray[Any, Any]
+
+SHAPES = ((2, 8), (3, 17), (1, 5))  # (batch, length) of fresh inputs
+TOLERANCE = 1e-4  # of the largest value: the same sums in another order
+COARSE_TOLERANCE = (
+    3e-2  # where activations are rounded to 8 or 16 bits, and one more or less ulp can flip a step
+)
+LOSS_TOLERANCE = 1e-5  # of the largest loss or logit: float32 against float64 from the same logits
+
+
+def verify_values(folder: Path, exported: Exported, manifest: Manifest, *, coarse: bool) -> None:
+    """Compare the graphs in ``folder`` with the source on fresh inputs of several shapes.
+
+    Args:
+        folder: holds the graphs and tensors of a bundle.
+        exported: the source, with its reference.
+        manifest: of the bundle.
+        coarse: the source computes with float16 or quantised activations.
+
+    Raises:
+        InputError: onnxruntime can't run a graph.
+        ZoedgeError: an output differs from the source's.
+    """
+    tolerance = COARSE_TOLERANCE if coarse else TOLERANCE
+    cases = _cases(exported)
+    for file in (MODEL_FILE, ADAPTED_MODEL_FILE):
+        if not (folder / file).exists():
+            continue
+        session = Session(folder / file, file)
+        for inputs, wanted in cases:
+            got = session.run(inputs)
+            for name in sorted(wanted.keys() & got.keys()):
+                check_close(got[name], wanted[name], tolerance, f"{name} of {file}")
+        del session
+    session = Session(folder / LOSS_FILE, LOSS_FILE)
+    rng = np.random.default_rng(1)
+    for inputs, wanted in cases:
+        _check_loss(session, exported, manifest, inputs, wanted[exported.logits], rng, tolerance)
+
+
+def _cases(exported: Exported) -> list[tuple[Mapping[str, Array], Mapping[str, Array]]]:
+    if exported.reference is None:
+        raise ZoedgeError("the source gives no reference to compare with")
+    rng = np.random.default_rng(0)
+    inputs = [exported.sample_inputs(rng, batch, length) for batch, length in SHAPES]
+    return [(case, exported.reference(case)) for case in inputs]
+
+
+def _check_loss(
+    session: Session,
+    exported: Exported,
+    manifest: Manifest,
+    inputs: Mapping[str, Array],
+    source_logits: Array,
+    rng: np.random.Generator,
+    tolerance: float,
+) -> None:
+    inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
+    wanted = label_logits(manifest, source_logits, inputs)
+    labels = draw_labels(manifest, wanted, rng)
+    got = session.run({**inputs, **labels})
+    used = got.get("logits", wanted)
+    if "logits" in got:
+        check_close(got["logits"], wanted, tolerance, f"logits of {LOSS_FILE}")
+    else:
+        _check_predictions(got["predictions"], wanted, tolerance)
+    loss, weight = NUMPY_LOSSES[manifest.loss](used, labels["labels"])
+    scale = max(1.0, float(np.abs(used).max()))
+    check_close(
+        got["loss"],
+        loss,
+        LOSS_TOLERANCE if "logits" in got else tolerance,
+        f"loss of {LOSS_FILE}",
+        scale=scale,
+    )
+    check_close(got["weight"], weight, 0.0, f"weight of {LOSS_FILE}")
+    if manifest.head is not None:
+        _check_head(got, exported, manifest.head)
+
+
+def _check_predictions(got: Array, logits: Array, tolerance: float) -> None:
+    """Compare the largest logits, wherever they lead the others by more than rounding."""
+    top = np.sort(logits, axis=-1)[..., -2:]
+    clear = top[..., 1] - top[..., 0] > 2 * tolerance * max(1e-3, float(np.abs(logits).max()))
+    if not np.array_equal(got[clear], logits.argmax(axis=-1)[clear]):
+        raise ZoedgeError(f"predictions of {LOSS_FILE} are not the source's: the bundle is not written")
+
+
+def _check_head(got: Mapping[str, Array], exported: Exported, head: Head) -> None:
+    weight = exported.weights[head.weight].astype(np.float64)
+    logits = got[head.features] @ (weight if head.transposed else weight.T)
+    if head.bias is not None:
+        logits = logits + exported.weights[head.bias]
+    check_close(got["logits"], logits, TOLERANCE, f"{head.features} @ {head.weight} of {LOSS_FILE}")

@@ -1,0 +1,163 @@
+"""Writes a bundle: graphs, tensors and manifest, checked before the folder gets its name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from zoedge.bundle import Bundle, encode
+from zoedge.files import new_folder
+from zoedge.manifest import (
+    ADAPTED_MODEL_FILE,
+    ADAPTERS_FILE,
+    FORMAT_VERSION,
+    LOSS_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    Manifest,
+)
+
+from .assemble import Assembled, Request, assemble
+from .exported import Exported
+from .external import refer
+from .liveness import find_dead
+from .ports import port_of
+from .surgery.graph import Graph
+from .surgery.trainables import quantized_op
+from .tensor_writer import Written, write_tensors
+from .verify import verify_values
+
+Say = Callable[[str], None]
+
+_ROUNDED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -> Bundle:
+    """Write, check and open a bundle.
+
+    Tensors without any effect on the loss are frozen and named to ``say``.
+
+    Args:
+        exported: the source.
+        request: what to train.
+        output: the bundle's folder; must not exist or be empty.
+        say: is told what the user should know.
+
+    Raises:
+        InputError: the request doesn't fit the model, onnxruntime can't run it, or ``output`` exists.
+        ZoedgeError: the bundle computes something else than its source; nothing is left behind.
+    """
+    first = assemble(exported, request)  # before anything large is written
+    with new_folder(output) as folder:
+        weights = write_tensors(folder / WEIGHTS_FILE, exported.weights, _bfloat16(exported))
+        files = {WEIGHTS_FILE: weights.sha256} | _write_files(folder, exported)
+        files[MODEL_FILE] = _write_graph(folder, MODEL_FILE, exported.model, weights, None)
+        assembled, manifest = _write_live(folder, exported, request, first, weights, files)
+        verify_values(folder, exported, manifest, coarse=_is_coarse(exported))
+        (folder / MANIFEST_FILE).write_bytes(encode(manifest))
+        Bundle.open(folder)
+    if assembled.frozen:
+        say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")
+    return Bundle.open(output, verify=False)
+
+
+def _write_live(
+    folder: Path,
+    exported: Exported,
+    request: Request,
+    assembled: Assembled,
+    weights: Written,
+    files: dict[str, str],
+) -> tuple[Assembled, Manifest]:
+    """Write the graphs that tuning reads, again without the tensors that turn out to have no effect."""
+    dead: set[str] = set()
+    while True:
+        written = _write_trainable(folder, assembled, weights)
+        manifest = _manifest(exported, assembled, files | written)
+        found = find_dead(folder, exported, manifest)
+        if not found:
+            return assembled, manifest
+        dead |= _without_effect(found, assembled)
+        assembled = assemble(exported, request, dead)
+
+
+def _without_effect(found: Collection[str], assembled: Assembled) -> set[str]:
+    """Return what to leave out: dense tensors by name, and the matrices whose branches do nothing."""
+    weights = {factor: branch.weight for branch in assembled.lora for factor in (branch.a, branch.b)}
+    return {weights.get(name, name) for name in found}
+
+
+def _write_trainable(folder: Path, assembled: Assembled, weights: Written) -> dict[str, str]:
+    files: dict[str, str] = {}
+    adapters = None
+    if assembled.adapted is not None:
+        adapters = write_tensors(folder / ADAPTERS_FILE, assembled.factors)
+        files[ADAPTERS_FILE] = adapters.sha256
+        files[ADAPTED_MODEL_FILE] = _write_graph(
+            folder, ADAPTED_MODEL_FILE, assembled.adapted, weights, adapters
+        )
+    files[LOSS_FILE] = _write_graph(folder, LOSS_FILE, assembled.loss, weights, adapters)
+    return files
+
+
+def _write_graph(
+    folder: Path, name: str, model: onnx.ModelProto, weights: Written, adapters: Written | None
+) -> str:
+    refer(model, WEIGHTS_FILE, weights.places)
+    if adapters is not None:
+        refer(model, ADAPTERS_FILE, adapters.places)
+    raw = model.SerializeToString(deterministic=True)
+    (folder / name).write_bytes(raw)
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _write_files(folder: Path, exported: Exported) -> dict[str, str]:
+    """Copy tokenizer and configuration files as the source had them."""
+    digests = {}
+    for name, raw in sorted(exported.files.items()):
+        (folder / name).write_bytes(raw)
+        digests[name] = hashlib.sha256(raw).hexdigest()
+    return digests
+
+
+def _manifest(exported: Exported, assembled: Assembled, files: dict[str, str]) -> Manifest:
+    graph = Graph(exported.model)
+    inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
+    return Manifest(
+        format=FORMAT_VERSION,
+        zoedge=version("zoedge"),
+        task=exported.task,
+        loss=exported.loss,
+        source=exported.source,
+        inputs=assembled.inputs,
+        targets=assembled.targets,
+        outputs=assembled.outputs,
+        model_inputs=tuple(port_of(value) for value in inputs),
+        model_outputs=tuple(port_of(value) for value in exported.model.graph.output),
+        parameters=assembled.parameters,
+        lora=assembled.lora,
+        head=assembled.head,
+        labels=exported.labels,
+        text=exported.text,
+        image=exported.image,
+        opset=graph.opset,
+        files=dict(sorted(files.items())),
+    )
+
+
+def _bfloat16(exported: Exported) -> dict[str, str]:
+    tensors = exported.model.graph.initializer
+    return {tensor.name: "BF16" for tensor in tensors if tensor.data_type == TensorProto.BFLOAT16}
+
+
+def _is_coarse(exported: Exported) -> bool:
+    """Whether some arithmetic is rounded to 16 bits or less, so that its results depend on the order of sums."""
+    graph = Graph(exported.model)
+    rounded = any(tensor.data_type in _ROUNDED for tensor in graph.initializers.values())
+    return rounded or quantized_op(graph) is not None

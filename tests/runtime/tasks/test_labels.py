@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from zoedge.errors import DataError
+from zoedge.manifest import Port
+from zoedge.runtime.tasks.labels import Labels
+
+from ..bundles import arrays
+
+NAMED = Labels(arrays(labels=("no", "maybe", "yes")).manifest)
+DIGITS = Labels(arrays(labels=("1", "2", "3")).manifest)
+BARE = Labels(arrays(outputs=(Port(name="logits", dtype="float32", shape=("batch", 4)),)).manifest)
+OPEN = Labels(arrays().manifest)
+
+
+@pytest.mark.parametrize(
+    ("labels", "value", "index"),
+    [
+        (NAMED, "maybe", 1),
+        (NAMED, " yes ", 2),
+        (NAMED, 2, 2),
+        (NAMED, "0", 0),
+        (NAMED, "1.0", 1),  # as tables with gaps write whole numbers
+        (NAMED, np.uint8(1), 1),
+        (NAMED, np.array([2]), 2),
+        (NAMED, [1], 1),
+        (NAMED, True, 1),
+        (DIGITS, 1, 0),  # a name first, and the same from JSON and from a table
+        (DIGITS, "1", 0),
+        (DIGITS, 0, 0),
+        (BARE, "3", 3),
+        (OPEN, 999, 999),
+    ],
+)
+def test_index(labels, value, index):
+    assert labels.index(value, "x:1") == index
+
+
+@pytest.mark.parametrize(
+    ("labels", "value", "message"),
+    [
+        (NAMED, "Yes", r"x:1 has the label 'Yes', which this bundle doesn't know; did you mean yes\?"),
+        (NAMED, 3, "has the label 3"),
+        (NAMED, -1, "has the label -1"),
+        (NAMED, 1.5, "has the label 1.5"),
+        (NAMED, None, "has the label None"),
+        (NAMED, [0, 1], r"has the label \[0, 1\]"),
+        (NAMED, float("nan"), "has the label nan"),
+        (NAMED, float("inf"), "has the label inf"),
+        (
+            BARE,
+            4,
+            "has the label 4, and this bundle's labels are whole numbers from 0 to 3: correct the data",
+        ),
+        (OPEN, "cat", "has the label 'cat', and this bundle's labels are whole numbers: correct the data"),
+        (NAMED, "x" * 500, r"x\.\.\., which"),
+    ],
+)
+def test_unknown(labels, value, message):
+    with pytest.raises(DataError, match=message):
+        labels.index(value, "x:1")
+
+
+def test_many_names_are_cut():
+    labels = Labels(arrays(labels=tuple(f"class {i}" for i in range(100))).manifest)
+    with pytest.raises(DataError, match=r"class 18, class 19, \.\.\.\)"):
+        labels.index("zebra", "x:1")
+
+
+def test_best():
+    logits = np.array([1000.0, 1001.0, -1000.0], np.float32)
+    found = NAMED.best(logits)
+    assert found["label"] == "maybe"
+    assert found["score"] == pytest.approx(softmax(logits.astype(float))[1])
+    assert BARE.best(np.array([0.0, 0.0, 9.0, 0.0]))["label"] == 2

@@ -47,7 +47,7 @@ def set_labels(config: PretrainedConfig, labels: tuple[str, ...]) -> None:
     config.label2id = {name: i for i, name in enumerate(labels)}
 
 
-def head_names(auto_class: Any, config: PretrainedConfig) -> tuple[str, str]:  # noqa: ANN401
+def head_names(auto_class: Any, config: PretrainedConfig) -> tuple[str, str]:
     """Return (weight, bias), the names of a model's last linear layer.
 
     They are the tensors whose shape follows the number of classes; the models for the comparison are made

@@ -40,7 +40,7 @@ def image_settings(origin: Origin, config: PretrainedConfig) -> Image:
     )
 
 
-def _size(size: Any, origin: Origin) -> tuple[int, int]:  # noqa: ANN401
+def _size(size: Any, origin: Origin) -> tuple[int, int]:
     if isinstance(size, dict):
         side = size.get("shortest_edge")
         height, width = size.get("height", side), size.get("width", side)

@@ -24,7 +24,7 @@ _AUTO = {
 }
 
 
-def model_class(route: Route, config: PretrainedConfig) -> Any:  # noqa: ANN401
+def model_class(route: Route, config: PretrainedConfig) -> Any:
     """Return the class whose ``from_pretrained`` makes the model of a route."""
     return getattr(transformers, config.architectures[0]) if route == "pooled" else _AUTO[route]
 

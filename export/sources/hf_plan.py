@@ -102,6 +102,8 @@ def plan(config: PretrainedConfig, task: str | None, labels: tuple[str, ...], te
             else f"{task} can't be done with it"
         )
         raise InputError(f"{name} {_CAN[kind]}, and {want}: choose another task or model")
+    if labels and template is None and task not in ("text-classification", "image-classification"):
+        raise InputError(f"the task {task} has no classes, and labels are given: leave --labels out")
     if config.problem_type == "multi_label_classification" and route == "head":
         raise InputError(
             f"{name} was trained for several labels at once: export it with from_module and bce-with-logits"

@@ -13,7 +13,7 @@ LABEL = "label"
 
 
 def check_template(template: str, *, causal: bool) -> None:
-    """Check that a template has fields for the text and once ``{label}``, after the text for causal models.
+    """Check that a template has a field for the text and once ``{label}``, at the end for causal models.
 
     Raises:
         InputError: it hasn't.
@@ -24,7 +24,7 @@ def check_template(template: str, *, causal: bool) -> None:
         raise InputError(
             f"the template {template!r} can't be read ({error}): write fields as {{text}}"
         ) from error
-    if fields.count(LABEL) != 1 or "text" not in fields or not all(fields):
+    if fields.count(LABEL) != 1 or len(fields) < 2 or not all(fields):
         raise InputError(
             f"the template {template!r} should name {{text}} and once {{label}}: '{{text}} It was {{label}}'"
         )

@@ -35,7 +35,7 @@ class TorchGraph:
     parameters: tuple[str, ...]
 
 
-def pick(output: Any, name: str) -> Tensor:  # noqa: ANN401
+def pick(output: Any, name: str) -> Tensor:
     """Return the tensor ``name`` of a module's output: itself, an entry of a mapping, the first of a tuple.
 
     Raises:

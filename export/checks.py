@@ -29,15 +29,15 @@ def draw_positions(manifest: Manifest, inputs: Mapping[str, Array], rng: np.rand
         else np.full(len(ids), ids.shape[1])
     )
     count = port.shape[1] if isinstance(port.shape[1], int) else _POSITIONS
-    positions = rng.integers(0, lengths[:, None], size=(len(ids), count))
+    positions = np.asarray(rng.integers(0, lengths[:, None], size=(len(ids), count)), np.int64)
     positions[:, 0] = lengths - 1
-    return {"label_positions": positions.astype(np.int64)}
+    return {"label_positions": positions}
 
 
 def draw_labels(manifest: Manifest, logits: Array, rng: np.random.Generator) -> Arrays:
     """Return ``labels`` that fit logits [batch, ..., classes]; some token labels are -100, never a row's first."""
     if manifest.loss == "mse":
-        return {"labels": rng.standard_normal(logits.shape).astype(np.float32)}
+        return {"labels": np.asarray(rng.standard_normal(logits.shape), np.float32)}
     if manifest.loss == "bce-with-logits":
         return {"labels": rng.integers(0, 2, logits.shape).astype(np.float32)}
     labels = rng.integers(0, logits.shape[-1], logits.shape[:-1])

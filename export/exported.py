@@ -36,8 +36,8 @@ class Exported:
         source: where the model came from.
         fresh_head: (weight, bias) when export made the classifier, so that tuning initialises it.
         files: name -> bytes of tokenizer and configuration files, as the source had them.
-        reference: the source's own outputs for model inputs; None for an ``.onnx`` file, whose reference is
-            onnxruntime on the original.
+        reference: the source's own outputs for model inputs: torch's, or for an ``.onnx`` file those of
+            onnxruntime on the original; ``logits`` is among them.
         sample_inputs: (generator, batch, length) -> fresh valid inputs of ``model``.
     """
 
@@ -49,7 +49,7 @@ class Exported:
     logits: str
     source: Source
     sample_inputs: SampleInputs
-    reference: Reference | None = None
+    reference: Reference
     tied: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     text: Text | None = None

@@ -68,7 +68,7 @@ def find_dead(folder: Path, exported: Exported, manifest: Manifest) -> tuple[str
 
 def _buffers(folder: Path, manifest: Manifest) -> Arrays:
     maps = {file: map_tensors(folder / file) for file in {row.file for row in manifest.trainable}}
-    return {row.name: np.require(maps[row.file][row.name], requirements="CAW") for row in manifest.trainable}
+    return {row.name: np.require(maps[row.file][row.name], requirements=["C", "A", "W"]) for row in manifest.trainable}
 
 
 def _open_branches(buffers: Arrays, manifest: Manifest) -> None:
@@ -82,10 +82,9 @@ def _open_branches(buffers: Arrays, manifest: Manifest) -> None:
 def _inputs(exported: Exported, manifest: Manifest, batch: int, length: int) -> Arrays:
     rng = np.random.default_rng(3)
     inputs = exported.sample_inputs(rng, batch, length)
+    logits = exported.reference(inputs)[exported.logits]
     inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
-    if exported.reference is None:
-        raise ZoedgeError("the source gives no reference to compare with")
-    logits = label_logits(manifest, exported.reference(inputs)[exported.logits], inputs)
+    logits = label_logits(manifest, logits, inputs)
     return {**inputs, **draw_labels(manifest, logits, rng)}
 
 
@@ -98,7 +97,7 @@ def _is_live(
         part = _part(buffer, inputs)
         kept = buffer[part].copy()
         spread = scale * (float(np.abs(kept).mean()) + 0.1)
-        buffer[part] = kept + spread * rng.standard_normal(kept.shape).astype(np.float32)
+        buffer[part] = kept + spread * rng.standard_normal(kept.shape, dtype=np.float32)
         changed = _bits(session.run(inputs)) != first
         buffer[part] = kept
         if changed:
@@ -127,7 +126,7 @@ def _check_no_stale_copy(folder: Path, session: Session, inputs: Arrays, buffers
     rng = np.random.default_rng(5)
     kept = {name: buffer.copy() for name, buffer in buffers.items()}
     for buffer in buffers.values():
-        buffer += 0.01 * rng.standard_normal(buffer.shape).astype(np.float32)
+        buffer += 0.01 * rng.standard_normal(buffer.shape, dtype=np.float32)
     shared = session.run(inputs)
     fed = Session(folder / LOSS_FILE, LOSS_FILE).run({**inputs, **buffers})
     for name, buffer in buffers.items():

@@ -126,8 +126,6 @@ def _describe_outputs(exported: Exported) -> None:
         InputError: the logits aren't a float array whose first axis is the batch.
     """
     model, logits = exported.model, exported.logits
-    if exported.reference is None:
-        raise AssertionError("an ONNX file is its own reference")
     rng = np.random.default_rng(0)
     cases = [exported.sample_inputs(rng, batch, length) for batch, length in ((2, 8), (3, 17))]
     runs = [exported.reference(case) for case in cases]

@@ -44,7 +44,7 @@ def choose_output(graph: Graph, name: str | None, file: str) -> str:
             raise InputError(
                 f"{file} has {len(outputs)} outputs: choose one with --output-name {', '.join(outputs)}"
             )
-        return outputs[0]
+        return str(outputs[0])
     if name not in outputs and graph.producer(name) is None:
         values = [value for node in graph.nodes for value in node.output]
         hint = near(name, outputs) or near(name, values)

@@ -52,13 +52,13 @@ class Graph:
         tensor = self.initializers.get(value)
         if tensor is not None:
             inline = tensor.data_location != onnx.TensorProto.EXTERNAL
-            return numpy_helper.to_array(tensor) if inline else None
+            return _array(tensor) if inline else None
         node = self.producer(value)
         if node is None or node.op_type != "Constant":
             return None
         held = attributes(node)
         if isinstance(held.get("value"), onnx.TensorProto):
-            return numpy_helper.to_array(held["value"])
+            return _array(held["value"])
         numbers = next((v for k, v in held.items() if k.startswith(("value_int", "value_float"))), None)
         return None if numbers is None else np.asarray(numbers)
 
@@ -82,17 +82,17 @@ class Graph:
         """Add a node with one output and return the output's name, made from ``op`` unless given."""
         output = output or self.fresh(f"zoedge/{op}")
         self._names.add(output)
-        node = helper.make_node(op, inputs, [output], name=f"{output}/node", **attrs)
+        node: onnx.NodeProto = helper.make_node(op, inputs, [output], name=f"{output}/node", **attrs)
         self.nodes.append(node)
         self._producers[output] = node
         for value in dict.fromkeys(inputs):
             self._consumers.setdefault(value, []).append(node)
         return output
 
-    def hold(self, array: Array, hint: str = "constant") -> str:
+    def hold(self, value: Array | np.generic, hint: str = "constant") -> str:
         """Add a small inline initializer and return its name."""
         name = self.fresh(f"zoedge/{hint}")
-        self.declare(numpy_helper.from_array(np.asarray(array), name))
+        self.declare(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def declare(self, tensor: onnx.TensorProto) -> None:
@@ -183,8 +183,8 @@ class Graph:
 
     def _with_axes(self, op: str, value: str, axes: Sequence[int], **attrs: int) -> str:
         if self.opset >= _AXES_INPUT_SINCE.get(op, 18):
-            return self.add(op, value, self.hold(np.array(axes, np.int64), "axes"), **attrs)
-        return self.add(op, value, axes=list(axes), **attrs)
+            return self.add(op, value, self.hold(np.array(axes, np.int64), "axes"), output="", **attrs)
+        return self.add(op, value, output="", axes=list(axes), **attrs)
 
     def _index(self) -> None:
         self._producers = {output: node for node in self.nodes for output in node.output if output}
@@ -197,6 +197,11 @@ class Graph:
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """Return the attributes of a node by name."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def _array(tensor: onnx.TensorProto) -> Array:
+    array: Array = numpy_helper.to_array(tensor)
+    return array
 
 
 def dims_of(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:

@@ -65,7 +65,7 @@ class Use(NamedTuple):
     """A node that computes with a tensor, perhaps after moves like Transpose; ``value`` is what it reads."""
 
     node: onnx.NodeProto
-    index: int
+    place: int  # which input
     value: str
 
 
@@ -98,7 +98,7 @@ def is_parameter(graph: Graph, name: str) -> bool:
 
 def is_statistic(graph: Graph, name: str) -> bool:
     """Return whether a tensor is a running mean or variance."""
-    return any(use.index in _STATISTICS.get(use.node.op_type, ()) for use in uses(graph, name))
+    return any(use.place in _STATISTICS.get(use.node.op_type, ()) for use in uses(graph, name))
 
 
 def role(graph: Graph, name: str, head: Collection[str] = ()) -> Role:
@@ -122,7 +122,7 @@ def _group(name: str, places: list[Use], *, norm: bool, bias: bool, vector: bool
     ops = {use.node.op_type for use in places}
     if norm:
         return "norm"
-    if any(use.node.op_type == "Gather" and use.index == 0 for use in places):
+    if any(use.node.op_type == "Gather" and use.place == 0 for use in places):
         return "embedding"
     if bias:
         return "bias"
@@ -136,7 +136,7 @@ def _group(name: str, places: list[Use], *, norm: bool, bias: bool, vector: bool
 
 
 def _learnt(graph: Graph, use: Use) -> bool:
-    op, index = use.node.op_type, use.index
+    op, index = use.node.op_type, use.place
     if op in _NORMS:
         return index in _NORMS[op] or index == _BIASES.get(op)
     if op in _CONVOLUTIONS:
@@ -156,7 +156,7 @@ def _is_mask(graph: Graph, use: Use) -> bool:
 
 
 def _is_norm(graph: Graph, name: str, places: list[Use], vector: bool) -> bool:
-    if any(use.index in _NORMS.get(use.node.op_type, ()) for use in places):
+    if any(use.place in _NORMS.get(use.node.op_type, ()) for use in places):
         return True
     return vector and (bool(_NORM_NAME.search(name)) or any(_scales_norm(graph, use) for use in places))
 
@@ -165,11 +165,11 @@ def _scales_norm(graph: Graph, use: Use) -> bool:
     """weight * normalised, or bias + weight * normalised, where a norm is written out in single operators."""
     if use.node.op_type not in ("Mul", "Add") or len(use.node.input) != 2:
         return False
-    other = graph.producer(use.node.input[1 - use.index])
+    other = graph.producer(use.node.input[1 - use.place])
     if use.node.op_type == "Add":
         scaled = other is not None and other.op_type == "Mul"
         return scaled and any(_is_normalised(graph, value) for value in other.input)  # type: ignore[union-attr]
-    return _is_normalised(graph, use.node.input[1 - use.index])
+    return _is_normalised(graph, use.node.input[1 - use.place])
 
 
 def _is_normalised(graph: Graph, value: str) -> bool:
@@ -194,9 +194,9 @@ def _is_inverse_root(graph: Graph, value: str) -> bool:
 
 
 def _is_bias(graph: Graph, use: Use) -> bool:
-    if _BIASES.get(use.node.op_type) == use.index or (use.index == 2 and use.node.op_type in _NORMS):
+    if _BIASES.get(use.node.op_type) == use.place or (use.place == 2 and use.node.op_type in _NORMS):
         return True
     if use.node.op_type != "Add" or len(use.node.input) != 2:
         return False
-    other = graph.producer(use.node.input[1 - use.index])
+    other = graph.producer(use.node.input[1 - use.place])
     return other is not None and other.op_type in (*_PRODUCTS, *_CONVOLUTIONS, "MatMulNBits", "Mul")

@@ -64,9 +64,10 @@ class ChatTemplate:
                 f"{where} is a conversation and the model has no chat template: "
                 f"give prompt and completion instead"
             )
+        template = self._template
         given = {"tools": None, "documents": None, **self._special_tokens}
         try:
-            return self._template.render(messages=list(messages), add_generation_prompt=reply, **given)
+            return template.render(messages=list(messages), add_generation_prompt=reply, **given)
         except _template_errors() as error:
             raise DataError(
                 f"{where} is refused by the model's chat template ({error}): "

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from functools import cache
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from zoedge.errors import DataError
+from zoedge.errors import DataError, MissingPackageError
 from zoedge.runtime.data import Record
 from zoedge.runtime.tasks import task_for
 
@@ -243,3 +244,13 @@ def test_conversations_that_do_not_work(tiny_llama, tmp_path, template, messages
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(DataError, match=message):
         task_for(generator(folder)).encode(record(messages=messages))
+
+
+def test_conversation_without_jinja2(chat_model, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "jinja2"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(
+        MissingPackageError, match=r"a data set of conversations needs .* pip install 'zoedge\[chat\]'"
+    ):
+        task_for(generator(chat_model)).encode(record(messages=MESSAGES))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx
 from msgspec import structs
 
 from zoedge.manifest import ADAPTERS_FILE, Head, LoraBranch, Parameter, Port
 
+from .activations_graph import activations_graph
 from .exported import Exported
 from .loss_graph import LOSS, LossGraph, build_loss_graph
 from .ports import value_of
@@ -27,7 +28,7 @@ class Request:
     """What the user wants trained: entries of ``--train`` and the settings of LoRA branches."""
 
     train: tuple[str, ...]
-    lora: Lora = Lora()
+    lora: Lora = field(default_factory=Lora)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Assembled:
     Attributes:
         loss: the loss graph.
         adapted: the inference graph with LoRA branches; None without branches.
+        activations: model inputs to what flows into and out of each branch's matrix; None without branches.
         factors: name -> first value of each LoRA tensor.
         parameters: the parameter table.
         lora: the branches.
@@ -47,6 +49,7 @@ class Assembled:
 
     loss: onnx.ModelProto
     adapted: onnx.ModelProto | None
+    activations: onnx.ModelProto | None
     factors: dict[str, Array]
     parameters: tuple[Parameter, ...]
     lora: tuple[LoraBranch, ...]
@@ -81,6 +84,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     return Assembled(
         loss=_finished(built, changing),
         adapted=_adapted(exported, targets, request.lora, changing) if branches else None,
+        activations=activations_graph(exported, branches) if branches else None,
         factors=factors,
         parameters=_rows(table, choice, exported, branches, factors),
         lora=branches,
@@ -93,10 +97,9 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
 
 
 def _table(exported: Exported, plain: Graph) -> Table:
-    head = exported.fresh_head
-    if head is None:
-        chain = find_head(plain, exported.logits)
-        head = tuple(chain.tensors) if chain is not None else ()
+    chain = find_head(plain, exported.logits)
+    found = chain.tensors if chain is not None else ()
+    head = exported.fresh_head or found
     return make_table(plain, exported.parameters, exported.weights, exported.tied, head)
 
 

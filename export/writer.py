@@ -13,6 +13,7 @@ from onnx import TensorProto
 from zoedge.bundle import Bundle, encode
 from zoedge.files import new_folder
 from zoedge.manifest import (
+    ACTIVATIONS_FILE,
     ADAPTED_MODEL_FILE,
     ADAPTERS_FILE,
     FORMAT_VERSION,
@@ -102,6 +103,8 @@ def _write_trainable(folder: Path, assembled: Assembled, weights: Written) -> di
         files[ADAPTED_MODEL_FILE] = _write_graph(
             folder, ADAPTED_MODEL_FILE, assembled.adapted, weights, adapters
         )
+    if assembled.activations is not None:
+        files[ACTIVATIONS_FILE] = _write_graph(folder, ACTIVATIONS_FILE, assembled.activations, weights, None)
     files[LOSS_FILE] = _write_graph(folder, LOSS_FILE, assembled.loss, weights, adapters)
     return files
 

@@ -15,11 +15,14 @@ from .engine import Engine
 from .example import Array, Example
 from .fold import FULL
 from .journal import Assign
-from .noise import Float32
+from .noise import PURPOSE_INIT, Float32, Stream, directions
 from .spaces import basis_name
 
 ROWS = 64  # examples looked at
 PASS_ROWS = 16  # per forward pass: every layer's activations are held at once
+_PROBES = Stream(0, 0, 0, 0, PURPOSE_INIT)  # where the iteration starts: any fixed directions do
+_OVERSAMPLING = 8
+_ITERATIONS = 4
 TOKENS = 512  # vectors kept per layer, evenly spread: bounds memory and the cost of the decomposition
 
 
@@ -43,10 +46,10 @@ def branch_bases(
         for name, values in engine.run(batch.inputs).items():
             seen[name].append(_vectors(values, batch))
     joined = {name: _thinned(np.concatenate(parts)) for name, parts in seen.items()}
-    values: dict[str, NDArray[np.float32]] = {}
+    found: dict[str, NDArray[np.float32]] = {}
     for branch in bundle.manifest.lora:
-        values |= bases(branch, joined[f"{branch.module}:x"], joined[f"{branch.module}:y"])
-    return Assign(0, {FULL: values})
+        found |= bases(branch, joined[f"{branch.module}:x"], joined[f"{branch.module}:y"])
+    return Assign(0, {FULL: found})
 
 
 def bases(branch: LoraBranch, x: Float32, y: Float32) -> dict[str, Float32]:
@@ -67,11 +70,20 @@ def bases(branch: LoraBranch, x: Float32, y: Float32) -> dict[str, Float32]:
 
 
 def _leading(x: Float32, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the leading right singular vectors [width, rank] and their mean energies [rank], zeros behind them."""
-    _, sigma, vt = np.linalg.svd(x.astype(np.float64), full_matrices=False)
+    """Return the leading right singular vectors [width, rank] and their mean energies [rank], zeros behind them.
+
+    Subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4): a full decomposition of every layer
+    would take longer than the run's forward passes.
+    """
+    wide = min(rank + _OVERSAMPLING, *x.shape)
+    probes = directions(_PROBES, (x.shape[1], wide))
+    basis = np.linalg.qr(probes)[0]
+    for _ in range(_ITERATIONS):
+        basis = np.linalg.qr(x.T @ (x @ basis))[0]
+    _, sigma, vt = np.linalg.svd((x @ basis).astype(np.float64), full_matrices=False)
     keep = min(rank, len(sigma))
     vectors, energy = np.zeros((x.shape[1], rank)), np.zeros(rank)
-    vectors[:, :keep], energy[:keep] = vt[:keep].T, sigma[:keep] ** 2 / len(x)
+    vectors[:, :keep], energy[:keep] = basis @ vt[:keep].T, sigma[:keep] ** 2 / len(x)
     return vectors, energy
 
 
@@ -80,7 +92,7 @@ def _vectors(values: Array, batch: MicroBatch) -> Float32:
     real = values[: batch.valid].astype(np.float32, copy=False)
     mask = batch.inputs.get("attention_mask")
     if mask is not None and real.ndim == 3 and mask.shape == values.shape[:2]:
-        return real[mask[: batch.valid] != 0]
+        return np.asarray(real[mask[: batch.valid] != 0])
     return real.reshape(-1, real.shape[-1])
 
 

@@ -28,6 +28,7 @@ from .parameters import Parameters, load_buffers
 from .permutation import permutation
 from .plan import MAX_FOLDS, Plan, make_plan
 from .tasks import task_for
+from .threads import threads_for
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,12 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
     valid = encode(valid_rows, task) if valid_rows is not None else None
     splits = _split(encode(rows, task), valid, options)
     fold, buffers, note = build_fold(bundle, plan)
-    engine = Engine(bundle.path(LOSS_FILE), buffers, threads=options.threads, provider=options.provider)
+    engine = Engine(
+        bundle.path(LOSS_FILE),
+        buffers,
+        threads=threads_for(manifest, options.threads),
+        provider=options.provider,
+    )
     dealt = _deal(options.seed, len(splits.train), plan.folds)
     measure = Measure(
         engine,
@@ -141,7 +147,11 @@ def _initial(
         rows = permutation(options.seed, "zoedge.activations", 0, len(train))
         makers.append(
             lambda: branch_bases(
-                bundle, train.examples, rows, threads=options.threads, provider=options.provider
+                bundle,
+                train.examples,
+                rows,
+                threads=threads_for(bundle.manifest, options.threads),
+                provider=options.provider,
             )
         )
     given = [make for make in makers if make is not None]

@@ -15,6 +15,7 @@ from .engine import Engine
 from .parameters import load_buffers
 from .run_folder import CONFIG_FILE, Run
 from .tasks import Task, task_for
+from .threads import threads_for
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Loaded:
         buffers = load_buffers(bundle)
         for name, value in run.weights(which).items() if run else ():
             np.copyto(buffers[name], np.asarray(value, np.float32).reshape(buffers[name].shape))
-        engine = Engine(bundle.path(LOSS_FILE), buffers, threads=threads, provider=provider)
+        engine = Engine(
+            bundle.path(LOSS_FILE), buffers, threads=threads_for(bundle.manifest, threads), provider=provider
+        )
         return cls(bundle, task_for(bundle), engine)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .noise import Float32, Term
 
+_PARALLEL_ELEMENTS = 1 << 18  # below, waking the other threads costs more than they save
 _BLOCKS = 512  # Philox blocks (32 bytes each) per task: 16,384 elements, 64 KiB of float32
 
 
@@ -76,16 +77,27 @@ def _add_term(part: Any, first_block: Any, stream: Any, table: Any) -> None:
             _add_word(part, 32 * whole + 8 * i, words[i], table, part.size)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _add_all(flat: Any, streams: Any, tables: Any, shrink: Any) -> None:
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def _add_task(flat: Any, task: Any, streams: Any, tables: Any, shrink: Any) -> None:
     chunk = 32 * _BLOCKS
-    for task in numba.prange((flat.size + chunk - 1) // chunk):
-        part = flat[task * chunk : min(flat.size, (task + 1) * chunk)]
-        if shrink != np.float32(1.0):
-            for i in range(part.size):
-                part[i] = part[i] * shrink
-        for t in range(streams.shape[0]):
-            _add_term(part, np.int64(task) * _BLOCKS, streams[t], tables[t])
+    part = flat[task * chunk : min(flat.size, (task + 1) * chunk)]
+    if shrink != np.float32(1.0):
+        for i in range(part.size):
+            part[i] = part[i] * shrink
+    for t in range(streams.shape[0]):
+        _add_term(part, np.int64(task) * _BLOCKS, streams[t], tables[t])
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _add_serial(flat: Any, streams: Any, tables: Any, shrink: Any) -> None:
+    for task in range((flat.size + 32 * _BLOCKS - 1) // (32 * _BLOCKS)):
+        _add_task(flat, task, streams, tables, shrink)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _add_parallel(flat: Any, streams: Any, tables: Any, shrink: Any) -> None:
+    for task in numba.prange((flat.size + 32 * _BLOCKS - 1) // (32 * _BLOCKS)):
+        _add_task(flat, task, streams, tables, shrink)
 
 
 def add_terms(target: Float32, terms: Sequence[Term], shrink: float = 1.0) -> None:
@@ -94,4 +106,5 @@ def add_terms(target: Float32, terms: Sequence[Term], shrink: float = 1.0) -> No
         return
     streams: NDArray[np.uint64] = np.array([t.stream for t in terms], dtype=np.uint64).reshape(-1, 5)
     tables = np.array([t.table for t in terms], dtype=np.float32).reshape(-1, 256)
-    _add_all(target.reshape(-1), streams, tables, np.float32(shrink))
+    add = _add_serial if target.size < _PARALLEL_ELEMENTS else _add_parallel
+    add(target.reshape(-1), streams, tables, np.float32(shrink))

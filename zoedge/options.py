@@ -29,7 +29,7 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     lr: Annotated[float | None, "learning rate"] = None
     lr_schedule: Annotated[Schedule | None, "constant, linear (to 0) or cosine (to 0)"] = None
     eps: Annotated[float | None, "length of the perturbation"] = None
-    batch_size: Annotated[int, "rows per step"] = 64
+    batch_size: Annotated[int, "rows per step"] = 16
     micro_batch_size: Annotated[
         int | None, "most rows per forward pass; a step's losses are averaged over its passes"
     ] = None

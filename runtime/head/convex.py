@@ -18,7 +18,6 @@ Float64 = NDArray[np.float64]
 
 _NEWTON_STEPS = 50
 _CG_STEPS = 250
-_GRADIENT_TOLERANCE = 1e-8
 
 
 class Loss(NamedTuple):
@@ -82,7 +81,9 @@ def with_bias(features: NDArray[np.generic]) -> Float64:
     return np.hstack([features.astype(np.float64), np.ones((len(features), 1))])
 
 
-def solve(loss: Loss, x: Float64, y: Float64, l2: float, start: Float64 | None = None) -> Float64:
+def solve(
+    loss: Loss, x: Float64, y: Float64, l2: float, start: Float64 | None = None, *, tolerance: float = 1e-8
+) -> Float64:
     """Return the minimiser W [c, d + 1] by Newton steps whose systems conjugate gradients solve.
 
     Args:
@@ -91,6 +92,7 @@ def solve(loss: Loss, x: Float64, y: Float64, l2: float, start: Float64 | None =
         y: [n, c].
         l2: ridge, above 0 so that the minimiser is unique.
         start: where to begin; zeros by default.
+        tolerance: norm of the gradient at which to stop.
     """
     n = len(x)
     w = np.zeros((y.shape[1], x.shape[1])) if start is None else start.copy()
@@ -105,7 +107,7 @@ def solve(loss: Loss, x: Float64, y: Float64, l2: float, start: Float64 | None =
         scores = x @ w.T
         gradient = loss.gradient(scores, y).T @ x / n + ridge * w
         size = float(np.linalg.norm(gradient))
-        if size < _GRADIENT_TOLERANCE:
+        if size < tolerance:
             break
 
         def hessian(v: Float64, scores: Float64 = scores) -> Float64:

@@ -18,22 +18,13 @@ from numpy.typing import NDArray
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.files import new_folder
-from zoedge.manifest import (
-    ADAPTED_MODEL_FILE,
-    ADAPTERS_FILE,
-    LOSS_FILE,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    LoraBranch,
-    Manifest,
-)
+from zoedge.manifest import ADAPTED_MODEL_FILE, ADAPTERS_FILE, MODEL_FILE, WEIGHTS_FILE, LoraBranch, Manifest
 from zoedge.tensor_file import Entry, map_tensors, read_entries
 
 MERGED_WEIGHTS_FILE = "model.safetensors"  # the name that transformers looks for
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
-_OURS = frozenset({ADAPTED_MODEL_FILE, ADAPTERS_FILE, LOSS_FILE, MODEL_FILE, WEIGHTS_FILE})
 _FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _BLOCK_ELEMENTS = 1 << 20  # of float64 work space
 
@@ -73,9 +64,14 @@ def merge(bundle: Bundle, tensors: Tensors, output: Path) -> None:
             factors = map_tensors(bundle.path(ADAPTERS_FILE)) | dict(tensors) if bundle.manifest.lora else {}
             for branch in bundle.manifest.lora:
                 _add(file, entries[branch.weight], branch, factors)
-        for name in sorted(set(bundle.manifest.files) - _OURS):
+        for name in sorted(filter(_is_sources, bundle.manifest.files)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path(name), folder / name)
+
+
+def _is_sources(name: str) -> bool:
+    """Whether a file of a bundle is the source's own: a tokenizer, a configuration."""
+    return not name.endswith(".onnx") and name not in (WEIGHTS_FILE, ADAPTERS_FILE)
 
 
 def _check_branches(manifest: Manifest, entries: Mapping[str, Entry]) -> None:

@@ -6,16 +6,16 @@ from .scalings import Spread
 
 RECIPE = Recipe(
     name="fzoo",
-    summary="one base loss and 8 one-sided Rademacher probes, normalised by their standard deviation",
+    summary="one base loss and 16 one-sided Rademacher probes, normalised by their standard deviation",
     source="arXiv 2506.09034, algorithm 1",
     defaults=Defaults(
-        lr_adapter=1e-2,
-        lr_dense=5e-5,
-        eps_adapter=1e-2,
-        eps_dense=1e-3,
-        queries=8,
+        lr_adapter=0.05,
+        lr_dense=0.02,
+        eps_adapter=0.015,
+        eps_dense=0.01,
+        queries=16,
         schedule="linear",
-        steps=200,
+        steps=320,
     ),
     distribution="rademacher",
     estimator=OneSided,

@@ -1,0 +1,34 @@
+"""The graph that shows what flows through the matrices beside which LoRA branches lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import TensorProto, helper
+
+from zoedge.manifest import LoraBranch
+
+from .exported import Exported
+from .surgery.graph import Graph
+from .surgery.linears import Linear, find_linears
+
+
+def activations_graph(exported: Exported, branches: Sequence[LoraBranch]) -> onnx.ModelProto:
+    """Return model inputs -> "MODULE:x" [..., in] and "MODULE:y" [..., out] for each branch, float32.
+
+    Of a matrix that several layers share, the first use is shown.
+    """
+    graph = Graph(exported.model)
+    first: dict[str, Linear] = {}
+    for linear in find_linears(graph):
+        first.setdefault(linear.weight, linear)
+    outputs = []
+    for branch in branches:
+        linear = first[branch.weight]
+        for side, value in (("x", linear.x), ("y", linear.y)):
+            name = f"{branch.module}:{side}"
+            graph.add("Cast", value, output=name, to=TensorProto.FLOAT)
+            outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
+    return graph.finish(inputs, outputs)

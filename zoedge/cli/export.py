@@ -53,7 +53,8 @@ def export(
             given[name] = _listed(text)
     if train:
         given["train"] = train
-    click.echo("\n".join(bundle_lines(to_bundle(model, output, **given))))
+    bundle = to_bundle(model, output, **given, say=lambda text: click.echo(text, err=True))
+    click.echo("\n".join(bundle_lines(bundle)))
 
 
 def _listed(text: str) -> tuple[str, ...]:

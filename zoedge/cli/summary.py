@@ -16,7 +16,7 @@ from zoedge.runtime import journal as journals
 from zoedge.runtime.journal import Assign, Eval, Record, Step
 from zoedge.runtime.run_folder import Run
 
-_LAST = 5  # steps whose losses are shown
+_LAST = 5  # losses and names that a line shows
 
 Rows = Iterable[tuple[str, str]]
 
@@ -86,14 +86,21 @@ def _course(records: Sequence[Record]) -> Rows:
     yield "steps", f"{len(steps)} taken, {skipped} skipped for a loss that was not finite"
     if steps:
         yield "last losses", ", ".join(f"{_mean(step.losses):.4f}" for step in steps[-_LAST:])
-    heads = sum(isinstance(record, Assign) for record in records)
-    if heads:
-        yield "head", f"solved {heads} times"
+    assigned = [record for record in records if isinstance(record, Assign)]
+    if assigned:
+        yield "assigned", f"{len(assigned)} times: {_names(assigned[-1])}"
     if evaluations:
         criterion = "objective" if "objective" in evaluations[-1].metrics else "loss"
         best = min(evaluations, key=lambda record: record.metrics[criterion])
         yield "evaluations", f"{len(evaluations)}, last {_evaluation(evaluations[-1])}"
         yield "best", _evaluation(best)
+
+
+def _names(record: Assign) -> str:
+    """Return which tensors got computed values: a solved head, the directions of a branch."""
+    names = sorted({name for values in record.slots.values() for name in values})
+    more = f" and {len(names) - _LAST} more" if len(names) > _LAST else ""
+    return ", ".join(names[:_LAST]) + more
 
 
 def _evaluation(record: Eval) -> str:

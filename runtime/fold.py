@@ -18,6 +18,7 @@ from .journal import Assign, Eval, Record, Step
 from .parameters import Parameters
 from .spaces import Arrays
 
+_LARGEST_MOVE = 1e30  # beyond it, sums of float32 overflow; NaN fails the comparison too
 FULL = 255  # the slot of values fitted on all rows: what evaluation and the tuned model use
 
 
@@ -116,7 +117,7 @@ class Fold:
         if not all(math.isfinite(loss) for loss in losses):
             return None
         told = self.method.tell(self.state, losses, lr=lr, eps=self.eps)
-        if not all(math.isfinite(move.scale) for move in told.update.moves):
+        if not all(abs(move.scale) < _LARGEST_MOVE for move in told.update.moves):
             return None
         self.state = told.state
         return told

@@ -72,11 +72,17 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
     """
     manifest = bundle.manifest
     goal = objective(options.objective, manifest)
-    keys = KeyNames(text=options.text_key, label=options.label_key)
+    keys = KeyNames(
+        text=options.text_key,
+        label=options.label_key,
+        prompt=options.prompt_key,
+        completion=options.completion_key,
+        chat=options.chat_key,
+    )
     rows, valid_rows = read(data, "train", keys), read(data, "valid", keys)
     plan = make_plan(options, manifest, len(rows), valid_rows is not None)
     options = plan.options
-    task = task_for(bundle)
+    task = task_for(bundle, options.seed)
     valid = encode(valid_rows, task) if valid_rows is not None else None
     splits = _split(encode(rows, task), valid, options)
     fold, buffers, note = build_fold(bundle, plan)

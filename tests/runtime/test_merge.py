@@ -14,7 +14,9 @@ from tests.hand_bundle import DENSE, LORA, hand_bundle, logits, seal, tensors, t
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.manifest import LoraBranch, Parameter
+from zoedge.runtime.engine import Engine
 from zoedge.runtime.outputs import merge
+from zoedge.runtime.parameters import load_buffers
 
 ROOT = Path(__file__).parents[2]
 X = np.random.default_rng(7).standard_normal((5, 4), np.float32)
@@ -239,3 +241,29 @@ def test_memory_stays_small(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(script), str(bundle.folder), str(tmp_path / "merged")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(done.stdout) < 16_000  # kilobytes
+
+
+@pytest.mark.parametrize("train", [("lora",), ("full",)])
+def test_an_onnx_file_comes_back_tuned(tmp_path, train):
+    """Source .onnx: exported, tuned to random values, merged, and run by a stock script."""
+    from zoedge.export import to_bundle
+
+    hand_bundle(tmp_path / "hand")
+    source = onnx.load(tmp_path / "hand" / "model.onnx")
+    onnx.save(source, tmp_path / "net.onnx")
+    bundle = to_bundle(
+        tmp_path / "net.onnx", tmp_path / "bundle", output_name="logits", loss="cross-entropy", train=train
+    )
+    rng = np.random.default_rng(5)
+    values = {
+        name: buffer + rng.standard_normal(buffer.shape, np.float32)
+        for name, buffer in load_buffers(bundle).items()
+    }
+    merge(bundle, values, tmp_path / "merged")
+    buffers = load_buffers(bundle)
+    for name, value in values.items():
+        np.copyto(buffers[name], value)
+    given = {"x": X, "labels": np.arange(5) % 3}
+    expected = Engine(bundle.path("loss.onnx"), buffers, threads=1).run(given, ["logits"])["logits"]
+    np.testing.assert_allclose(stock_logits(tmp_path / "merged"), expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(stock_logits(tmp_path / "merged") - logits(X, {})).max() > 0.1

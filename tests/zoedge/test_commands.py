@@ -80,6 +80,14 @@ def test_eval_prints_a_table_or_one_object(made):
     assert before["loss"] != result["loss"]
 
 
+def test_a_loss_that_is_not_a_number_is_null_in_json(made, monkeypatch):
+    monkeypatch.setattr(
+        "zoedge.runtime.evaluate.evaluate", lambda *a, **k: {"examples": 2, "loss": float("nan")}
+    )
+    assert run("eval", made / "run", "-d", "x", "--json").output == '{"examples": 2, "loss": null}\n'
+    assert run("eval", made / "run", "-d", "x").output == "examples  2\nloss      nan\n"
+
+
 def test_which_weights_are_evaluated(made):
     losses = [
         json.loads(run("eval", made / "run", "-d", made / "data.npz", "--json", *which).output)["loss"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def evaluate(path: Path, data: str, as_json: bool, **settings: Any) -> None:
 
     result = measure(path, data, **settings)
     if as_json:
-        click.echo(json.dumps(result))
+        # JSON has no NaN
+        click.echo(json.dumps({k: v if math.isfinite(v) else None for k, v in result.items()}))
         return
     width = max(map(len, result))
     for name, value in result.items():

@@ -70,9 +70,9 @@ def tiny_encoder(folder: Path, *, pooling: str | None = "mean") -> Path:
     return folder
 
 
-def tiny_distilbert_mlm(folder: Path) -> Path:
+def tiny_distilbert_mlm(folder: Path, *, layers: int = 2) -> Path:
     """DistilBertForMaskedLM."""
-    sizes = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4, "initializer_range": 0.2}
+    sizes = {"dim": 32, "hidden_dim": 64, "n_layers": layers, "n_heads": 4, "initializer_range": 0.2}
     config = DistilBertConfig(vocab_size=len(_vocabulary()), max_position_embeddings=POSITIONS, **sizes)
     return _save(folder, DistilBertForMaskedLM, config, _wordpiece())
 
@@ -83,9 +83,9 @@ def tiny_roberta(folder: Path, *, labels: tuple[str, ...] = ("no", "yes")) -> Pa
     return _save(folder, RobertaForSequenceClassification, config, tokenizer)
 
 
-def tiny_roberta_mlm(folder: Path) -> Path:
+def tiny_roberta_mlm(folder: Path, *, layers: int = 2) -> Path:
     """RobertaForMaskedLM."""
-    config, tokenizer = _roberta_config()
+    config, tokenizer = _roberta_config(num_hidden_layers=layers)
     return _save(folder, RobertaForMaskedLM, config, tokenizer)
 
 
@@ -107,13 +107,13 @@ def tiny_opt(folder: Path) -> Path:
     return _save(folder, OPTForCausalLM, config, tokenizer)
 
 
-def tiny_gpt2(folder: Path) -> Path:
+def tiny_gpt2(folder: Path, *, layers: int = 2) -> Path:
     """GPT2LMHeadModel: matrices stored as [in, out], no padding token, nothing added to a text."""
     inner = _byte_level(["<|endoftext|>"])
     config = GPT2Config(
         vocab_size=inner.get_vocab_size(),
         n_embd=32,
-        n_layer=2,
+        n_layer=layers,
         n_head=4,
         n_positions=POSITIONS,
         initializer_range=0.2,
@@ -123,14 +123,14 @@ def tiny_gpt2(folder: Path) -> Path:
     return _save(folder, GPT2LMHeadModel, config, GPT2TokenizerFast(tokenizer_object=inner))
 
 
-def tiny_llama(folder: Path, *, tied: bool = True) -> Path:
+def tiny_llama(folder: Path, *, tied: bool = True, layers: int = 2) -> Path:
     """LlamaForCausalLM with grouped key-value heads and a byte-fallback tokenizer."""
     tokenizer = _metaspace()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=POSITIONS,
@@ -179,12 +179,11 @@ def _roberta_config(**config: object) -> tuple[RobertaConfig, PreTrainedTokenize
             vocab_size=inner.get_vocab_size(),
             hidden_size=32,
             intermediate_size=64,
-            num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=POSITIONS + 2,
             type_vocab_size=1,
             initializer_range=0.2,
-            **config,
+            **{"num_hidden_layers": 2, **config},
         ),
         tokenizer,
     )

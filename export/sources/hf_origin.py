@@ -15,7 +15,7 @@ from zoedge.errors import InputError
 
 from .quiet import quiet
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,12 @@ from click.testing import CliRunner
 
 from zoedge.cli.main import main
 
+# six steps of nine forward passes each, whatever the defaults are
+SIX_STEPS = (
+    *("--method", "fzoo", "--steps", 6, "--batch-size", 8, "--queries", 8),
+    *("--lr", 0.01, "--eps", 0.01, "--eval-every", 1),
+)
+
 
 def run(*arguments, code=0):
     """Call the command line in this process; return what it printed."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.hand_bundle import LORA, hand_bundle
-from tests.zoedge.commands import run
+from tests.zoedge.commands import SIX_STEPS, run
 
 
 @pytest.fixture(scope="session")
@@ -13,16 +13,5 @@ def made(tmp_path_factory):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((60, 4), np.float32)
     np.savez(folder / "data.npz", x=x, labels=(x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 0))
-    run(
-        "tune",
-        folder / "bundle",
-        "--data",
-        folder / "data.npz",
-        "-o",
-        folder / "run",
-        "--steps",
-        6,
-        "--batch-size",
-        8,
-    )
+    run("tune", folder / "bundle", "--data", folder / "data.npz", "-o", folder / "run", *SIX_STEPS)
     return folder

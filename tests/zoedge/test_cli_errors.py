@@ -49,7 +49,7 @@ BAD = {
     ),
     "range": (["tune", "b", "-d", "x", "-o", "{tmp}/r", "--lr", "0"], "--lr is 0.0 and must be above 0"),
     "large batch": (
-        ["tune", "{made}/bundle", "-d", "{made}/data.npz", "-o", "{tmp}/r"],
+        ["tune", "{made}/bundle", "-d", "{made}/data.npz", "-o", "{tmp}/r", "--batch-size", "64"],
         "--batch-size 64 is larger than the 54 training rows: use at most 54",
     ),
     "method": (

@@ -7,7 +7,7 @@ import onnxruntime
 from safetensors.numpy import load_file
 
 from tests.hand_bundle import LORA, hand_bundle
-from tests.zoedge.commands import run
+from tests.zoedge.commands import SIX_STEPS, run
 from zoedge.runtime.measure import Measure
 from zoedge.runtime.run_folder import Run
 
@@ -22,17 +22,8 @@ def test_tune_reports_and_writes_a_run(made, tmp_path):
 
 
 def test_dry_run_writes_nothing(made, tmp_path):
-    text = run(
-        "tune",
-        made / "bundle",
-        "--data",
-        made / "data.npz",
-        "-o",
-        tmp_path / "run",
-        "--batch-size",
-        8,
-        "--dry-run",
-    )
+    arguments = ["tune", made / "bundle", "--data", made / "data.npz", "-o", tmp_path / "run"]
+    text = run(*arguments, "--batch-size", 8, "--dry-run")
     assert text.output.splitlines()[1].startswith(f"data       {made / 'data.npz'} (54 rows")
     assert not (tmp_path / "run").exists()
 
@@ -43,25 +34,13 @@ def test_an_interrupted_run_is_saved_and_resumed(made, tmp_path, monkeypatch):
 
     def interrupted(self, batch):
         calls.append(1)
-        if len(calls) == 20:  # 9 forwards a step
+        if len(calls) == 20:
             os.kill(os.getpid(), signal.SIGINT)
         return forward(self, batch)
 
     monkeypatch.setattr(Measure, "loss", interrupted)
     folder = tmp_path / "run"
-    result = run(
-        "tune",
-        made / "bundle",
-        "--data",
-        made / "data.npz",
-        "-o",
-        folder,
-        "--steps",
-        6,
-        "--batch-size",
-        8,
-        code=130,
-    )
+    result = run("tune", made / "bundle", "--data", made / "data.npz", "-o", folder, *SIX_STEPS, code=130)
     assert result.stderr == f"Interrupted; go on with: zoedge tune --resume -o {folder}\n"
     assert "steps        3 taken" in run("inspect", folder).output
     monkeypatch.undo()
@@ -123,18 +102,8 @@ def test_adapter_says_what_it_holds(made, tmp_path):
 
 def test_adapter_says_what_is_left_out(tmp_path, made):
     bundle = hand_bundle(tmp_path / "bundle", trainable=(*LORA, "fc.weight"))
-    run(
-        "tune",
-        bundle.folder,
-        "-d",
-        made / "data.npz",
-        "-o",
-        tmp_path / "run",
-        "--steps",
-        1,
-        "--batch-size",
-        8,
-    )
+    arguments = ["tune", bundle.folder, "-d", made / "data.npz", "-o", tmp_path / "run"]
+    run(*arguments, "--steps", 1, "--batch-size", 8)
     result = run("adapter", tmp_path / "run", "-o", tmp_path / "peft")
     assert result.stdout == f"{tmp_path / 'peft'} holds 4 tensors\n"
     assert (

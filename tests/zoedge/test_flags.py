@@ -94,7 +94,7 @@ def test_the_help_shows_one_name_per_option():
     text = run("tune", "--help").output
     assert "--lr " in text
     assert "--batch-size INTEGER" in text
-    assert "[default: 64]" in text
+    assert f"[default: {TuneOptions().batch_size}]" in text
     for name in (name for names in _ALIASES.values() for name in names):
         assert f"{name} " not in text
 

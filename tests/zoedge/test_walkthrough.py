@@ -35,18 +35,8 @@ def walk(tiny_encoder, tmp_path_factory):
             "export", tiny_encoder, "-o", folder / "bundle", "--labels", "no, yes", "--lora-rank", 2
         )
     (folder / "export.txt").write_text(exported.stdout)
-    run(
-        "tune",
-        folder / "bundle",
-        "-d",
-        folder / "rows.csv",
-        "-o",
-        folder / "run",
-        "--steps",
-        4,
-        "--batch-size",
-        8,
-    )
+    settings = ("--steps", 4, "--batch-size", 8, "--lr", 0.005)
+    run("tune", folder / "bundle", "-d", folder / "rows.csv", "-o", folder / "run", *settings)
     return folder
 
 

@@ -1,6 +1,6 @@
 """The main job on a small scale: export, tune, eval, as a user would type it.
 
-    python demo.py FOLDER
+python demo.py FOLDER
 """
 
 from __future__ import annotations
@@ -36,7 +36,20 @@ def main(folder: Path) -> None:
     bundle, run, data = str(folder / "bundle"), str(folder / "run"), str(folder)
     zoedge("export", str(folder / "digits.onnx"), "-o", bundle, "--task", "classification", "--train", "full")
     before = json.loads(zoedge("eval", bundle, "--data", data, "--json"))
-    zoedge("tune", bundle, "--data", data, "-o", run, "--log-every", "100")
+    zoedge(
+        "tune",
+        bundle,
+        "--data",
+        data,
+        "-o",
+        run,
+        "--batch-size",
+        "64",
+        "--steps",
+        "1000",
+        "--log-every",
+        "100",
+    )
     after = json.loads(zoedge("eval", run, "--data", data, "--json"))
     zoedge("merge", run, "-o", str(folder / "tuned"))
     print(

@@ -38,7 +38,9 @@ def to_onnx(network: MLPClassifier) -> onnx.ModelProto:
     """Return the network as an ONNX graph: pixels [batch, 64] -> logits [batch, 10]."""
     (w1, w2), (b1, b2) = network.coefs_, network.intercepts_
     tensors = {"hidden.weight": w1.T, "hidden.bias": b1, "classifier.weight": w2.T, "classifier.bias": b2}
-    initializers = [numpy_helper.from_array(np.ascontiguousarray(v, np.float32), k) for k, v in tensors.items()]
+    initializers = [
+        numpy_helper.from_array(np.ascontiguousarray(v, np.float32), k) for k, v in tensors.items()
+    ]
     nodes = [
         helper.make_node("Gemm", ["pixels", "hidden.weight", "hidden.bias"], ["hidden"], transB=1),
         helper.make_node("Relu", ["hidden"], ["active"]),

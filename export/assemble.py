@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import onnx
 from msgspec import structs
 
+from zoedge.errors import InputError
 from zoedge.manifest import ADAPTERS_FILE, Head, LoraBranch, Parameter, Port
 
 from .activations_graph import activations_graph
@@ -74,10 +75,11 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     plain = Graph(exported.model)
     built = build_loss_graph(exported)
     live = built.graph.reaching([LOSS])
-    table = _table(exported, plain)
+    head = _head_tensors(exported, plain)
+    table = make_table(plain, exported.parameters, exported.weights, exported.tied, head)
     train = (*request.train, *(exported.fresh_head or ()))  # a head of zeros would pass nothing on
     choice = choose(plain, table, train, live, dead)
-    targets = _targets(plain, built, table, choice, request, live, dead) if choice.lora else {}
+    targets = _targets(built, table, head, request.lora, live, dead) if choice.lora else {}
     branches = tuple(add_branches(built.graph, targets, request.lora))
     factors = initial_factors(branches, built.graph)
     changing = {*choice.names, *factors}
@@ -96,26 +98,29 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     )
 
 
-def _table(exported: Exported, plain: Graph) -> Table:
+def _head_tensors(exported: Exported, plain: Graph) -> frozenset[str]:
+    """Return the initializers of the layer that makes the logits, whatever their type."""
     chain = find_head(plain, exported.logits)
-    found = chain.tensors if chain is not None else ()
-    head = exported.fresh_head or found
-    return make_table(plain, exported.parameters, exported.weights, exported.tied, head)
+    return frozenset(exported.fresh_head or (chain.tensors if chain is not None else ()))
 
 
 def _targets(
-    plain: Graph,
     built: LossGraph,
     table: Table,
-    choice: Choice,
-    request: Request,
+    head: Collection[str],
+    lora: Lora,
     live: Collection[str],
     dead: Collection[str],
 ) -> dict[str, list[Linear]]:
     embeddings = {row.name for row in table.rows if row.group == "embedding"}
-    excluded = {*embeddings, *table.head, *choice.names}
-    targets = choose_targets(built.graph, request.lora, live, excluded)
-    return {weight: uses for weight, uses in targets.items() if weight not in dead}
+    found = choose_targets(built.graph, lora, live, embeddings.union(head))
+    targets = {weight: uses for weight, uses in found.items() if weight not in dead}
+    if not targets:
+        raise InputError(
+            f"LoRA branches beside {', '.join(sorted(found)[:5])} have no effect on the loss: name others with "
+            "--target-modules"
+        )
+    return targets
 
 
 def _finished(built: LossGraph, changing: Collection[str]) -> onnx.ModelProto:

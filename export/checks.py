@@ -37,7 +37,9 @@ def draw_positions(manifest: Manifest, inputs: Mapping[str, Array], rng: np.rand
 def draw_labels(manifest: Manifest, logits: Array, rng: np.random.Generator) -> Arrays:
     """Return ``labels`` that fit logits [batch, ..., classes]; some token labels are -100, never a row's first."""
     if manifest.loss == "mse":
-        return {"labels": np.asarray(rng.standard_normal(logits.shape), np.float32)}
+        labels = np.empty(logits.shape, np.float32)
+        rng.standard_normal(out=labels, dtype=np.float32)
+        return {"labels": labels}
     if manifest.loss == "bce-with-logits":
         return {"labels": rng.integers(0, 2, logits.shape).astype(np.float32)}
     labels = rng.integers(0, logits.shape[-1], logits.shape[:-1])

@@ -75,16 +75,14 @@ def place_tensors(
 ) -> dict[str, Array]:
     """Give small settings their data back inside the graph, in place; return the tensors that lie outside.
 
-    Outside are the parameters, matrices of floats, and whatever is large.
+    Outside are the parameters, matrices of any type, and whatever is large.
     """
     outside: dict[str, Array] = {}
     for tensor in model.graph.initializer:
         array = arrays.get(tensor.name)
         if array is None:
             continue
-        floats = tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-        matrix = floats and len(tensor.dims) >= 2
-        if tensor.name in parameters or matrix or array.nbytes > _INLINE_BYTES:
+        if tensor.name in parameters or len(tensor.dims) >= 2 or array.nbytes > _INLINE_BYTES:
             tensor.CopyFrom(without_data(tensor))
             outside[tensor.name] = array
         elif tensor.data_location == TensorProto.EXTERNAL or not _has_data(tensor):

@@ -48,8 +48,8 @@ class Loss:
 
 
 def _cross_entropy(graph: Graph, logits: str, labels: str) -> LossNodes:
-    """log(sum(exp(logits))) - logits[label] for logits [batch, classes], labels [batch]."""
-    loss = _negative_log_likelihood(graph, logits, labels)
+    """-log softmax(logits)[label] for logits [batch, classes], labels [batch]."""
+    loss = graph.reduce("ReduceLogSumExp", _above_label(graph, logits, labels), [-1])
     return LossNodes(loss, _ones_like(graph, loss))
 
 
@@ -61,12 +61,13 @@ def _token_cross_entropy(graph: Graph, logits: str, labels: str) -> LossNodes:
     ignored = graph.add("Equal", labels, graph.hold(np.int64(IGNORED), "ignored"))
     zero = graph.hold(np.float32(0.0), "zero")
     safe = graph.add("Where", ignored, graph.hold(np.int64(0), "any_label"), labels)
-    losses = graph.add("Where", ignored, zero, _negative_log_likelihood(graph, logits, safe))
+    above = _above_label(graph, logits, safe)
+    losses = graph.add("Where", ignored, zero, graph.reduce("ReduceLogSumExp", above, [-1]))
     counted = graph.add("Cast", graph.add("Not", ignored), to=TensorProto.FLOAT)
     count = graph.reduce("ReduceSum", counted, [-1])
     total = graph.reduce("ReduceSum", losses, [-1])
     loss = graph.add("Div", total, graph.add("Max", count, graph.hold(np.float32(1.0), "one")))
-    predictions = graph.add("ArgMax", logits, axis=-1, keepdims=0)
+    predictions = graph.add("ArgMax", above, axis=-1, keepdims=0)
     return LossNodes(loss, count, predictions)
 
 
@@ -101,10 +102,15 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def _negative_log_likelihood(graph: Graph, logits: str, labels: str) -> str:
-    """Return log(sum(exp(logits))) - logits[label], without the last axis."""
+def _above_label(graph: Graph, logits: str, labels: str) -> str:
+    """Return logits - logits[label], whose logsumexp is the negative log likelihood.
+
+    Subtracting first keeps small losses exact: log(sum(exp(logits))) - logits[label] rounds to an ulp of the
+    logits, which hides the differences that zeroth-order steps live on. As the last reader of the logits,
+    the difference takes their memory.
+    """
     picked = graph.add("GatherElements", logits, graph.unsqueeze(labels, -1), axis=-1)
-    return graph.add("Sub", graph.reduce("ReduceLogSumExp", logits, [-1]), graph.squeeze(picked, -1))
+    return graph.add("Sub", logits, picked)
 
 
 def _mean(graph: Graph, value: str) -> str:

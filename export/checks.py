@@ -41,7 +41,7 @@ def draw_labels(manifest: Manifest, logits: Array, rng: np.random.Generator) -> 
         rng.standard_normal(out=labels, dtype=np.float32)
         return {"labels": labels}
     if manifest.loss == "bce-with-logits":
-        return {"labels": rng.integers(0, 2, logits.shape).astype(np.float32)}
+        return {"labels": np.asarray(rng.random(logits.shape) < 0.5, np.float32)}
     labels = rng.integers(0, logits.shape[-1], logits.shape[:-1])
     if manifest.loss == "token-cross-entropy":
         ignored = rng.random(labels.shape) < 0.3

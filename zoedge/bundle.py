@@ -43,7 +43,9 @@ class Bundle:
         folder = Path(folder)
         path = folder / MANIFEST_FILE
         if not path.is_file():
-            raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_FILE} (make one with zoedge export)")
+            raise BundleError(
+                f"{folder} is not a bundle: it has no {MANIFEST_FILE} (make one with zoedge export)"
+            )
         raw = path.read_bytes()
         manifest = _decode(raw, path)
         bundle = cls(folder, manifest, _digest(raw))
@@ -58,18 +60,24 @@ class Bundle:
     def _check_file(self, name: str, expected: str | None) -> None:
         path = self.folder / name
         if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise BundleError(f"{self.folder / MANIFEST_FILE} names {name!r}, which lies outside the bundle: export it again")
+            raise BundleError(
+                f"{self.folder / MANIFEST_FILE} names {name!r}, which lies outside the bundle: export it again"
+            )
         if not path.is_file():
             raise BundleError(f"{path} is missing: copy the whole bundle folder or export it again")
         if expected is not None and sha256(path) != expected:
-            raise BundleError(f"{path} is not the file that was exported (its SHA-256 differs): copy or export it again")
+            raise BundleError(
+                f"{path} is not the file that was exported (its SHA-256 differs): copy or export it again"
+            )
 
 
 def _decode(raw: bytes, path: Path) -> Manifest:
     try:
         version = msgspec.json.decode(raw, type=_Version).format
         if version > FORMAT_VERSION:
-            raise BundleError(f"{path} has format {version}, and this zoedge reads up to {FORMAT_VERSION}: upgrade zoedge")
+            raise BundleError(
+                f"{path} has format {version}, and this zoedge reads up to {FORMAT_VERSION}: upgrade zoedge"
+            )
         return msgspec.json.decode(raw, type=Manifest)
     except msgspec.MsgspecError as error:
         raise BundleError(f"{path} can't be read: {error}; export the bundle again") from error

@@ -50,19 +50,26 @@ def read_entries(path: Path) -> dict[str, Entry]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(size - 8, _HEADER_LIMIT_BYTES):
-            raise BundleError(f"{path} is not a safetensors file (its header length is {length}): copy or export it again")
+            raise BundleError(
+                f"{path} is not a safetensors file (its header length is {length}): copy or export it again"
+            )
         header = file.read(length)
     try:
         raw = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
         raw.pop("__metadata__", None)
-        entries = {name: _entry(msgspec.json.decode(value, type=_RawEntry), 8 + length) for name, value in raw.items()}
+        entries = {
+            name: _entry(msgspec.json.decode(value, type=_RawEntry), 8 + length)
+            for name, value in raw.items()
+        }
     except (msgspec.MsgspecError, KeyError, ValueError) as error:
         raise BundleError(f"{path} has a damaged header ({error}): copy or export it again") from error
     ordered = dict(sorted(entries.items(), key=lambda item: (item[1].offset, item[1].size)))
     end = 8 + length
     for name, entry in ordered.items():
         if entry.offset < end or entry.offset + entry.size > size:
-            raise BundleError(f"{path}: tensor {name} lies outside the file or over another: copy or export it again")
+            raise BundleError(
+                f"{path}: tensor {name} lies outside the file or over another: copy or export it again"
+            )
         end = entry.offset + entry.size
     return ordered
 

@@ -15,9 +15,13 @@ SCORES = X @ RNG.standard_normal((20, 4)) + RNG.standard_normal((300, 4))
 def test_cross_entropy_is_multinomial_logistic_regression(c):
     labels = SCORES.argmax(axis=1)
     w = solve(LOSSES["cross-entropy"], with_bias(X), np.eye(4)[labels], 1.0 / (c * len(X)))
-    reference = LogisticRegression(C=c, tol=1e-10, max_iter=10_000, solver="newton-cg").fit(X.astype(np.float64), labels)
+    reference = LogisticRegression(C=c, tol=1e-10, max_iter=10_000, solver="newton-cg").fit(
+        X.astype(np.float64), labels
+    )
     centred = w - w.mean(axis=0)
-    np.testing.assert_allclose(centred[:, :-1], reference.coef_, atol=2e-3 * max(1.0, np.abs(reference.coef_).max()))
+    np.testing.assert_allclose(
+        centred[:, :-1], reference.coef_, atol=2e-3 * max(1.0, np.abs(reference.coef_).max())
+    )
     np.testing.assert_allclose(centred[:, -1], reference.intercept_, atol=2e-3)
 
 

@@ -57,7 +57,9 @@ def test_replay_gives_the_same_bits(method, placement, weight_decay):
     trained, rebuilt = buffers(m), buffers(m)
     first = fold(m, trained, method=method, placement=placement, weight_decay=weight_decay)
     records = run(first, parabola, 25, LR[method])
-    second = fold(m, rebuilt, method=method, placement=placement, weight_decay=weight_decay, add_terms=compiled)
+    second = fold(
+        m, rebuilt, method=method, placement=placement, weight_decay=weight_decay, add_terms=compiled
+    )
     second.replay(decode(encode(r)) for r in records)
     second.rest()
     assert bits(rebuilt) == bits(trained)
@@ -216,7 +218,11 @@ def test_assigned_values_follow_their_slots():
     arrays = buffers(m)
     f = fold(m, arrays, fixed=("head",))
     values = {0: 0.0, 1: 1.0, FULL: 9.0}
-    f.apply(decode(encode(Assign(0, {slot: {"head": np.full((2, 2), v, np.float32)} for slot, v in values.items()}))))
+    f.apply(
+        decode(
+            encode(Assign(0, {slot: {"head": np.full((2, 2), v, np.float32)} for slot, v in values.items()}))
+        )
+    )
     seen = []
     for _ in range(4):
         f.apply(f.measure(0.0, lambda index: seen.append(float(arrays["head"][0, 0])) or 1.0))

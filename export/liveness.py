@@ -128,7 +128,7 @@ def _check_no_stale_copy(folder: Path, session: Session, inputs: Arrays, buffers
     for buffer in buffers.values():
         buffer += 0.01 * rng.standard_normal(buffer.shape, dtype=np.float32)
     shared = session.run(inputs)
-    fed = Session(folder / LOSS_FILE, LOSS_FILE).run({**inputs, **buffers})
+    fed = Session(folder / LOSS_FILE, LOSS_FILE, prepack=False).run({**inputs, **buffers})
     for name, buffer in buffers.items():
         buffer[...] = kept[name]
     for name, value in shared.items():

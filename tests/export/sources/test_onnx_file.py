@@ -337,7 +337,8 @@ def test_external_data_that_is_missing_short_or_outside_is_refused(tmp_path):
     data = (tmp_path / "in" / "m.data").read_bytes()
     (tmp_path / "in" / "m.data").write_bytes(data[:-8])
     assert refuse(path, tmp_path) == (
-        "/in/m.onnx: the data of classifier.bias is cut off: copy or export the model and its data again"
+        "/in/m.onnx: the data of classifier.bias is cut off or doesn't fit its shape: copy or export the "
+        "model and its data again"
     )
     (tmp_path / "in" / "m.data").unlink()
     assert (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from zoedge.errors import InputError
 from zoedge.export.exported import Exported
@@ -18,14 +19,17 @@ from .hf_common import config_file, load_classifier, source_of
 from .hf_load import load, tied_names
 from .hf_origin import Origin
 from .hf_plan import Plan, is_causal
-from .hf_text import input_names, pad_id, plain_ids, positions, text_settings
+from .hf_text import input_names, plain_ids, positions, text_settings
 from .label_words import check_template, label_word_ids
 from .pooling import CLASSIFIER, PooledClassifier, declared_pooling, source_name
 from .samples import text_samples
 from .tokenizer_files import load_tokenizer, tokenizer_files
-from .torch_graph import LOGITS, trace
+from .torch_graph import LOGITS, TorchGraph, trace
 from .torch_reference import reference_of
 from .torch_state import TorchState, collect
+
+if TYPE_CHECKING:
+    from zoedge.export.exported import SampleInputs
 
 _TRACE_SHAPE = (2, 8)  # batch and tokens of the example; 0 and 1 would be baked in
 
@@ -57,31 +61,17 @@ def export_text_model(
     tokenizer = load_tokenizer(origin)
     source = source_of(origin, config)
     causal = plan.route == "causal"
-    word_ids: tuple[int, ...] = ()
-    if template is not None:
-        check_template(template, causal=causal)
-        word_ids = label_word_ids(tokenizer, template, labels, causal=causal)
     if plan.route == "masked" and tokenizer.mask_token_id is None:
         raise InputError(f"the tokenizer of {origin.address} has no mask token, which {plan.task} needs here")
+    word_ids = _word_ids(tokenizer, template, labels, causal=causal)
     loaded = _load(origin, config, plan, labels)
-    files = tokenizer_files(origin, tokenizer) | {"config.json": config_file(origin, loaded.model)}
-    if (generation := origin.file("generation_config.json")) is not None:
-        files["generation_config.json"] = generation
     text = text_settings(loaded.model, tokenizer, max_seq_length, causal=causal)
-    padding = pad_id(loaded.model, tokenizer)
+    files = _files(origin, tokenizer, loaded.model)
     if loaded.model.config.pad_token_id is None:
-        loaded.model.config.pad_token_id = padding  # decoders with a head find the last token by it
+        loaded.model.config.pad_token_id = text.pad_id  # decoders with a head find the last token by it
     names, limit = input_names(loaded.model, tokenizer), positions(loaded.model)
-    sample = text_samples(plain_ids(loaded.model, tokenizer), padding, names, limit)
-    example = {n: torch.from_numpy(a) for n, a in sample(np.random.default_rng(0), *_TRACE_SHAPE).items()}
-    graph = trace(
-        loaded.module,
-        loaded.state,
-        example,
-        {name: {0: "batch", 1: "sequence"} for name in names},
-        output_dims=_output_dims(loaded, plan),
-        largest=None if limit is None else {"sequence": limit},
-    )
+    sample = text_samples(plain_ids(loaded.model, tokenizer), text.pad_id, names, limit)
+    graph = _trace(loaded, plan, sample, limit)
     return Exported(
         model=graph.model,
         weights=graph.weights,
@@ -97,6 +87,33 @@ def export_text_model(
         files=files,
         reference=reference_of(loaded.module, head=_head_module(loaded)),
         sample_inputs=sample,
+    )
+
+
+def _word_ids(
+    tokenizer: PreTrainedTokenizerFast, template: str | None, labels: tuple[str, ...], *, causal: bool
+) -> tuple[int, ...]:
+    if template is None:
+        return ()
+    check_template(template, causal=causal)
+    return label_word_ids(tokenizer, template, labels, causal=causal)
+
+
+def _files(origin: Origin, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel) -> dict[str, bytes]:
+    files = tokenizer_files(origin, tokenizer) | {"config.json": config_file(origin, model)}
+    generation = origin.file("generation_config.json")
+    return files if generation is None else files | {"generation_config.json": generation}
+
+
+def _trace(loaded: _Loaded, plan: Plan, sample: SampleInputs, limit: int | None) -> TorchGraph:
+    arrays = sample(np.random.default_rng(0), *_TRACE_SHAPE)
+    return trace(
+        loaded.module,
+        loaded.state,
+        {name: torch.from_numpy(array) for name, array in arrays.items()},
+        {name: {0: "batch", 1: "sequence"} for name in arrays},
+        output_dims=_output_dims(loaded, plan),
+        largest=None if limit is None else {"sequence": limit},
     )
 
 

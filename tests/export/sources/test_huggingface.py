@@ -1,6 +1,7 @@
 """Each family once through the whole export; what needs no tracing is tested beside its own module."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -237,3 +238,15 @@ def test_names_the_missing_package(monkeypatch, tiny_bert):
         MissingPackageError, match="exporting a Hugging Face model needs the package transformers"
     ):
         from_huggingface(tiny_bert)
+
+
+def test_a_masked_model_needs_a_mask_token(tiny_bert_mlm, tmp_path):
+    folder = shutil.copytree(tiny_bert_mlm, tmp_path / "m")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "special_tokens_map.json").unlink()
+    with pytest.raises(InputError, match="has no mask token, which fill-mask needs"):
+        from_huggingface(folder)
+    with pytest.raises(InputError, match="has no mask token, which text-classification needs"):
+        from_huggingface(folder, **WORDS)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 MAX_FOLDS = 5
 HOLD_OUT = 0.1
 UNBOUNDED_STEPS = 250  # stands in for the length of a run that only time bounds
-EVALUATIONS = 10  # a run evaluates about this often unless told otherwise
+EVALUATIONS = 8  # a run evaluates about this often unless told otherwise
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,10 @@ def find_dead(folder: Path, exported: Exported, manifest: Manifest) -> tuple[str
 
 def _buffers(folder: Path, manifest: Manifest) -> Arrays:
     maps = {file: map_tensors(folder / file) for file in {row.file for row in manifest.trainable}}
-    return {row.name: np.require(maps[row.file][row.name], requirements=["C", "A", "W"]) for row in manifest.trainable}
+    return {
+        row.name: np.require(maps[row.file][row.name], requirements=["C", "A", "W"])
+        for row in manifest.trainable
+    }
 
 
 def _open_branches(buffers: Arrays, manifest: Manifest) -> None:
@@ -94,7 +97,7 @@ def _is_live(
     """Change a tensor, run, restore it; return whether an output changed."""
     rng = np.random.default_rng(4)
     for scale in (1.0, 30.0):
-        part = _part(buffer, inputs)
+        part = changed_part(buffer, inputs)
         kept = buffer[part].copy()
         spread = scale * (float(np.abs(kept).mean()) + 0.1)
         buffer[part] = kept + spread * rng.standard_normal(kept.shape, dtype=np.float32)
@@ -105,7 +108,7 @@ def _is_live(
     return False
 
 
-def _part(buffer: Array, inputs: Mapping[str, Array]) -> Any:
+def changed_part(buffer: Array, inputs: Mapping[str, Array]) -> Any:
     """Return an index of what to change: all, or some rows with those that ids of the inputs look up."""
     if buffer.size <= _WHOLE_ELEMENTS or buffer.ndim < 2:
         return ...

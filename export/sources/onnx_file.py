@@ -59,18 +59,7 @@ def from_onnx(
     """
     path = Path(path)
     task, loss = choose_task(task, loss)
-    skeleton = read_skeleton(path)
-    model, arrays = skeleton.model, read_tensors(path, skeleton)
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if opset < MIN_OPSET:
-        raise InputError(
-            f"{path} has opset {opset} and zoedge needs {MIN_OPSET} or later: convert it with "
-            "onnx.version_converter.convert_version(model, 18)"
-        )
-    model = inline_functions(model)
-    drop_default_inputs(model)
-    hoist_constants(model, arrays)
-    split_shared(model, arrays, named)
+    model, arrays = _read(path, named)
     graph = Graph(model)
     output = choose_output(graph, output_name, path.name)
     logits = before_activation(graph, output, loss, say)
@@ -93,6 +82,23 @@ def from_onnx(
     _describe_outputs(exported)
     _check_labels(exported)
     return exported
+
+
+def _read(path: Path, named: Collection[str]) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Return a graph in which each weight is one initializer, and the tensors."""
+    skeleton = read_skeleton(path)
+    model, arrays = skeleton.model, read_tensors(path, skeleton)
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < MIN_OPSET:
+        raise InputError(
+            f"{path} has opset {opset} and zoedge needs {MIN_OPSET} or later: convert it with "
+            "onnx.version_converter.convert_version(model, 18)"
+        )
+    model = inline_functions(model)
+    drop_default_inputs(model)
+    hoist_constants(model, arrays)
+    split_shared(model, arrays, named)
+    return model, arrays
 
 
 def _parameters(graph: Graph, arrays: Mapping[str, Array], named: Collection[str]) -> tuple[str, ...]:

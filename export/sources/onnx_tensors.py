@@ -98,7 +98,8 @@ def _view(tensor: TensorProto, data: np.memmap[Any, Any], offset: int, size: int
     kind = np.dtype(dtype or np.uint8)
     if not 0 <= offset <= offset + size <= data.size or math.prod(shape) * kind.itemsize != size:
         raise InputError(
-            f"{path}: the data of {tensor.name} is cut off or doesn't fit its shape: copy or export the model and its data again"
+            f"{path}: the data of {tensor.name} is cut off or doesn't fit its shape: copy or export the model and "
+            "its data again"
         )
     if size == 0:
         return np.zeros(shape, kind)

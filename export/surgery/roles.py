@@ -101,15 +101,22 @@ def is_statistic(graph: Graph, name: str) -> bool:
     return any(use.place in _STATISTICS.get(use.node.op_type, ()) for use in uses(graph, name))
 
 
-def role(graph: Graph, name: str, head: Collection[str] = ()) -> Role:
-    """Return the role of a tensor; ``head`` holds the names of the classifier's tensors."""
+def role(graph: Graph, name: str, head: Collection[str] = (), module: str = "") -> Role:
+    """Return the role of a tensor.
+
+    Args:
+        graph: only read.
+        name: the tensor.
+        head: names of the classifier's tensors.
+        module: path of the layer it belongs to, where that says more than the name.
+    """
     places = uses(graph, name)
     vector = sum(dim > 1 for dim in graph.shape(name) or ()) <= 1
     norm = _is_norm(graph, name, places, vector)
     bias = vector and (bool(_BIAS_NAME.search(name)) or any(_is_bias(graph, use) for use in places))
-    group = _group(name, places, norm=norm, bias=bias, vector=vector)
+    group = _group(f"{module}.weight" if module else name, places, norm=norm, bias=bias, vector=vector)
     group = "head" if name in head and group != "embedding" else group
-    return Role(group, layer_of(name), not (norm or vector), bias)
+    return Role(group, layer_of(module or name), not (norm or vector), bias)
 
 
 def layer_of(name: str) -> int | None:

@@ -12,6 +12,7 @@ from zoedge.errors import InputError, near
 from zoedge.manifest import Parameter
 
 from .graph import Array, Graph
+from .linears import find_linears
 from .roles import Role, is_statistic, role
 
 KEYWORDS = ("full", "lora", "bitfit", "norm", "head")
@@ -57,7 +58,8 @@ def make_table(
     head: Collection[str],
 ) -> Table:
     """Describe the parameters of the inference graph; ``head`` holds the last linear layer's initializers."""
-    roles = {name: role(graph, name, head) for name in parameters}
+    modules = {linear.weight: linear.module for linear in find_linears(graph)}
+    roles = {name: role(graph, name, head, modules.get(name, "")) for name in parameters}
     rows = tuple(
         Parameter(
             name=name,

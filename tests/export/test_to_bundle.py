@@ -412,6 +412,15 @@ def test_a_trainable_that_became_a_constant_is_noticed(tmp_path, monkeypatch):
     )
 
 
+def test_a_graph_with_random_operators_is_refused(tmp_path):
+    noisy = mlp(tail=[node("RandomNormalLike", "y", "r"), node("Add", "y r", "z")])
+    with pytest.raises(
+        ZoedgeError, match=r"^loss.onnx gives other bits after its weights were changed and restored"
+    ):
+        make(tmp_path, noisy, train=("head",))
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
 def test_names_that_the_loss_graph_needs_are_refused_or_moved(tmp_path):
     tensors = {"weight": normal((8, 3), 1)}
     clash = model([node("MatMul", "x weight", "y")], [value("x", ["n", 8])], [value("y", ["n", 3])], tensors)

@@ -278,3 +278,13 @@ def test_settings_masks_and_tables_are_no_parameters():
     )
     graph = Graph(proto)
     assert [name for name in graph.initializers if is_parameter(graph, name)] == ["bias"]
+
+
+def test_anonymous_matrices_take_group_and_layer_from_their_node():
+    nodes = [node("MatMul", "x onnx::MatMul_12", "y", name="/encoder/layer.3/attention/self/query/MatMul")]
+    proto = model(
+        nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], {"onnx::MatMul_12": normal((4, 4), 1)}
+    )
+    weights = {"onnx::MatMul_12": normal((4, 4), 1)}
+    (row,) = make_table(Graph(proto), ("onnx::MatMul_12",), weights, {}, ()).rows
+    assert (row.group, row.layer, row.decay) == ("attention", 3, True)

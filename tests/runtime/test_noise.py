@@ -75,7 +75,10 @@ def test_levels_are_pinned():
 @settings(max_examples=40, deadline=None)
 @given(
     size=st.one_of(
-        st.integers(1, 100), st.integers(16_300, 16_500), st.integers(65_500, 65_700), st.integers(262_100, 262_200)
+        st.integers(1, 100),
+        st.integers(16_300, 16_500),
+        st.integers(65_500, 65_700),
+        st.integers(262_100, 262_200),
     ),
     streams=st.lists(STREAMS, min_size=0, max_size=3),
     scale=st.floats(-1.0, 1.0),

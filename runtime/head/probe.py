@@ -94,7 +94,7 @@ class Scale(NamedTuple):
 
     def normalised(self, features: NDArray[np.generic]) -> Float64:
         """Return the scaled features."""
-        return np.asarray((features - self.mean) / self.deviation)
+        return np.asarray((features.astype(np.float64) - self.mean) / self.deviation)
 
     def folded(self, w: Float64) -> Float64:
         """Return the head for unscaled features that does what ``w`` does for scaled ones."""

@@ -1,0 +1,64 @@
+"""Options: files, flags, ranges, durations."""
+
+import pytest
+
+from zoedge import options
+from zoedge.errors import InputError
+from zoedge.options import TuneOptions
+
+
+def config(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_flag_beats_the_file_which_beats_the_default(tmp_path):
+    path = config(tmp_path, "lr: 1e-4\nbatch-size: 8\n")
+    loaded = options.load(path, {"batch_size": 4})
+    assert (loaded.lr, loaded.batch_size, loaded.seed) == (1e-4, 4, 0)
+
+
+def test_a_number_without_a_dot_is_a_number(tmp_path):
+    assert options.load(config(tmp_path, "eps: 1e-3"), {}).eps == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learningrate: 1", r"config.yaml has no setting 'learningrate'"),
+        ("batch_sizes: 1", r"has no setting 'batch_sizes'; did you mean batch_size"),
+        ("lr: fast", r"config.yaml can't be used: Expected `float \| null`, got `str` - at `\$.lr`"),
+        ("lr: -1", "--lr is -1.0 and must be above 0"),
+        ("val_size: 1.5", "--val-size is 1.5 and must be at least 0 and below 1"),
+        ("- lr", "must hold one setting per line"),
+        ("lr: [", "is not YAML"),
+    ],
+)
+def test_bad_files(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        options.load(config(tmp_path, text), {})
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match="can't be read: No such file"):
+        options.load(tmp_path / "absent.yaml", {})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("45", 45)])
+def test_durations(text, seconds):
+    assert options.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "0", "inf", "nan"])
+def test_bad_durations(text):
+    with pytest.raises(InputError, match="is not a duration: write 90s, 30m or 2h"):
+        options.seconds(text)
+
+
+def test_seed_zero_is_kept():
+    assert options.make({"seed": 0}).seed == 0
+
+
+def test_every_field_has_a_help_text():
+    assert all(options.help_text(name) for name in TuneOptions.__struct_fields__)

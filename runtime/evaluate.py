@@ -10,8 +10,10 @@ import numpy as np
 
 from .data import KeyNames, Record, Split, read
 from .dataset import encode
+from .generate import complete
 from .loaded import Loaded
 from .measure import run_rows, score
+from .tasks.text_generation import TextGeneration
 
 _PREDICT_BLOCK = 1024  # rows encoded, run and yielded at a time
 
@@ -48,20 +50,27 @@ def predict(
     split: Split = "test",
     which: str | None = None,
     text_key: str | None = None,
+    max_new_tokens: int = 32,
     threads: int = 0,
     provider: str = "cpu",
 ) -> Iterator[dict[str, Any]]:
-    """Yield a prediction per text or per row of data, in order; labels aren't needed."""
+    """Yield a prediction per text or per row of data, in order; labels aren't needed.
+
+    A text-generation bundle continues each text greedily by ``max_new_tokens`` tokens at most.
+    """
     loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
     rows: Sequence[Record] = [Record({"text": text}, f"text {i + 1}") for i, text in enumerate(texts)]
     if data is not None:
         rows = read(str(data), split, KeyNames(text=text_key), labelled=False) or ()
     for start in range(0, len(rows), _PREDICT_BLOCK):
-        yield from _predictions(loaded, rows[start : start + _PREDICT_BLOCK])
+        yield from _predictions(loaded, rows[start : start + _PREDICT_BLOCK], max_new_tokens)
 
 
-def _predictions(loaded: Loaded, rows: Sequence[Record]) -> list[dict[str, Any]]:
+def _predictions(loaded: Loaded, rows: Sequence[Record], max_new_tokens: int) -> list[dict[str, Any]]:
     examples = [loaded.task.encode(row, labelled=False) for row in rows]
+    if isinstance(loaded.task, TextGeneration):
+        found_ids = complete(loaded.engine, loaded.bundle.manifest, examples, max_new_tokens)
+        return [{"text": loaded.task.decode(np.array(ids, np.int64))} for ids in found_ids]
     found: dict[int, dict[str, Any]] = {}
     for batch, outputs in run_rows(
         loaded.engine, loaded.bundle.manifest, examples, np.arange(len(examples)), None

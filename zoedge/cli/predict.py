@@ -16,6 +16,13 @@ from . import flags
 @click.argument("path", metavar="BUNDLE|RUN", type=click.Path(path_type=Path))
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @flags.data(required=False)
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="text generation: tokens",
+)
 @flags.forward
 def predict(path: Path, texts: tuple[str, ...], data: str | None, **settings: Any) -> None:
     """Print a prediction for each TEXT or each row of --data, one JSON object per line."""

@@ -63,7 +63,7 @@ def main() -> None:
         str(arguments.tokenizer),
         str(work / "llama"),
     )
-    zoedge = (sys.executable, "-m", "zoedge")
+    zoedge = (sys.executable, "-P", "-m", "zoedge")
     run(*zoedge, "export", str(work / "llama"), "-o", str(work / "bundle"), "--task", "text-generation")
     before = json.loads(run(*zoedge, "eval", str(work / "bundle"), "--data", str(work), "--json"))
     started = time.monotonic()

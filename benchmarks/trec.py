@@ -38,7 +38,7 @@ def write(path: Path, rows: list[tuple[str, str]]) -> None:
 def zoedge(*arguments: str) -> str:
     print("$ zoedge", " ".join(arguments), file=sys.stderr, flush=True)
     return subprocess.run(
-        [sys.executable, "-m", "zoedge", *arguments], check=True, text=True, stdout=subprocess.PIPE
+        [sys.executable, "-P", "-m", "zoedge", *arguments], check=True, text=True, stdout=subprocess.PIPE
     ).stdout
 
 

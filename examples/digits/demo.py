@@ -16,7 +16,8 @@ from pathlib import Path
 def zoedge(*arguments: str) -> str:
     """Show and run a command; return what it printed."""
     print(f"\n$ zoedge {' '.join(arguments)}", flush=True)
-    command = [sys.executable, "-m", "zoedge", *arguments]
+    # -P: the folder zoedge beside this one is only a part of the installed package
+    command = [sys.executable, "-P", "-m", "zoedge", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         lines = []
         for line in process.stdout or ():

@@ -32,7 +32,7 @@ $(VENV)/ready: setup.cfg constraints.txt
 
 .demo/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv .demo/venv
-	.demo/venv/bin/python $(PIP) ".[cpu,onnx]" scikit-learn
+	.demo/venv/bin/python $(PIP) -e ".[cpu,onnx]" scikit-learn
 	touch $@
 
 clean:                         ## remove what the targets above made

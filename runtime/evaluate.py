@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from zoedge.errors import DataError
+
 from .data import KeyNames, Record, Split, read
 from .dataset import encode
 from .generate import complete
@@ -35,9 +37,7 @@ def evaluate(
         InputError: the folder or the data can't be used.
     """
     loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
-    rows = read(str(data), split, KeyNames(text=text_key, label=label_key))
-    if rows is None:
-        rows = read(str(data), "test", KeyNames(text=text_key, label=label_key))
+    rows = _rows(data, split, KeyNames(text=text_key, label=label_key))
     examples = encode(rows, loaded.task).examples
     return {"examples": len(examples), **score(loaded.engine, loaded.bundle.manifest, examples)}
 
@@ -61,9 +61,16 @@ def predict(
     loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
     rows: Sequence[Record] = [Record({"text": text}, f"text {i + 1}") for i, text in enumerate(texts)]
     if data is not None:
-        rows = read(str(data), split, KeyNames(text=text_key), labelled=False) or ()
+        rows = _rows(data, split, KeyNames(text=text_key), labelled=False)
     for start in range(0, len(rows), _PREDICT_BLOCK):
         yield from _predictions(loaded, rows[start : start + _PREDICT_BLOCK], max_new_tokens)
+
+
+def _rows(data: str | Path, split: Split, keys: KeyNames, *, labelled: bool = True) -> Sequence[Record]:
+    rows = read(str(data), split, keys, labelled=labelled)
+    if rows is None:
+        raise DataError(f"{data} has no {split} split: choose another --split")
+    return rows
 
 
 def _predictions(loaded: Loaded, rows: Sequence[Record], max_new_tokens: int) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ class Fold:
                 self.parameters.apply(step, told.update if told else Update())
                 self.step = step + 1
                 return told
-            case Assign(_, slots):
+            case Assign(_, slots, _):
                 self._assign(slots)
             case Eval():
                 pass

@@ -4,7 +4,8 @@
     frame   = LEB128 length of the payload, CRC32 of the payload (little-endian), payload
 
     step    0x01  u32 step  f32 lr  f64 loss * points          what one step measured and chose
-    assign  0x02  u32 step  msgpack {"slot/name": float32 bytes}     values that tuning computed (heads)
+    assign  0x02  u32 step  msgpack [{"slot/name": float32 bytes}, {metric: float64}]
+                            values that tuning computed (heads), and what they scored
     eval    0x03  u32 step  msgpack {metric: float64}           what an evaluation said
 
 All integers and floats are little-endian. A step's record is written after its losses are known and before
@@ -13,6 +14,7 @@ the parameters move. A tail that was torn by a crash ends at the last frame whos
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -25,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoedge.errors import BundleError
+from zoedge.files import new_file
 
 MAGIC = b"zoedge journal 1\n"
 JOURNAL_FILE = "journal.zoj"
@@ -59,6 +62,7 @@ class Assign(NamedTuple):
 
     step: int
     slots: dict[int, dict[str, NDArray[np.float32]]]
+    metrics: dict[str, float] | None = None  # of a refitted head, on rows that it had not seen
 
 
 class Eval(NamedTuple):
@@ -76,13 +80,13 @@ def encode(record: Record) -> bytes:
     match record:
         case Step(step, lr, losses):
             return struct.pack(f"<BIf{len(losses)}d", _STEP, step, lr, *losses)
-        case Assign(step, slots):
+        case Assign(step, slots, metrics):
             raw = {
                 f"{slot}/{name}": np.ascontiguousarray(value, "<f4").tobytes()
                 for slot, values in sorted(slots.items())
                 for name, value in sorted(values.items())
             }
-            return struct.pack("<BI", _ASSIGN, step) + msgspec.msgpack.encode(raw)
+            return struct.pack("<BI", _ASSIGN, step) + msgspec.msgpack.encode((raw, metrics))
         case Eval(step, metrics):
             return struct.pack("<BI", _EVAL, step) + msgspec.msgpack.encode(metrics)
 
@@ -100,11 +104,15 @@ def decode(payload: bytes) -> Record:
         return Step(step, lr, tuple(losses))
     if kind == _ASSIGN and len(payload) > 5:
         (step,) = struct.unpack("<I", payload[1:5])
-        return Assign(step, _slots(msgspec.msgpack.decode(payload[5:], type=dict[str, bytes])))
+        raw, metrics = msgspec.msgpack.decode(payload[5:], type=_Assigned)
+        return Assign(step, _slots(raw), metrics)
     if kind == _EVAL and len(payload) > 5:
         (step,) = struct.unpack("<I", payload[1:5])
         return Eval(step, msgspec.msgpack.decode(payload[5:], type=dict[str, float]))
     raise ValueError(f"{len(payload)} bytes of kind {kind} are no record")
+
+
+_Assigned = tuple[dict[str, bytes], dict[str, float] | None]
 
 
 class Journal:
@@ -115,12 +123,16 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, header: Header) -> Journal:
-        """Start a journal; the header is on disk when this returns."""
-        file = path.open("xb")
-        file.write(MAGIC + _frame(msgspec.json.encode(header)))
-        journal = cls(file)
-        journal.sync()
-        return journal
+        """Start a journal, whole with its header or not at all.
+
+        Raises:
+            FileExistsError: there is one already.
+        """
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        with new_file(path) as temporary:
+            temporary.write_bytes(MAGIC + _frame(msgspec.json.encode(header)))
+        return cls.reopen(path, path.stat().st_size)
 
     @classmethod
     def reopen(cls, path: Path, size: int) -> Journal:

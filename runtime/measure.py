@@ -83,7 +83,7 @@ class Measure:
         """Return the passes of a step: folds take turns, each without replacement."""
         turn, fold = divmod(step, len(self._dealt))
         rows = self._dealt[fold]
-        chosen = rows[batch_indices(self._seed, turn, len(rows), min(self._batch_size, len(rows)))]
+        chosen = rows[batch_indices(self._seed, turn, len(rows), self._batch_size)]
         return micro_batches(self._train, chosen, manifest=self._manifest, max_rows=self._micro_batch_size)
 
     def loss(self, batch: Sequence[MicroBatch]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +14,7 @@ from zoedge.methods import Recipe, find
 from zoedge.options import TuneOptions, seconds
 
 from .batches import steps_in
+from .data import held_out_rows
 from .head.convex import LOSSES
 from .parameters import placement_for
 
@@ -78,12 +78,9 @@ def make_plan(options: TuneOptions, manifest: Manifest, rows: int, has_validatio
     held_out = (
         options.val_size if options.val_size is not None else (0.0 if has_validation or solved else HOLD_OUT)
     )
-    train_rows = rows - math.floor(0.0 if has_validation else held_out * rows)
-    if options.batch_size > train_rows:
-        raise InputError(
-            f"--batch-size {options.batch_size} is larger than the {train_rows} training rows: use at most {train_rows}"
-        )
-    folds = min(MAX_FOLDS, max(2, train_rows // options.batch_size)) if solved else 0
+    train_rows = rows if has_validation else rows - held_out_rows(rows, held_out)
+    _check(options, recipe, train_rows, evaluates=has_validation or held_out > 0 or bool(solved))
+    folds = _folds(options.batch_size, train_rows) if solved else 0
     total = _total_steps(options, defaults.steps, train_rows)
     filled = msgspec.structs.replace(
         options,
@@ -93,12 +90,42 @@ def make_plan(options: TuneOptions, manifest: Manifest, rows: int, has_validatio
         lr_schedule=options.lr_schedule or defaults.schedule,
         val_size=held_out,
         steps=total,
+        epochs=None,
         eval_every=_or(options.eval_every, max(1, (total or UNBOUNDED_STEPS) // EVALUATIONS)),
         head_refit_every=_or(options.head_refit_every, max(1, (total or UNBOUNDED_STEPS) // EVALUATIONS)),
         placement=placement_for(manifest, solved) if options.placement == "auto" else options.placement,
         lora_space=_lora_space(options, manifest, recipe),
     )
     return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds)
+
+
+def _check(options: TuneOptions, recipe: Recipe, train_rows: int, *, evaluates: bool) -> None:
+    if options.batch_size > train_rows:
+        raise InputError(
+            f"--batch-size {options.batch_size} is larger than the {train_rows} training rows: use at most {train_rows}"
+        )
+    if options.queries is not None and options.queries < recipe.least_queries:
+        raise InputError(
+            f"--queries {options.queries} is too few for {recipe.name}: use {recipe.least_queries} or more"
+        )
+    if options.steps is not None and options.epochs is not None:
+        raise InputError(
+            f"--steps {options.steps} and --epochs {options.epochs:g} are both given: leave one out"
+        )
+    if options.early_stopping_patience is not None and (options.eval_every == 0 or not evaluates):
+        raise InputError(
+            "--early-stopping-patience needs evaluations: give --val-size or --eval-every above 0"
+        )
+
+
+def _folds(batch_size: int, rows: int) -> int:
+    """Return into how many folds rows are dealt, each at least a batch."""
+    if rows < 2 * batch_size:
+        raise InputError(
+            f"--batch-size {batch_size} is too large for the two halves of {rows} rows that a probed head is "
+            f"cross-fitted on: use at most {max(1, rows // 2)}, or --head-init zeros"
+        )
+    return min(MAX_FOLDS, rows // batch_size)
 
 
 def _lora_space(options: TuneOptions, manifest: Manifest, recipe: Recipe) -> str:

@@ -92,7 +92,7 @@ class Bar:
             TimeRemainingColumn,
         )
 
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, markup=False)
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -110,10 +110,11 @@ class Bar:
     def start(self, header: Mapping[str, str], total_steps: int | None, step: int) -> None:
         """Print the header and show the bar."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
         for name, value in header.items():
-            table.add_row(f"[dim]{name}", value)
+            table.add_row(Text(name, style="dim"), Text(value))
         self._console.print(table)
         self._total = total_steps
         self._bar.update(self._task, total=total_steps, completed=step)
@@ -128,7 +129,7 @@ class Bar:
 
     def evaluation(self, row: Row) -> None:
         """Print an evaluation above the bar."""
-        self._console.print(f"[bold]{evaluation_text(row)}")
+        self._console.print(evaluation_text(row), style="bold")
 
     def note(self, text: str) -> None:
         """Print a sentence above the bar."""

@@ -31,6 +31,7 @@ LOG_FILE = "log.jsonl"
 SNAPSHOT_FILE = "snapshot.safetensors"
 TENSORS_FILE = "tensors.safetensors"  # in best/ and last/: the trainable tensors under their own names
 WEIGHTS = ("best", "last")
+_LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,22 @@ class Run:
         except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise BundleError(f"{path} is damaged: restore it or start a new run") from error
 
-    @classmethod
-    def create(cls, folder: Path, bundle: Path, data: str, options: TuneOptions) -> Run:
-        """Make a run folder and write its configuration.
+    @staticmethod
+    def check_new(folder: Path) -> None:
+        """Check that a locked folder without a journal holds nothing of the user's.
 
         Raises:
-            InputError: ``folder`` has something in it.
+            InputError: it does.
         """
-        if (folder / JOURNAL_FILE).exists():
-            raise InputError(f"{folder} holds a run already: continue it with --resume or choose another -o")
-        if folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
+        # a run that was killed before its journal began left no more than its configuration
+        if any(p.name != CONFIG_FILE and not p.name.startswith(".") for p in folder.iterdir()):
             raise InputError(f"{folder} exists and is not an empty folder: choose another -o")
-        folder.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def create(cls, folder: Path, bundle: Path, data: str, options: TuneOptions) -> Run:
+        """Write the configuration of a new run into its locked folder."""
+        if Path(data).exists():
+            data = str(Path(data).resolve())
         config = {"bundle": str(bundle.resolve()), "data": data, "options": msgspec.to_builtins(options)}
         with new_file(folder / CONFIG_FILE) as path:
             path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -132,9 +137,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds it.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: choose another -o")
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
+    path = folder / _LOCK_FILE
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     try:
         try:
@@ -143,12 +150,29 @@ def locked(folder: Path) -> Iterator[None]:
             raise InputError(
                 f"{folder} is being tuned by another process: wait for it or choose another -o"
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            _tidy(folder, made)
     finally:
         os.close(handle)
-        if made and {p.name for p in folder.iterdir()} <= {".lock"}:
-            path.unlink(missing_ok=True)
-            folder.rmdir()
+
+
+def _tidy(folder: Path, made: bool) -> None:
+    """Leave no trace where no run came to be."""
+    if (folder / JOURNAL_FILE).exists():
+        return
+    (folder / _LOCK_FILE).unlink(missing_ok=True)
+    if made and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writes left in a locked run folder."""
+    for place in (folder, *(folder / name for name in WEIGHTS)):
+        for path in place.glob(".*") if place.is_dir() else ():
+            if path.name != _LOCK_FILE and path.is_file():
+                path.unlink()
 
 
 class Log:
@@ -177,5 +201,6 @@ def _continued(path: Path, keep_before: int) -> Any:
             continue  # torn by a crash
         if row.get("step", 0) <= keep_before:
             kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
+    with new_file(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
     return path.open("a", encoding="utf-8")

@@ -33,8 +33,13 @@ def catch_up(path: Path, fold: Fold, records: list[Record]) -> int:
             arrays = map_tensors(path)
         except BundleError:
             arrays = {}  # the journal alone is enough
-        if _RECORDS in arrays and int(arrays[_RECORDS]) <= len(records):
+        if _RECORDS in arrays:
             done = int(arrays[_RECORDS])
+            if done > len(records):
+                raise BundleError(
+                    f"the journal beside {path.parent} is damaged after {len(records)} of at least {done} records: "
+                    f"restore journal.zoj, or remove {path} to go on from the damage"
+                )
             fold.restore(arrays)
     fold.replay(records[done:])
     return done

@@ -20,7 +20,7 @@ from .journal import Contents, Header, Journal
 from .noise import NOISE_VERSION
 from .plan import trainable_elements
 from .progress import Progress, Silent
-from .run_folder import LOG_FILE, Log, Run, locked
+from .run_folder import LOG_FILE, Log, Run, locked, remove_leftovers
 from .tuner import Tuner
 
 # settings that don't change what a step computes: a resumed run may be given others
@@ -62,12 +62,15 @@ def tune(
         KeyboardInterrupt: interrupted; the run is saved and can be resumed.
     """
     folder, asked = Path(output), options or TuneOptions()
-    contents = _journal_of(folder, resume)
-    given = asked if contents is None else _continued(asked, contents.header, folder)
-    job = prepare(Bundle.open(bundle), str(data), given)
-    if contents is not None:
-        _check_same(contents.header, job, folder)
     with locked(folder):
+        contents = _journal_of(folder, resume)
+        if contents is None:
+            Run.check_new(folder)
+        given = asked if contents is None else _continued(asked, contents.header, folder)
+        job = prepare(Bundle.open(bundle), str(data), given)
+        if contents is not None:
+            _check_same(contents.header, job, folder)
+        remove_leftovers(folder)
         return _run(job, folder, str(data), contents, progress or Silent())
 
 
@@ -101,7 +104,7 @@ def _continued(asked: TuneOptions, header: Header, folder: Path) -> TuneOptions:
                 f"leave it out to resume, or choose another -o"
             )
         changes[name] = value
-    if "epochs" in changes or "max_time" in changes:
+    if "epochs" in changes:
         changes.setdefault("steps", None)
     return msgspec.structs.replace(saved, **changes)
 
@@ -126,8 +129,13 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
         contents = Contents(_header(job), [], 0, 0)
     else:
         run = Run.open(folder)
+        snapshots.catch_up(run.snapshot, job.fold, contents.records)  # before anything is cut
         journal = Journal.reopen(run.journal, contents.size)
-        snapshots.catch_up(run.snapshot, job.fold, contents.records)
+        changed = _changed_versions(contents.header)
+        if changed:
+            progress.note(
+                f"{changed} since the run began: from here on its bits may differ from an uninterrupted run's"
+            )
     elapsed = _elapsed(folder / LOG_FILE, job.fold.step)
     log = Log(folder / LOG_FILE, job.fold.step)
     progress.start(_header_lines(job, data), job.plan.total_steps, job.fold.step)
@@ -150,8 +158,13 @@ def _header(job: Job) -> Header:
         options=msgspec.to_builtins(job.plan.options),
         solved=job.plan.solved,
         zoedge=importlib.metadata.version("zoedge"),
-        versions={name: importlib.metadata.version(name) for name in ("numpy", "msgspec")},
+        versions={name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime")},
     )
+
+
+def _changed_versions(header: Header) -> str:
+    now = {name: importlib.metadata.version(name) for name in header.versions}
+    return ", ".join(f"{n} {old} became {now[n]}" for n, old in header.versions.items() if now[n] != old)
 
 
 def _header_lines(job: Job, data: str) -> dict[str, str]:

@@ -70,6 +70,7 @@ class Tuner:
         self._records = 0
         self._begun = False  # initial values were assigned
         self._refitted_at: int | None = None
+        self._refit_metrics: dict[str, float] | None = None
         self._skips = 0
         self._between_steps = True
         for record in records:
@@ -112,19 +113,17 @@ class Tuner:
     def _pause(self, *, final: bool) -> None:
         """Refit and evaluate where that is due at this step and not done yet."""
         step = self._fold.step
-        metrics = None
         if self._initial and step == 0 and not self._begun:
             self._fold.rest()
             self._append(self._initial())
         if self._refit and self._due(self._plan.options.head_refit_every, self._refitted_at, final):
             self._fold.rest()
-            fitted = self._refit.fit()
-            self._append(fitted.record(step))
-            metrics = fitted.metrics
+            self._append(self._refit.fit().record(step))
         if not self._due(self._plan.options.eval_every, self._evaluations.last_step, final):
             return
         self._fold.rest()
-        metrics = self._measure.validation() or metrics
+        # without validation rows, a head that was refitted here speaks for itself
+        metrics = self._measure.validation() or (self._refit_metrics if self._refitted_at == step else None)
         if metrics is not None:
             self._evaluate(Eval(step, metrics))
 
@@ -204,7 +203,7 @@ class Tuner:
         if isinstance(record, Assign):
             self._begun = True
             if any(slot != FULL for slot in record.slots):
-                self._refitted_at = record.step
+                self._refitted_at, self._refit_metrics = record.step, record.metrics
 
     def _tensors(self) -> dict[str, Float32]:
         self._fold.rest()

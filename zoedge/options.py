@@ -6,6 +6,7 @@ A flag beats the config file, which beats the default. ``None`` means "what suit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -64,16 +65,20 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     chat_key: Annotated[str | None, "name of the field of messages in the data"] = None
 
 
-_POSITIVE = ("steps", "epochs", "lr", "batch_size", "micro_batch_size", "queries", "rank", "refresh", "log_every",
-             "head_refit_every", "early_stopping_patience")  # fmt: skip
-_NOT_NEGATIVE = ("eps", "weight_decay", "seed", "eval_every", "threads")
+_POSITIVE = ("steps", "epochs", "lr", "eps", "batch_size", "micro_batch_size", "queries", "rank", "refresh",
+             "log_every", "head_refit_every", "early_stopping_patience")  # fmt: skip
+_NOT_NEGATIVE = ("weight_decay", "seed", "eval_every", "threads")
 
+
+MOST_THREADS = 1024
 
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    *((name, math.isfinite, "a finite number") for name in (*_POSITIVE, *_NOT_NEGATIVE)),
     *((name, lambda value: value > 0, "above 0") for name in _POSITIVE),
     *((name, lambda value: value >= 0, "0 or above") for name in _NOT_NEGATIVE),
     ("val_size", lambda value: 0.0 <= value < 1.0, "at least 0 and below 1"),
     ("seed", lambda value: value < 2**64, "below 2^64"),
+    ("threads", lambda value: value <= MOST_THREADS, f"at most {MOST_THREADS}"),
 )
 
 
@@ -124,16 +129,22 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold one setting per line, like 'steps: 200'")
-    # YAML 1.1 reads 1e-5 (no dot) as a string
-    return {str(key).replace("-", "_"): _number(value) for key, value in values.items()}
+    return {
+        name: _typed(name, value)
+        for name, value in ((str(k).replace("-", "_"), v) for k, v in values.items())
+    }
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, str):
+def _typed(name: str, value: Any) -> Any:
+    """Return a file's value as its setting means it: YAML 1.1 reads 1e-5 as text, and a time of 45 as a number."""
+    hint = str(get_type_hints(TuneOptions).get(name, ""))
+    if isinstance(value, str) and "float" in hint:
         try:
             return float(value)
         except ValueError:
             return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and "str" in hint:
+        return str(value)
     return value
 
 

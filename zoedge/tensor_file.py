@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import BundleError
 
+_LEAST_BYTES = 10  # the length and an empty header
 _HEADER_LIMIT_BYTES = 100_000_000  # the format's own cap
 
 _DTYPES = {
@@ -47,6 +48,8 @@ def read_entries(path: Path) -> dict[str, Entry]:
         BundleError: the header is damaged, or a tensor lies outside the file or over another.
     """
     size = path.stat().st_size
+    if size < _LEAST_BYTES:
+        raise BundleError(f"{path} is not a safetensors file (it has {size} bytes): copy or export it again")
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(size - 8, _HEADER_LIMIT_BYTES):
@@ -88,8 +91,9 @@ def map_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
     Loading costs no copy and untouched pages stay clean, so the system can drop and re-read them. BF16 and
     FP8 tensors come as their raw unsigned integers, as NumPy lacks those types.
     """
+    entries = read_entries(path)
     mapping = np.memmap(path, dtype=np.uint8, mode="c")
-    return {name: view(mapping, entry) for name, entry in read_entries(path).items()}
+    return {name: view(mapping, entry) for name, entry in entries.items()}
 
 
 def view(mapping: NDArray[np.uint8], entry: Entry) -> NDArray[np.generic]:

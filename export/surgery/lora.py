@@ -59,7 +59,7 @@ def choose_targets(
         if not chosen:
             raise InputError(
                 "the graph has no linear layer for a LoRA branch (convolutions and embeddings get none): "
-                "use --train full, --train head or a name pattern"
+                "use --train head, bitfit, norm or a name pattern, or full where the weights are floats"
             )
         return chosen
     modules = [uses[0].module for uses in every.values()]

@@ -10,6 +10,11 @@ from zoedge.errors import DataError
 from ..permutation import permutation
 
 
+def held_out_rows(size: int, fraction: float) -> int:
+    """Return how many of ``size`` rows are held out: the nearest number, at least one unless ``fraction`` is 0."""
+    return max(1, round(size * fraction)) if fraction > 0 else 0
+
+
 def hold_out(size: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Deal rows into kept and held out, as a pure function of the arguments.
 
@@ -24,7 +29,7 @@ def hold_out(size: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], 
     Raises:
         DataError: no row would be left to train on.
     """
-    count = max(1, round(size * fraction)) if fraction > 0 else 0
+    count = held_out_rows(size, fraction)
     if count >= size:
         raise DataError(
             f"holding {count} of {size} rows out for validation leaves none to train on: "

@@ -32,6 +32,8 @@ def _parse(line: str, where: str) -> dict[str, Any]:
         raise DataError(
             f"{where} is not JSON ({error.msg} at column {error.colno}): write one whole object on each line"
         ) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{where} can't be read ({error}): correct the line") from error
     except RecursionError as error:
         raise DataError(f"{where} is nested too deeply: write one flat object on each line") from error
     if not isinstance(value, dict):

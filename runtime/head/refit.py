@@ -29,7 +29,7 @@ class Refitted(NamedTuple):
 
     def record(self, step: int) -> Assign:
         """Return the journal's record of these heads."""
-        return Assign(step, self.heads)
+        return Assign(step, self.heads, self.metrics)
 
 
 class HeadRefit:

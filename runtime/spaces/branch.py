@@ -63,7 +63,7 @@ class LowRankBranch:
 
     def settle(self) -> None:
         """Write the factors."""
-        if self._current:
+        if self._current or self._step < 0:
             return
         kept = self._right.shape[0]
         self._a[...], self._b[...] = 0.0, 0.0

@@ -233,7 +233,7 @@ def test_a_graph_of_convolutions_is_refused():
         with_branches(convnet(), excluded={"fc.weight"})
     assert str(error.value) == (
         "the graph has no linear layer for a LoRA branch (convolutions and embeddings get none): "
-        "use --train full, --train head or a name pattern"
+        "use --train head, bitfit, norm or a name pattern, or full where the weights are floats"
     )
 
 

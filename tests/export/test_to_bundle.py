@@ -199,7 +199,7 @@ def test_convolutions_alone_have_no_branches_by_default(tmp_path):
         make(tmp_path, convnet())
     assert str(error.value) == (
         "the graph has no linear layer for a LoRA branch (convolutions and embeddings get none): "
-        "use --train full, --train head or a name pattern"
+        "use --train head, bitfit, norm or a name pattern, or full where the weights are floats"
     )
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 

@@ -94,7 +94,7 @@ def output(what: str) -> Callable[[Function], Function]:
     return click.option(
         "output",
         "-o",
-        "--output",
+        "--out",
         cls=AliasedOption,
         aliases=("--output-dir",),
         type=click.Path(path_type=Path),

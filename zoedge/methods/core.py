@@ -142,6 +142,7 @@ class Recipe:
     estimator: type[Estimator]
     scalings: tuple[Scaling, ...] = field(default=())
     low_rank: bool = False
+    least_queries: int = 1  # fewer directions a step carry nothing
 
     def build(self, *, queries: int, weight_decay: float, rank: int, refresh: int) -> Method:
         """Return the method with its options filled in."""

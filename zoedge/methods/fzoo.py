@@ -6,7 +6,7 @@ from .scalings import Spread
 
 RECIPE = Recipe(
     name="fzoo",
-    summary="one base loss and 16 one-sided Rademacher probes, normalised by their standard deviation",
+    summary="one base loss and many one-sided Rademacher probes, normalised by their standard deviation",
     source="arXiv 2506.09034, algorithm 1",
     defaults=Defaults(
         lr_adapter=0.05,
@@ -20,4 +20,5 @@ RECIPE = Recipe(
     distribution="rademacher",
     estimator=OneSided,
     scalings=(Spread(),),
+    least_queries=2,  # one number has no spread
 )

@@ -19,16 +19,16 @@ class SecondMoment:
     tiny: float = 1e-12
 
     def init(self) -> State:
-        """Return v = 0 and t = 0."""
-        return {"second_moment": 0.0, "second_moment_steps": 0.0}
+        """Return v = 0 and beta^0 = 1."""
+        return {"second_moment": 0.0, "second_moment_bias": 1.0}
 
     def __call__(self, state: State, g: tuple[float, ...]) -> tuple[State, tuple[float, ...]]:
         """Return the updated moment and the normalised coefficients."""
         mean_square = math.fsum(c * c for c in g) / len(g)
         v = self.beta * state["second_moment"] + (1.0 - self.beta) * mean_square
-        t = state["second_moment_steps"] + 1.0
-        root = math.sqrt(v / (1.0 - self.beta**t)) + self.tiny
-        return {"second_moment": v, "second_moment_steps": t}, tuple(c / root for c in g)
+        bias = state["second_moment_bias"] * self.beta  # beta^t as a product: pow differs between machines
+        root = math.sqrt(v / (1.0 - bias)) + self.tiny
+        return {"second_moment": v, "second_moment_bias": bias}, tuple(c / root for c in g)
 
 
 @dataclass(frozen=True)
@@ -46,5 +46,5 @@ class Spread:
     def __call__(self, state: State, g: tuple[float, ...]) -> tuple[State, tuple[float, ...]]:
         """Return the coefficients over their (biased) standard deviation."""
         mean = math.fsum(g) / len(g)
-        sigma = math.sqrt(math.fsum((c - mean) ** 2 for c in g) / len(g))
+        sigma = math.sqrt(math.fsum((c - mean) * (c - mean) for c in g) / len(g))
         return {}, tuple(c / sigma if sigma > 0.0 else 0.0 for c in g)

@@ -70,7 +70,7 @@ BAD = {
     ),
     "unknown command": (["tunes"], "No such command 'tunes'. Did you mean 'tune'?"),
     "unknown flag": (["tune", "b", "--lrr", "1"], "No such option '--lrr'. Did you mean '--lr'?"),
-    "no output": (["merge", "r"], "Missing option '-o' / '--output'."),
+    "no output": (["merge", "r"], "Missing option '-o' / '--out'."),
     "too many steps": (
         ["replay", "{made}/run", "-o", "{tmp}/w", "--steps", "7"],
         "--steps 7 is more than the 6 that {made}/run took: give at most 6",

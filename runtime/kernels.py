@@ -17,8 +17,8 @@ class AddTerms(Protocol):
         """Shrink, then add the terms, in place."""
 
 
-# measured on 2 cores, one term over 32M float32 (benchmarks/README.md)
-REFERENCE_COST = "noise runs on the NumPy reference, 4 to 7 times slower than with numba: pip install numba"
+# one term over 32M float32, one and two threads (benchmarks/README.md)
+REFERENCE_COST = "noise runs on the NumPy reference, 3 to 7 times slower than with numba: pip install numba"
 
 
 def add_terms_here() -> tuple[AddTerms, str | None]:

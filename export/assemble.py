@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import onnx
 from msgspec import structs
@@ -15,9 +15,10 @@ from .activations_graph import activations_graph
 from .exported import Exported
 from .loss_graph import LOSS, LossGraph, build_loss_graph
 from .ports import value_of
+from .stages import Stages, build_stages, uses_of
 from .surgery.graph import Array, Graph
 from .surgery.head import find_head
-from .surgery.linears import Linear, find_linears
+from .surgery.linears import Linear
 from .surgery.lora import Lora, add_branches, choose_targets, initial_factors
 from .surgery.overridable import make_overridable
 from .surgery.roles import layer_of
@@ -39,6 +40,7 @@ class Assembled:
     Attributes:
         loss: the loss graph.
         adapted: the inference graph with LoRA branches; None without branches.
+        stages: the loss graph in two parts; None where that saves nothing.
         activations: model inputs to what flows into and out of each branch's matrix; None without branches.
         factors: name -> first value of each LoRA tensor.
         parameters: the parameter table.
@@ -50,6 +52,7 @@ class Assembled:
 
     loss: onnx.ModelProto
     adapted: onnx.ModelProto | None
+    stages: Stages | None
     activations: onnx.ModelProto | None
     factors: dict[str, Array]
     parameters: tuple[Parameter, ...]
@@ -86,6 +89,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     return Assembled(
         loss=_finished(built, changing),
         adapted=_adapted(exported, targets, request.lora, changing) if branches else None,
+        stages=build_stages(exported, targets, branches, choice.names),
         activations=activations_graph(exported, branches) if branches else None,
         factors=factors,
         parameters=_rows(table, choice, exported, branches, factors),
@@ -135,12 +139,7 @@ def _adapted(
 ) -> onnx.ModelProto:
     """Put the same branches into the inference graph, beside every use of the same matrices."""
     graph = Graph(exported.model)
-    uses: dict[str, list[Linear]] = {}
-    for linear in find_linears(graph):
-        if linear.weight in targets:
-            module = targets[linear.weight][0].module
-            uses.setdefault(linear.weight, []).append(replace(linear, module=module))
-    add_branches(graph, uses, lora)
+    add_branches(graph, uses_of(graph, targets), lora)
     inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
     model = graph.finish(inputs, list(exported.model.graph.output))
     make_overridable(model, changing)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import onnx
 from onnx import TensorProto
 
@@ -20,9 +21,12 @@ from zoedge.manifest import (
     LOSS_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
+    PREFIX_FILE,
+    SUFFIX_FILE,
     WEIGHTS_FILE,
     Manifest,
 )
+from zoedge.manifest import Stages as StagesRow
 
 from .assemble import Assembled, Request, assemble
 from .exported import Exported
@@ -32,7 +36,8 @@ from .ports import port_of
 from .surgery.graph import Graph
 from .surgery.trainables import quantized_op
 from .tensor_writer import Written, write_tensors
-from .verify import verify_values
+from .verify import COARSE_TOLERANCE, TOLERANCE, verify_values
+from .verify_stages import stages_agree
 
 Say = Callable[[str], None]
 
@@ -60,7 +65,9 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         files = {WEIGHTS_FILE: weights.sha256} | _write_files(folder, exported)
         files[MODEL_FILE] = _write_graph(folder, MODEL_FILE, exported.model, weights, None)
         assembled, manifest = _write_live(folder, exported, request, first, weights, files)
-        verify_values(folder, exported, manifest, coarse=_is_coarse(exported))
+        coarse = _is_coarse(exported)
+        verify_values(folder, exported, manifest, coarse=coarse)
+        manifest = _write_stages(folder, exported, assembled, manifest, weights, coarse=coarse)
         (folder / MANIFEST_FILE).write_bytes(encode(manifest))
         Bundle.open(folder)
     if assembled.frozen:
@@ -86,6 +93,36 @@ def _write_live(
             return assembled, manifest
         dead |= _without_effect(found, assembled)
         assembled = assemble(exported, request, dead)
+
+
+def _write_stages(
+    folder: Path,
+    exported: Exported,
+    assembled: Assembled,
+    manifest: Manifest,
+    weights: Written,
+    *,
+    coarse: bool,
+) -> Manifest:
+    """Write the loss graph in two parts where they compute the same, and return the manifest that says so."""
+    stages = assembled.stages
+    if stages is None:
+        return manifest
+    graphs = {PREFIX_FILE: stages.prefix, SUFFIX_FILE: stages.suffix}
+    files = {
+        name: _write_graph(folder, name, graph, weights, None)
+        for name, graph in graphs.items()
+        if graph is not None
+    }
+    if not stages_agree(folder, exported, manifest, COARSE_TOLERANCE if coarse else TOLERANCE):
+        for name in files:
+            (folder / name).unlink()
+        return manifest
+    return msgspec.structs.replace(
+        manifest,
+        stages=StagesRow(crossing=stages.crossing),
+        files=dict(sorted((manifest.files | files).items())),
+    )
 
 
 def _without_effect(found: Collection[str], assembled: Assembled) -> set[str]:

@@ -7,12 +7,13 @@ two with the losses that the record holds. Nothing else ever changes the paramet
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoedge.methods import Method, State, Told, Update
+from zoedge.methods import Method, Point, State, Told, Update
 
 from .journal import Assign, Eval, Record, Step
 from .parameters import Parameters
@@ -48,19 +49,28 @@ class Fold:
         """Return the slot whose values a step's losses are measured with."""
         return step % self.folds if self.folds else FULL
 
-    def measure(self, lr: float, loss_at: Callable[[int], float]) -> Step:
+    def measure(self, lr: float, losses_at: Callable[[Iterator[int]], Iterable[float]]) -> Step:
         """Visit the next step's points and return its record.
 
         Args:
             lr: learning rate; rounded to float32, as the record keeps it.
-            loss_at: called with the point's index once the parameters are (lazily) there.
+            losses_at: gets the points' indices one after the other; once it has been given one, the
+                parameters are (lazily) there. Returns the losses in that order.
+
+        Raises:
+            ValueError: it returned another number of losses than there are points.
         """
         self._activate(self.slot(self.step))
-        losses = []
-        for index, point in enumerate(self.method.ask(self.eps)):
+        points = self.method.ask(self.eps)
+        losses = tuple(float(loss) for loss in losses_at(self._visits(points)))
+        if len(losses) != len(points):
+            raise ValueError(f"{len(losses)} losses were returned for {len(points)} points")
+        return Step(self.step, float(np.float32(lr)), losses)
+
+    def _visits(self, points: Sequence[Point]) -> Iterator[int]:
+        for index, point in enumerate(points):
             self.parameters.visit(self.step, point)
-            losses.append(float(loss_at(index)))
-        return Step(self.step, float(np.float32(lr)), tuple(losses))
+            yield index
 
     def apply(self, record: Record) -> Told | None:
         """Take a record in; return what the method made of it, None where no step was taken.
@@ -85,7 +95,7 @@ class Fold:
             if isinstance(record, Step):
                 if record.step != self.step:
                     raise ValueError(f"the journal's step {record.step} follows step {self.step - 1}")
-                self.measure(record.lr, record.losses.__getitem__)
+                self.measure(record.lr, partial(_recorded, record.losses))
             self.apply(record)
 
     def rest(self) -> None:
@@ -134,6 +144,10 @@ class Fold:
         if self._slots and slot != self._active:
             self.parameters.assign(self._slots[slot])
             self._active = slot
+
+
+def _recorded(losses: Sequence[float], points: Iterator[int]) -> list[float]:
+    return [losses[point] for point in points]
 
 
 def _slots(arrays: Arrays) -> dict[int, dict[str, NDArray[np.float32]]]:

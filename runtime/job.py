@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from zoedge.bundle import Bundle
-from zoedge.manifest import LOSS_FILE, Manifest
+from zoedge.manifest import Manifest
 from zoedge.methods import find
 from zoedge.options import TuneOptions
 
 from .activations import branch_bases
+from .batches import MicroBatch, micro_batches
+from .choice import Situation, choose
 from .data import KeyNames, hold_out, read
 from .dataset import Dataset, encode
-from .engine import Engine
 from .fold import FULL, Fold
 from .head.initial import initial_head
 from .head.probe import deal
@@ -86,15 +87,22 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
     valid = encode(valid_rows, task) if valid_rows is not None else None
     splits = _split(encode(rows, task), valid, options)
     fold, buffers, note = build_fold(bundle, plan)
-    engine = Engine(
-        bundle.path(LOSS_FILE),
-        buffers,
-        threads=threads_for(manifest, options.threads),
-        provider=options.provider,
-    )
     dealt = _deal(options.seed, len(splits.train), plan.folds)
+    choice = choose(
+        Situation(
+            bundle,
+            buffers,
+            varying=fold.parameters.varying,
+            batch=_a_batch(splits.train, manifest, options),
+            outputs=goal.outputs,
+            points=len(fold.method.ask(fold.eps)),
+            threads=threads_for(manifest, options.threads),
+            provider=options.provider,
+        ),
+        options.probes_per_pass,
+    )
     measure = Measure(
-        engine,
+        choice.forward,
         manifest,
         splits.train.examples,
         splits.valid.examples if splits.valid else (),
@@ -104,10 +112,11 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
         micro_batch_size=options.micro_batch_size,
         dealt=dealt,
         by_objective=options.objective != "loss",
+        probing=choice.probing,
     )
     refit = _refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure)
     initial = _initial(bundle, plan, splits.train, refit)
-    notes = tuple(n for n in (note, *plan.notes) if n)
+    notes = tuple(n for n in (note, choice.note, *plan.notes) if n)
     return Job(bundle, splits, plan, fold, measure, refit if plan.solved else None, initial, notes)
 
 
@@ -140,6 +149,12 @@ def _split(rows: Dataset, valid: Dataset | None, options: TuneOptions) -> Splits
         return Splits(rows, valid)
     kept, held = hold_out(len(rows), options.val_size, options.seed)
     return Splits(rows.subset(kept), rows.subset(held))
+
+
+def _a_batch(train: Dataset, manifest: Manifest, options: TuneOptions) -> list[MicroBatch]:
+    """Return the passes of a step like those to come."""
+    rows = permutation(options.seed, "zoedge.choice", 0, len(train))[: options.batch_size]
+    return micro_batches(train.examples, rows, manifest=manifest, max_rows=options.micro_batch_size)
 
 
 def _initial(

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from zoedge.manifest import Manifest
 
 from .batches import MicroBatch, Result, Rows, batch_indices, micro_batches
-from .engine import Engine
 from .example import Example
 from .metrics import METRICS
 from .objectives import Objective
+from .probing import Forward, OneByOne, Probing
 
 EVAL_ROWS = 64  # rows of a forward pass where nothing is stepped
 EVAL_TOKENS = 4096  # and tokens: bounds its memory
 
 
 def run_rows(
-    engine: Engine, manifest: Manifest, examples: Sequence[Example], rows: Rows, outputs: Sequence[str] | None
+    engine: Forward,
+    manifest: Manifest,
+    examples: Sequence[Example],
+    rows: Rows,
+    outputs: Sequence[str] | None,
 ) -> Iterator[Result]:
     """Run any number of rows, a pass at a time; rows of a result count from the start of ``rows``."""
     block = 16 * EVAL_ROWS  # long enough to bucket well, short enough to stack
@@ -32,7 +36,7 @@ def run_rows(
             yield placed, engine.run({**batch.inputs, **batch.targets}, outputs)
 
 
-def score(engine: Engine, manifest: Manifest, examples: Sequence[Example]) -> dict[str, float]:
+def score(engine: Forward, manifest: Manifest, examples: Sequence[Example]) -> dict[str, float]:
     """Return the metrics of all examples at the engine's present weights."""
     metrics = METRICS[manifest.loss]()
     for batch, outputs in run_rows(engine, manifest, examples, np.arange(len(examples)), metrics.outputs):
@@ -45,6 +49,7 @@ class Measure:
 
     Args:
         engine: runs the loss graph at the parameters' present point.
+        probing: measures a batch at several points; a pass for each by default.
         manifest: the bundle's.
         train, valid: encoded examples; ``valid`` may be empty.
         objective: reduces a step's results to the number to minimise.
@@ -56,7 +61,7 @@ class Measure:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Forward,
         manifest: Manifest,
         train: Sequence[Example],
         valid: Sequence[Example],
@@ -67,7 +72,9 @@ class Measure:
         micro_batch_size: int | None,
         dealt: Sequence[Sequence[int]] = (),
         by_objective: bool = False,
+        probing: Probing | None = None,
     ) -> None:
+        self._probing = probing or OneByOne(engine)
         self._engine, self._manifest, self._train, self._valid = engine, manifest, train, valid
         self._objective, self._seed = objective, seed
         self._batch_size, self._micro_batch_size = batch_size, micro_batch_size
@@ -86,10 +93,15 @@ class Measure:
         chosen = rows[batch_indices(self._seed, turn, len(rows), self._batch_size)]
         return micro_batches(self._train, chosen, manifest=self._manifest, max_rows=self._micro_batch_size)
 
-    def loss(self, batch: Sequence[MicroBatch]) -> float:
-        """Return the objective of a step's rows at the present point: one number over all its passes."""
-        wanted = self._objective.outputs
-        return self._objective([(b, self._engine.run({**b.inputs, **b.targets}, wanted)) for b in batch])
+    def losses(self, batch: Sequence[MicroBatch], points: Iterable[object]) -> Iterator[float]:
+        """Yield the objective of a step's rows at each point: one number over all its passes.
+
+        Args:
+            batch: the passes.
+            points: each time it is advanced, the engine's buffers are at the next point.
+        """
+        for results in self._probing.results(batch, points, self._objective.outputs):
+            yield self._objective(results)
 
     def forward(self, rows: Rows, outputs: Sequence[str]) -> list[Result]:
         """Run training rows."""

@@ -73,6 +73,11 @@ class Parameters:
         self.spaces = builder.build(moved, manifest.lora)
         self._assignable = {name: space for space in self.spaces for name in space.assignable}
 
+    @property
+    def varying(self) -> frozenset[str]:
+        """Names of the buffers that differ between the points of a step."""
+        return frozenset().union(*(space.varying for space in self.spaces))
+
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
         for space in self.spaces:

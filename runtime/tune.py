@@ -33,6 +33,7 @@ FREE_ON_RESUME = (
     "log_every",
     "threads",
     "provider",
+    "probes_per_pass",
 )
 
 

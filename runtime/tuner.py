@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zoedge.errors import ZoedgeError
 
 from . import snapshots
-from .batches import MicroBatch
 from .evaluations import Evaluations
 from .fold import FULL
 from .interrupt import Interrupt, held
@@ -149,7 +149,7 @@ class Tuner:
         )
         batch = self._measure.batch(self._fold.step)
         self._between_steps = False
-        record = self._fold.measure(lr, lambda index: self._loss(batch))
+        record = self._fold.measure(lr, lambda points: self._measure.losses(batch, self._settled(points)))
         self._journal.append(record)
         told = self._fold.apply(record)
         self._between_steps = True
@@ -171,9 +171,10 @@ class Tuner:
         if told is None:
             self._skipped(record)
 
-    def _loss(self, batch: list[MicroBatch]) -> float:
-        self._fold.parameters.settle()
-        return self._measure.loss(batch)
+    def _settled(self, points: Iterator[int]) -> Iterator[int]:
+        for point in points:
+            self._fold.parameters.settle()
+            yield point
 
     def _completed(self) -> float:
         """Return the share of the run that is done, by steps or by time, whichever is further."""

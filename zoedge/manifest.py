@@ -15,6 +15,8 @@ MODEL_FILE = "model.onnx"  # inference as a user deploys it, without adapters
 ACTIVATIONS_FILE = "activations.onnx"  # model inputs -> what flows into and out of each LoRA target
 ADAPTED_MODEL_FILE = "model_adapters.onnx"  # the same with the adapters as optional inputs
 LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
+PREFIX_FILE = "prefix.onnx"  # the part of it that no trainable tensor reaches: inputs -> Stages.crossing
+SUFFIX_FILE = "suffix.onnx"  # the rest, for several probes at once
 
 Dim = int | str  # a fixed size, or the name of a dynamic axis
 
@@ -97,6 +99,12 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     versions: dict[str, str] = {}  # of the packages that exported it
 
 
+class Stages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """The loss graph in two parts; the second takes LoRA factors [probes, ...] and probes x batch rows."""
+
+    crossing: tuple[str, ...] = ()  # values from the first part to the second, all with the batch first
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The whole of ``bundle.json``.
 
@@ -117,6 +125,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model_outputs: tuple[Port, ...]
     parameters: tuple[Parameter, ...]
     lora: tuple[LoraBranch, ...] = ()
+    stages: Stages | None = None
     head: Head | None = None
     labels: tuple[str, ...] = ()
     text: Text | None = None

@@ -35,6 +35,10 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         int | None, "most rows per forward pass; a step's losses are averaged over its passes"
     ] = None
     queries: Annotated[int | None, "directions per step"] = None
+    probes_per_pass: Annotated[
+        int | None,
+        "LoRA: points of a step measured in one forward pass; 1 for each alone; else timed at the start",
+    ] = None
     weight_decay: Annotated[float, "decoupled weight decay, not on biases and norms"] = 0.0
     rank: Annotated[int, "subzero: rank of the directions"] = 8
     refresh: Annotated[int, "subzero: steps between new subspaces"] = 500
@@ -65,8 +69,8 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     chat_key: Annotated[str | None, "name of the field of messages in the data"] = None
 
 
-_POSITIVE = ("steps", "epochs", "lr", "eps", "batch_size", "micro_batch_size", "queries", "rank", "refresh",
-             "log_every", "head_refit_every", "early_stopping_patience")  # fmt: skip
+_POSITIVE = ("steps", "epochs", "lr", "eps", "batch_size", "micro_batch_size", "queries", "probes_per_pass",
+             "rank", "refresh", "log_every", "head_refit_every", "early_stopping_patience")  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "seed", "eval_every", "threads")
 
 

@@ -148,6 +148,15 @@ class Graph:
                 waiting += _reads(node)
         return seen
 
+    @staticmethod
+    def reads(node: onnx.NodeProto) -> list[str]:
+        """Return the values a node reads, also those that its subgraphs take from outside."""
+        return _reads(node)
+
+    def in_order(self) -> Iterator[onnx.NodeProto]:
+        """Yield every node after those it reads."""
+        return self._in_order({output for node in self.nodes for output in node.output})
+
     def finish(
         self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
     ) -> onnx.ModelProto:

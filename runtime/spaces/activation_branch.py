@@ -40,6 +40,7 @@ class ActivationBranch:
         self._s: Float32 = np.zeros((branch.rank, branch.rank), np.float32)
         self._inner = OutOfPlace(self._names[2], self._s, noise, decays=True)
         self.assignable = {branch.a: a.shape, basis_name(branch): b.shape}
+        self.varying = frozenset((branch.b,))
 
     def visit(self, step: int, point: Point) -> None:
         """Remember where S is to be."""

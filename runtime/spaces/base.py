@@ -25,8 +25,10 @@ class Space(Protocol):
 
     Attributes:
         assignable: name -> shape of what ``assign`` takes.
+        varying: names of the buffers that differ between the points of a step.
     """
 
+    varying: frozenset[str]
     assignable: dict[str, tuple[int, ...]]
 
     def visit(self, step: int, point: Point) -> None:

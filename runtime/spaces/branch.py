@@ -33,6 +33,7 @@ class LowRankBranch:
             )
         self._names = (branch.a, branch.b)
         self.assignable: dict[str, tuple[int, ...]] = {}
+        self.varying = frozenset((branch.b,))
         self._a, self._b = a, b
         self._scale = branch.alpha / branch.rank
         shape = (b.shape[0], a.shape[1])

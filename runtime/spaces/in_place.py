@@ -22,6 +22,7 @@ class InPlace:
         self._name = name
         self._buffer = buffer
         self.assignable = {name: buffer.shape}
+        self.varying = frozenset((name,))
         self._noise = noise
         self._decays = decays
         self._offset: dict[tuple[int, int], float] = {}  # (step, probe) -> scale now in the buffer

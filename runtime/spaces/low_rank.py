@@ -66,6 +66,7 @@ class LowRankInPlace:
         self._name = name
         self._buffer = buffer
         self.assignable = {name: buffer.shape}
+        self.varying = frozenset((name,))
         self._matrix = buffer.reshape(buffer.shape[0], -1)
         self._window = Window(name, (self._matrix.shape[0], self._matrix.shape[1]), seed, spec)
         self._decays = decays

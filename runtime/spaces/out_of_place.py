@@ -18,6 +18,7 @@ class OutOfPlace:
         self._name = name
         self._buffer = buffer
         self.assignable = {name: buffer.shape}
+        self.varying = frozenset((name,))
         self._master = buffer.copy()
         self._noise = noise
         self._decays = decays

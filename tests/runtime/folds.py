@@ -86,12 +86,13 @@ def run(fold, loss, steps, lr):
     """Take steps on a function of the buffers; return the records."""
     records = []
 
-    def loss_at(index):
-        fold.parameters.settle()
-        return loss(fold.parameters.buffers)
+    def losses_at(points):
+        for _ in points:
+            fold.parameters.settle()
+            yield loss(fold.parameters.buffers)
 
     for _ in range(steps):
-        record = fold.measure(lr, loss_at)
+        record = fold.measure(lr, losses_at)
         fold.apply(record)
         records.append(record)
     fold.rest()

@@ -126,7 +126,7 @@ def test_a_step_without_a_finite_loss_moves_nothing(method, bad):
     before = {k: v.copy() for k, v in arrays.items()}
     f = fold(m, arrays, method=method, placement="out-of-place")
     state = dict(f.state)
-    record = f.measure(0.1, lambda index: bad if index == 1 else 1.0)
+    record = f.measure(0.1, lambda points: [bad if index == 1 else 1.0 for index in points])
     assert f.apply(record) is None
     f.rest()
     if method == "subzero":  # its matrices are moved in place: back up to rounding
@@ -143,7 +143,9 @@ def test_an_update_that_overflows_is_skipped():
     arrays = buffers(m)
     before = bits(arrays)
     f = fold(m, arrays, placement="out-of-place")
-    assert f.apply(f.measure(1.0, lambda index: 1e308 if index == 0 else -1e308)) is None
+    assert (
+        f.apply(f.measure(1.0, lambda points: [1e308 if index == 0 else -1e308 for index in points])) is None
+    )
     f.rest()
     assert bits(arrays) == before
 
@@ -155,7 +157,9 @@ def test_eps_zero_measures_one_point_and_goes_nowhere(method, placement):
     arrays = buffers(m)
     before = bits(arrays)
     f = fold(m, arrays, method=method, placement=placement, eps=0.0)
-    losses = f.measure(0.1, lambda index: (f.parameters.settle(), parabola(arrays))[1]).losses
+    losses = f.measure(
+        0.1, lambda points: [(f.parameters.settle(), parabola(arrays))[1] for _ in points]
+    ).losses
     assert len(set(losses)) == 1
     assert bits(arrays) == before
 
@@ -225,7 +229,9 @@ def test_assigned_values_follow_their_slots():
     )
     seen = []
     for _ in range(4):
-        f.apply(f.measure(0.0, lambda index: seen.append(float(arrays["head"][0, 0])) or 1.0))
+        f.apply(
+            f.measure(0.0, lambda points: [seen.append(float(arrays["head"][0, 0])) or 1.0 for _ in points])
+        )
     assert seen == [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]
     f.rest()
     np.testing.assert_array_equal(arrays["head"], np.full((2, 2), 9.0))

@@ -1,0 +1,94 @@
+"""The loss graph in two parts: what no trainable tensor reaches, and the rest, which takes many probes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+from onnx import helper
+
+from zoedge.manifest import LoraBranch, Port
+
+from .exported import Exported
+from .loss_graph import LossGraph, build_loss_graph
+from .ports import value_of
+from .surgery.graph import Graph
+from .surgery.linears import Linear, find_linears
+from .surgery.overridable import make_overridable
+from .surgery.stacked import StackedBranches
+from .surgery.stages import crossing_values, cut, elem_types
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Two graphs that together compute what the loss graph does.
+
+    Attributes:
+        prefix: model inputs -> ``crossing``; None where nothing is worth computing once.
+        suffix: inputs, targets, ``crossing`` and LoRA factors [probes, ...] -> the loss graph's outputs, for
+            probes x batch rows, probe after probe. Other trainable tensors are overridable initializers.
+        crossing: names of the values that go from one to the other.
+    """
+
+    prefix: onnx.ModelProto | None
+    suffix: onnx.ModelProto
+    crossing: tuple[str, ...]
+
+
+def build_stages(
+    exported: Exported,
+    targets: Mapping[str, Sequence[Linear]],
+    branches: Sequence[LoraBranch],
+    dense: Collection[str],
+) -> Stages | None:
+    """Return both parts; None where neither a part computed once nor stacked probes would save anything.
+
+    Args:
+        exported: the source.
+        targets: weight -> uses that have a branch.
+        branches: the branches.
+        dense: names of the trainable tensors besides the branches' factors.
+    """
+    built, factors = _with_branches(exported, targets, branches)
+    outputs = [port.name for port in built.outputs]
+    changing = {*dense, *(value.name for value in factors)}
+    crossing = crossing_values(built.graph, outputs, changing)
+    if not crossing and not branches:
+        return None
+    prefix = _prefix(_with_branches(exported, targets, branches)[0], crossing) if crossing else None
+    types = elem_types(prefix) if prefix is not None else {}
+    given = [helper.make_tensor_value_info(name, types[name], None) for name in crossing]
+    cut(built.graph, crossing)
+    inputs = _read(built.graph, (*built.inputs, *built.targets), outputs)
+    suffix = built.graph.finish([*inputs, *given, *factors], [value_of(port) for port in built.outputs])
+    make_overridable(suffix, dense)
+    return Stages(prefix, suffix, tuple(crossing))
+
+
+def uses_of(graph: Graph, targets: Mapping[str, Sequence[Linear]]) -> dict[str, list[Linear]]:
+    """Return every use in ``graph`` of the matrices of ``targets``, under the modules' names there."""
+    uses: dict[str, list[Linear]] = {}
+    for linear in find_linears(graph):
+        if linear.weight in targets:
+            module = targets[linear.weight][0].module
+            uses.setdefault(linear.weight, []).append(replace(linear, module=module))
+    return uses
+
+
+def _with_branches(
+    exported: Exported, targets: Mapping[str, Sequence[Linear]], branches: Sequence[LoraBranch]
+) -> tuple[LossGraph, list[onnx.ValueInfoProto]]:
+    built = build_loss_graph(exported)
+    return built, StackedBranches(built.graph, branches).add(uses_of(built.graph, targets))
+
+
+def _prefix(built: LossGraph, crossing: Sequence[str]) -> onnx.ModelProto:
+    inputs = _read(built.graph, built.inputs, crossing)
+    return built.graph.finish(inputs, [helper.make_empty_tensor_value_info(name) for name in crossing])
+
+
+def _read(graph: Graph, ports: Sequence[Port], outputs: Sequence[str]) -> list[onnx.ValueInfoProto]:
+    """Return the declarations of those inputs that the outputs depend on."""
+    needed = graph.reaching(outputs)
+    return [value_of(port) for port in ports if port.name in needed]

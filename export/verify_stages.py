@@ -1,0 +1,84 @@
+"""Proves that the two parts of a loss graph compute what the whole does, with two probes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoedge.errors import ZoedgeError
+from zoedge.manifest import LOSS_FILE, PREFIX_FILE, SUFFIX_FILE, Manifest
+from zoedge.tensor_file import map_tensors
+
+from .checks import check_close, draw_labels, draw_positions, label_logits
+from .exported import Exported
+from .session import Session
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+
+_PROBES = 2
+_SHAPES = ((3, 9), (1, 5))  # (batch, length)
+
+
+def stages_agree(folder: Path, exported: Exported, manifest: Manifest, tolerance: float) -> bool:
+    """Return whether prefix and suffix together give the losses of the whole graph.
+
+    They don't where rows are not independent of each other or not the leading axis inside the model; such a
+    model is tuned with the whole graph.
+
+    Args:
+        folder: holds the graphs and tensors of a bundle.
+        exported: the source, for inputs.
+        manifest: of the bundle, with ``stages``.
+        tolerance: of the largest loss.
+
+    Raises:
+        InputError: onnxruntime can't run a graph.
+    """
+    probes = [_factors(folder, manifest, seed) for seed in range(_PROBES)]
+    whole = Session(folder / LOSS_FILE, LOSS_FILE, prepack=False)
+    inputs = [_inputs(exported, manifest, batch, length) for batch, length in _SHAPES]
+    wanted = [[whole.run({**given, **factors})["loss"] for factors in probes] for given in inputs]
+    del whole
+    stacked = {name: np.stack([factors[name] for factors in probes]) for name in probes[0]}
+    crossing = [_crossing(folder, given) for given in inputs]
+    suffix = Session(folder / SUFFIX_FILE, SUFFIX_FILE, prepack=False)
+    try:
+        for given, values, losses in zip(inputs, crossing, wanted, strict=True):
+            tiled = {name: _tiled(array, len(probes)) for name, array in {**given, **values}.items()}
+            got = suffix.run({**tiled, **stacked})["loss"]
+            check_close(got, np.concatenate(losses), tolerance, f"loss of {SUFFIX_FILE}", scale=1.0)
+    except ZoedgeError:  # InputError is one: shapes that don't fit several probes
+        return False
+    return True
+
+
+def _factors(folder: Path, manifest: Manifest, seed: int) -> Arrays:
+    """Return values for every LoRA factor under which branches matter."""
+    rng = np.random.default_rng(seed)
+    factors: Arrays = {}
+    for branch in manifest.lora:
+        tensors = map_tensors(folder / next(p.file for p in manifest.parameters if p.name == branch.a))
+        for name in (branch.a, branch.b):
+            factors[name] = (0.05 * rng.standard_normal(tensors[name].shape)).astype(np.float32)
+    return factors
+
+
+def _inputs(exported: Exported, manifest: Manifest, batch: int, length: int) -> Arrays:
+    rng = np.random.default_rng(6)
+    inputs = exported.sample_inputs(rng, batch, length)
+    logits = exported.reference(inputs)[exported.logits]
+    inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
+    return {**inputs, **draw_labels(manifest, label_logits(manifest, logits, inputs), rng)}
+
+
+def _crossing(folder: Path, inputs: Mapping[str, Array]) -> Arrays:
+    path = folder / PREFIX_FILE
+    return Session(path, PREFIX_FILE, prepack=False).run(inputs) if path.exists() else {}
+
+
+def _tiled(array: Array, count: int) -> Array:
+    return np.concatenate([array] * count)

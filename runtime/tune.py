@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -42,6 +43,7 @@ def tune(
     output: str | Path,
     options: TuneOptions | None = None,
     *,
+    given: Collection[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -52,6 +54,8 @@ def tune(
         data: a data file, a folder of splits, or a hub id.
         output: the run's folder: new or empty, or with ``resume`` a run to continue.
         options: what to do; defaults suit the method and the bundle.
+        given: the options that the user named, which a resumed run must agree with. None takes those that
+            differ from their defaults: an option set to its default can't be told from one left out.
         resume: continue the run in ``output``; without a run there, start one.
         progress: who is told; nobody by default.
 
@@ -63,19 +67,26 @@ def tune(
         KeyboardInterrupt: interrupted; the run is saved and can be resumed.
     """
     folder, asked = Path(output), options or TuneOptions()
+    given = tune_options.unlike_default(asked) if given is None else frozenset(given)
     with locked(folder):
         contents = _journal_of(folder, resume)
         if contents is None:
             Run.check_new(folder)
-        given = asked if contents is None else _continued(asked, contents.header, folder)
-        job = prepare(Bundle.open(bundle), str(data), given)
+        settled = asked if contents is None else _continued(asked, given, contents.header, folder)
+        job = prepare(Bundle.open(bundle), str(data), settled)
         if contents is not None:
             _check_same(contents.header, job, folder)
         remove_leftovers(folder)
         return _run(job, folder, str(data), contents, progress or Silent())
 
 
-def dry_run(bundle: str | Path, data: str | Path, options: TuneOptions | None = None) -> dict[str, str]:
+def dry_run(
+    bundle: str | Path,
+    data: str | Path,
+    options: TuneOptions | None = None,
+    *,
+    given: Collection[str] | None = None,
+) -> dict[str, str]:
     """Check everything ``tune`` would, write nothing, and return the header that it would print."""
     return _header_lines(prepare(Bundle.open(bundle), str(data), options or TuneOptions()), str(data))
 
@@ -89,14 +100,13 @@ def _journal_of(folder: Path, resume: bool) -> Contents | None:
     return journals.read(path)
 
 
-def _continued(asked: TuneOptions, header: Header, folder: Path) -> TuneOptions:
-    """Return the saved options with what may change; a changed one that may not is an error."""
+def _continued(asked: TuneOptions, given: Collection[str], header: Header, folder: Path) -> TuneOptions:
+    """Return the saved options with what may change; a given one that differs and may not is an error."""
     saved = tune_options.make(header.options, str(folder / journals.JOURNAL_FILE))
-    default = TuneOptions()
     changes = {}
-    for name in TuneOptions.__struct_fields__:
+    for name in (n for n in TuneOptions.__struct_fields__ if n in given):
         value = getattr(asked, name)
-        if value == getattr(default, name) or value == getattr(saved, name):
+        if value in (getattr(saved, name), None, "auto"):  # None and "auto" leave it to what was chosen then
             continue
         if name not in FREE_ON_RESUME:
             flag = name.replace("_", "-")

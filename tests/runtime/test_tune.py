@@ -275,6 +275,18 @@ def test_resume_with_other_settings_is_refused(place, tmp_path, change, message)
         tune(place / "full", place / "data.jsonl", tmp_path / "run", options(**change), resume=True)
 
 
+def test_resume_compares_what_was_given_even_where_it_is_the_default(place, tmp_path):
+    data = place / "data.jsonl"
+    tune(place / "full", data, tmp_path / "run", options(steps=1, seed=3, threads=2, placement="in-place"))
+    default = TuneOptions()
+    with pytest.raises(InputError, match="--seed 0 differs from the 3"):
+        tune(place / "full", data, tmp_path / "run", default, given={"seed"}, resume=True)
+    kept = tune(place / "full", data, tmp_path / "run", default, given={"placement"}, resume=True)
+    assert kept.options.placement == "in-place"  # "auto" is what was chosen then
+    tune(place / "full", data, tmp_path / "run", default, given=(), resume=True)
+    tune(place / "full", data, tmp_path / "run", TuneOptions(steps=2), given={"steps"}, resume=True)
+
+
 def test_resume_on_other_data_or_another_bundle_is_refused(place, tmp_path):
     tune(place / "full", place / "data.jsonl", tmp_path / "run", options(steps=1))
     with pytest.raises(InputError, match="other training data"):

@@ -47,6 +47,11 @@ BAD = {
         "--eps 0.5 differs from the 0.01 that {made}/run was started with: "
         "leave it out to resume, or choose another -o",
     ),
+    "resumed with a default": (
+        ["tune", "--resume", "-o", "{made}/run", "--batch-size", "16"],
+        "--batch-size 16 differs from the 8 that {made}/run was started with: "
+        "leave it out to resume, or choose another -o",
+    ),
     "range": (["tune", "b", "-d", "x", "-o", "{tmp}/r", "--lr", "0"], "--lr is 0.0 and must be above 0"),
     "large batch": (
         ["tune", "{made}/bundle", "-d", "{made}/data.npz", "-o", "{tmp}/r", "--batch-size", "64"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,8 +64,14 @@ class Splits(NamedTuple):
     valid: Dataset | None
 
 
-def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
+def prepare(bundle: Bundle, data: str, options: TuneOptions, given: Collection[str] = ()) -> Job:
     """Read and check everything that a run needs.
+
+    Args:
+        bundle: what to tune.
+        data: the rows.
+        options: the user's, or those of the run that is continued.
+        given: the options that the user named; those without effect are noted.
 
     Raises:
         InputError: something can't be used.
@@ -80,7 +86,7 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
         chat=options.chat_key,
     )
     rows, valid_rows = read(data, "train", keys), read(data, "valid", keys)
-    plan = make_plan(options, manifest, len(rows), valid_rows is not None)
+    plan = make_plan(options, manifest, len(rows), valid_rows is not None, given)
     options = plan.options
     task = task_for(bundle, options.seed)
     valid = encode(valid_rows, task) if valid_rows is not None else None

@@ -54,8 +54,9 @@ def tune(
         data: a data file, a folder of splits, or a hub id.
         output: the run's folder: new or empty, or with ``resume`` a run to continue.
         options: what to do; defaults suit the method and the bundle.
-        given: the options that the user named, which a resumed run must agree with. None takes those that
-            differ from their defaults: an option set to its default can't be told from one left out.
+        given: the options that the user named: a resumed run must agree with them, and those without effect
+            are noted. None takes those that differ from their defaults: an option set to its default can't be
+            told from one left out.
         resume: continue the run in ``output``; without a run there, start one.
         progress: who is told; nobody by default.
 
@@ -73,7 +74,7 @@ def tune(
         if contents is None:
             Run.check_new(folder)
         settled = asked if contents is None else _continued(asked, given, contents.header, folder)
-        job = prepare(Bundle.open(bundle), str(data), settled)
+        job = prepare(Bundle.open(bundle), str(data), settled, given)
         if contents is not None:
             _check_same(contents.header, job, folder)
         remove_leftovers(folder)
@@ -87,8 +88,11 @@ def dry_run(
     *,
     given: Collection[str] | None = None,
 ) -> dict[str, str]:
-    """Check everything ``tune`` would, write nothing, and return the header that it would print."""
-    return _header_lines(prepare(Bundle.open(bundle), str(data), options or TuneOptions()), str(data))
+    """Check everything ``tune`` would, write nothing, and return the header and the notes that it would print."""
+    asked = options or TuneOptions()
+    given = tune_options.unlike_default(asked) if given is None else given
+    job = prepare(Bundle.open(bundle), str(data), asked, given)
+    return _header_lines(job, str(data)) | ({"note": "; ".join(job.notes)} if job.notes else {})
 
 
 def _journal_of(folder: Path, resume: bool) -> Contents | None:

@@ -315,6 +315,11 @@ def test_a_batch_larger_than_the_data_is_refused_and_writes_nothing(place, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_says_what_has_no_effect(place):
+    lines = dry_run(place / "full", place / "data.jsonl", TuneOptions(steps=1), given={"rank", "steps"})
+    assert lines["note"] == "--rank has no effect here: only subzero has low-rank directions, not fzoo"
+
+
 def test_dry_run_says_what_would_be_done(place, tmp_path):
     lines = dry_run(place / "full", place / "data.jsonl", options())
     assert lines["data"].endswith("(180 rows, 20 held out for validation)")

@@ -20,7 +20,7 @@ from .job import Job, prepare
 from .journal import Contents, Header, Journal
 from .noise import NOISE_VERSION
 from .plan import trainable_elements
-from .progress import Progress, Silent
+from .progress import Extent, Progress, Silent
 from .run_folder import LOG_FILE, Log, Run, locked, remove_leftovers
 from .tuner import Tuner
 
@@ -131,6 +131,11 @@ def _check_same(header: Header, job: Job, folder: Path) -> None:
         )
     if header.data != job.data.train.digest:
         raise InputError(f"{folder} was started on other training data: resume it with the same --data")
+    if header.valid is not None and header.valid != _valid_digest(job):
+        raise InputError(
+            f"{folder} was started with other validation rows, which its best weights were chosen by: "
+            f"resume it with the same --data"
+        )
     if header.noise != NOISE_VERSION:
         raise BundleError(
             f"{folder} was started with noise version {header.noise}, and this zoedge has {NOISE_VERSION}"
@@ -153,7 +158,9 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
             )
     elapsed = _elapsed(folder / LOG_FILE, job.fold.step)
     log = Log(folder / LOG_FILE, job.fold.step)
-    progress.start(_header_lines(job, data), job.plan.total_steps, job.fold.step)
+    progress.start(
+        _header_lines(job, data), Extent(job.plan.total_steps, job.plan.max_seconds), job.fold.step
+    )
     for note in job.notes:
         progress.note(note)
     if contents.torn:
@@ -168,6 +175,7 @@ def _header(job: Job) -> Header:
     return Header(
         bundle=job.bundle.digest,
         data=job.data.train.digest,
+        valid=_valid_digest(job),
         seed=job.plan.options.seed,
         noise=NOISE_VERSION,
         options=msgspec.to_builtins(job.plan.options),
@@ -175,6 +183,10 @@ def _header(job: Job) -> Header:
         zoedge=importlib.metadata.version("zoedge"),
         versions={name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime")},
     )
+
+
+def _valid_digest(job: Job) -> str:
+    return job.data.valid.digest if job.data.valid else ""
 
 
 def _changed_versions(header: Header) -> str:

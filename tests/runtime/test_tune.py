@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -293,6 +294,22 @@ def test_resume_on_other_data_or_another_bundle_is_refused(place, tmp_path):
         tune(place / "full", place / "test.jsonl", tmp_path / "run", resume=True)
     with pytest.raises(BundleError, match="another bundle"):
         tune(place / "lora", place / "data.jsonl", tmp_path / "run", resume=True)
+
+
+def test_resume_with_other_validation_rows_is_refused(place, tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    shutil.copy(place / "data.jsonl", data / "train.jsonl")
+    rows(data / "valid.jsonl", 20, seed=2)
+    tune(place / "full", data, run, options(steps=1))
+    rows(data / "valid.jsonl", 20, seed=3)
+    with pytest.raises(InputError, match="started with other validation rows"):
+        tune(place / "full", data, run, TuneOptions(steps=2), resume=True)
+    (data / "valid.jsonl").unlink()
+    with pytest.raises(InputError, match="started with other validation rows"):
+        tune(place / "full", data, run, TuneOptions(steps=2), resume=True)
+    rows(data / "valid.jsonl", 20, seed=2)
+    tune(place / "full", data, run, TuneOptions(steps=2), resume=True)
 
 
 def test_a_second_process_is_refused(place, tmp_path):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from zoedge.bundle import Bundle
 from zoedge.manifest import LOSS_FILE, Manifest
-from zoedge.methods import find
 from zoedge.options import TuneOptions
 
 from .activations import branch_bases
@@ -22,6 +21,7 @@ from .head.refit import HeadRefit
 from .journal import Assign
 from .kernels import add_terms_here
 from .measure import Measure
+from .method import method_of
 from .noise import Float32
 from .objectives import objective
 from .parameters import Parameters, load_buffers
@@ -120,12 +120,7 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions, given: Collection[s
 def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], str | None]:
     """Return the state before the first record, the buffers it moves, and a note about the noise kernel."""
     options = plan.options
-    method = find(options.method).build(
-        queries=options.queries or 1,
-        weight_decay=options.weight_decay,
-        rank=options.rank,
-        refresh=options.refresh,
-    )
+    method = method_of(options)
     buffers = load_buffers(bundle)
     add_terms, note = add_terms_here()
     parameters = Parameters(
@@ -180,5 +175,6 @@ def _refit(manifest: Manifest, dealt: Sequence[Sequence[int]], measure: Measure)
     head = manifest.head
     if head is None or not head.fresh:
         return None
-    classes = next(p.shape[0] for p in manifest.parameters if p.name == head.weight)
+    shape = next(p.shape for p in manifest.parameters if p.name == head.weight)
+    classes = shape[1] if head.transposed else shape[0]
     return HeadRefit(head, manifest.loss, classes, dealt, measure.forward)

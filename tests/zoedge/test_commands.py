@@ -2,12 +2,15 @@ import json
 import os
 import signal
 
+import msgspec
 import numpy as np
 import onnxruntime
 from safetensors.numpy import load_file
 
 from tests.hand_bundle import LORA, hand_bundle
 from tests.zoedge.commands import SIX_STEPS, run
+from zoedge.options import TuneOptions
+from zoedge.runtime.journal import Header, Journal, Step
 from zoedge.runtime.measure import Measure
 from zoedge.runtime.run_folder import Run
 
@@ -134,7 +137,7 @@ def test_inspect_a_run(made):
     lines = run("inspect", made / "run").output.splitlines()
     assert lines[0] == f"run     {made / 'run'}"
     assert "  batch_size: 8" in lines
-    assert "steps        6 taken, 0 skipped for a loss that was not finite" in lines
+    assert "steps        6 taken, 0 skipped for a loss or an update that was not finite" in lines
     rows = [json.loads(line) for line in (made / "run" / "log.jsonl").read_text().splitlines()]
     best = min((row for row in rows if "eval_loss" in row), key=lambda row: row["eval_loss"])
     assert lines[-1].startswith(f"best         after step {best['step']}: loss {best['eval_loss']:.4f}")
@@ -149,6 +152,17 @@ def test_inspect_a_journal_and_its_records(made):
     steps = [record for record in records if record["kind"] == "step"]
     assert [record["step"] for record in steps] == list(range(6))
     assert all(len(record["losses"]) == 9 for record in steps)
+
+
+def test_inspect_counts_every_kind_of_skipped_step(tmp_path):
+    options = msgspec.to_builtins(TuneOptions(method="mezo", queries=1, eps=1e-3))
+    header = Header(bundle="b", data="d", seed=0, noise=1, options=options, zoedge="0", versions={})
+    journal = Journal.create(tmp_path / "journal.zoj", header)
+    for step, lr, losses in ((0, 1e-3, (1.0, 2.0)), (1, 1e-3, (1.0, float("nan"))), (2, 3e38, (1.0, 2.0))):
+        journal.append(Step(step, lr, losses))
+    journal.close()
+    lines = run("inspect", tmp_path / "journal.zoj").output.splitlines()
+    assert "steps        3 taken, 2 skipped for a loss or an update that was not finite" in lines
 
 
 def test_inspect_says_that_a_tail_is_torn(made, tmp_path):

@@ -73,6 +73,11 @@ class Parameters:
         self.spaces = builder.build(moved, manifest.lora)
         self._assignable = {name: space for space in self.spaces for name in space.assignable}
 
+    @property
+    def exact(self) -> bool:
+        """Whether leaving a point restores the very bits of all tensors, and not only up to float32 rounding."""
+        return all(space.exact for space in self.spaces)
+
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
         for space in self.spaces:

@@ -181,8 +181,10 @@ class Tuner:
         return extent.share(self._fold.step, self._clock.elapsed)
 
     def _skipped(self, record: Step) -> None:
+        rounding = "" if self._fold.parameters.exact else ", up to float32 rounding"
         self._progress.note(
-            f"step {record.step + 1} skipped: a loss or the update was not finite; the weights are as before it"
+            f"step {record.step + 1} skipped: a loss or the update was not finite; the weights are as before "
+            f"it{rounding}"
         )
         if self._skips >= MOST_SKIPS:
             raise ZoedgeError(

@@ -227,7 +227,11 @@ def test_objectives_without_a_gradient(place, tmp_path, objective, monkeypatch):
     assert evaluate(tmp_path / "run", place / "test.jsonl")["accuracy"] > before + 0.1
 
 
-def test_steps_that_are_not_finite_are_said_and_end_the_run(place, tmp_path):
+@pytest.mark.parametrize(
+    ("placement", "kept"),
+    [("out-of-place", "as before it"), ("in-place", "as before it, up to float32 rounding")],
+)
+def test_steps_that_are_not_finite_are_said_and_end_the_run(place, tmp_path, placement, kept):
     said = []
 
     class Listen(Silent):
@@ -241,10 +245,10 @@ def test_steps_that_are_not_finite_are_said_and_end_the_run(place, tmp_path):
             place / "full",
             place / "data.jsonl",
             tmp_path / "run",
-            options("mezo", steps=100, lr=3e38, eval_every=0),
+            options("mezo", steps=100, lr=3e38, eval_every=0, placement=placement),
             progress=Listen(),
         )
-    assert "skipped" in said[0]
+    assert said[0] == f"step 1 skipped: a loss or the update was not finite; the weights are {kept}"
 
 
 def test_predict(place, tmp_path):

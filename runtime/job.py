@@ -78,13 +78,7 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions, given: Collection[s
     """
     manifest = bundle.manifest
     goal = objective(options.objective, manifest)
-    keys = KeyNames(
-        text=options.text_key,
-        label=options.label_key,
-        prompt=options.prompt_key,
-        completion=options.completion_key,
-        chat=options.chat_key,
-    )
+    keys = KeyNames.of(options)
     rows, valid_rows = read(data, "train", keys), read(data, "valid", keys)
     plan = make_plan(options, manifest, len(rows), valid_rows is not None, given)
     options = plan.options

@@ -11,6 +11,7 @@ from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
 from zoedge.manifest import LOSS_FILE, MANIFEST_FILE
 
+from .data import KeyNames
 from .engine import Engine
 from .parameters import load_buffers
 from .run_folder import CONFIG_FILE, Run
@@ -20,11 +21,15 @@ from .threads import threads_for
 
 @dataclass(frozen=True)
 class Loaded:
-    """The bundle, its task, and an engine with the tuned weights, or the exported ones."""
+    """The bundle, its task, and an engine with the tuned weights, or the exported ones.
+
+    ``keys`` are what a run's data called its fields, so that data like it is understood without flags.
+    """
 
     bundle: Bundle
     task: Task
     engine: Engine
+    keys: KeyNames
 
     @classmethod
     def open(
@@ -48,7 +53,7 @@ class Loaded:
         engine = Engine(
             bundle.path(LOSS_FILE), buffers, threads=threads_for(bundle.manifest, threads), provider=provider
         )
-        return cls(bundle, task_for(bundle), engine)
+        return cls(bundle, task_for(bundle), engine, KeyNames.of(run.options) if run else KeyNames())
 
 
 def open_bundle_or_run(path: Path) -> tuple[Bundle, Run | None]:

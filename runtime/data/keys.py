@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from zoedge.errors import DataError, near
 from zoedge.options import TuneOptions
@@ -32,7 +32,8 @@ class KeyNames:
 
     def overridden(self, given: KeyOptions) -> KeyNames:
         """Return these names, replaced where others are given."""
-        own = {f.name: name for f in fields(self) if (name := given.get(f"{f.name}_key")) is not None}
+        named = cast("Mapping[str, str | None]", given)
+        own = {f.name: name for f in fields(self) if (name := named.get(f"{f.name}_key")) is not None}
         return replace(self, **own)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from zoedge.bundle import Bundle
-from zoedge.errors import BundleError
+from zoedge.errors import BundleError, InputError
 from zoedge.manifest import LOSS_FILE, MANIFEST_FILE
 
 from .data import KeyNames
@@ -45,8 +45,11 @@ class Loaded:
 
         Raises:
             BundleError: ``path`` is neither, or something in it is missing or damaged.
+            InputError: ``which`` is given for a bundle.
         """
         bundle, run = open_bundle_or_run(Path(path))
+        if run is None and which is not None:
+            raise InputError(f"--which {which} is of a run's weights, and {path} is a bundle: leave it out")
         buffers = load_buffers(bundle)
         for name, value in run.weights(which).items() if run else ():
             np.copyto(buffers[name], np.asarray(value, np.float32).reshape(buffers[name].shape))

@@ -65,6 +65,10 @@ BAD = {
         ["eval", "{made}/bundle", "-d", "{tmp}/no.csv"],
         "{tmp}/no.csv does not exist: check the path",
     ),
+    "which of a bundle": (
+        ["eval", "{made}/bundle", "-d", "{made}/data.npz", "--which", "last"],
+        "--which last is of a run's weights, and {made}/bundle is a bundle: leave it out",
+    ),
     "texts and data": (
         ["predict", "{made}/run", "text", "-d", "x"],
         "give either texts or --data: zoedge predict RUN TEXT... or zoedge predict RUN --data DATA",

@@ -219,3 +219,14 @@ def test_every_key_is_a_flag(command, made, monkeypatch):
 
 def test_the_names_of_fields_are_everywhere_the_same():
     assert set(KeyOptions.__annotations__) == {f"{field.name}_key" for field in fields(KeyNames)} == set(KEYS)
+
+
+@pytest.mark.parametrize("which", [None, "best", "last"])
+@pytest.mark.parametrize("command", ["eval", "predict", "merge", "adapter"])
+def test_which_weights_is_one_choice_everywhere(made, tmp_path, command, which, monkeypatch):
+    seen = []
+    weights = Run.weights
+    monkeypatch.setattr(Run, "weights", lambda run, which=None: seen.append(which) or weights(run, which))
+    rest = ["-d", made / "data.npz"] if command in ("eval", "predict") else ["-o", tmp_path / "out"]
+    run(command, made / "run", *rest, *(["--which", which] if which else []))
+    assert seen == [which]

@@ -258,13 +258,11 @@ def _extent(data: bytes, start: int) -> tuple[int, int] | None:
         length |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
         if byte < 0x80:
-            begin = position + 4
-            return (
-                (begin, begin + length)
-                if length <= _MAX_FRAME_BYTES and begin + length <= len(data)
-                else None
-            )
-    return None
+            break
+    else:
+        return None
+    begin, end = position + 4, position + 4 + length
+    return (begin, end) if length <= _MAX_FRAME_BYTES and end <= len(data) else None
 
 
 def _is_good(data: bytes, begin: int, end: int) -> bool:

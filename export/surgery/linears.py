@@ -125,12 +125,14 @@ _MATCHERS: dict[str, Callable[[Graph, onnx.NodeProto], Linear | None]] = {
 }
 
 
-def integer_products(graph: Graph) -> tuple[str, ...]:
-    """Return the operators that multiply by a stored matrix among integers, where no float can be added."""
-    return tuple(sorted({node.op_type for node in graph.nodes if node.op_type in _INTEGER_PRODUCTS}))
-
-
 _INTEGER_PRODUCTS = ("MatMulInteger", "QAttention", "QGemm", "QLinearMatMul")
+
+
+def integer_products(graph: Graph) -> tuple[str, ...]:
+    """Return the operators of products that are no ``Linear``, as what they make are integers."""
+    linear = {id(each.node) for each in find_linears(graph)}
+    products = (node for node in graph.nodes if node.op_type in _INTEGER_PRODUCTS)
+    return tuple(sorted({node.op_type for node in products if id(node) not in linear}))
 
 
 def trace_weight(graph: Graph, value: str) -> tuple[str, bool] | None:

@@ -140,3 +140,17 @@ def test_a_layer_among_integers_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match="LoRA branch: what QLinearMatMul makes are integers"):
         to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "bundle", loss="mse")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_quantised_head_alone_is_no_layer_among_integers(tmp_path):
+    nodes = [
+        node("DynamicQuantizeLinear", "x", "xq xs xz"),
+        node("MatMulInteger", "xq fc.weight_quantized xz wz", "i"),
+        node("Cast", "i", "f", to=TensorProto.FLOAT),
+        node("Mul", "xs ws", "s"),
+        node("Mul", "f s", "y"),
+    ]
+    tensors = {"fc.weight_quantized": Q, "ws": SCALE, "wz": ZERO}
+    proto = model(nodes, [value("x", ["n", 32])], [value("y", ["n", 16])], tensors)
+    with pytest.raises(InputError, match=r"no linear layer for a LoRA branch .* use --train head"):
+        to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "bundle", loss="mse")

@@ -156,10 +156,12 @@ def _rows(
     """Return the table with what is trainable, the quantised matrices beside branches, and the branches."""
     rows = [structs.replace(row, trainable=row.name in choice.names) for row in table.rows]
     listed = {row.name for row in rows}
+    halves = {t.name for t in exported.model.graph.initializer if t.data_type == onnx.TensorProto.BFLOAT16}
     for branch in branches:
         if branch.weight not in listed and branch.weight in exported.weights:
             array = exported.weights[branch.weight]
-            row = Parameter(name=branch.weight, dtype=array.dtype.name, shape=array.shape)
+            dtype = "bfloat16" if branch.weight in halves else array.dtype.name
+            row = Parameter(name=branch.weight, dtype=dtype, shape=array.shape)
             rows.append(structs.replace(row, layer=layer_of(branch.module)))
     for name, array in factors.items():
         row = Parameter(

@@ -104,6 +104,11 @@ def _refusal(what: str, error: Exception) -> str:
     op = next((group for group in match.groups() if group), None) if match else None
     if op is None:
         return f"onnxruntime {VERSION} can't run {what}: {_first_line(error)}"
+    if match is not None and match["d"]:
+        return (
+            f"onnxruntime {VERSION} can't run {what}: its CPU has no {op} for these types; let the graph cast "
+            "bfloat16 to float32 before it computes, or export the model with standard operators"
+        )
     return (
         f"onnxruntime {VERSION} can't run {what}: it has no operator {op.rstrip(',')}; export the model with "
         "standard operators"

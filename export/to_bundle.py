@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
@@ -46,20 +46,18 @@ def to_bundle(
 ) -> Bundle:
     """Turn a model into a bundle that ``zoedge tune`` trains with forward passes alone.
 
-    The folder appears under its name only after onnxruntime has agreed with the source on fresh inputs of
-    several shapes and every trainable tensor has been seen to change the loss graph's outputs.
+    The folder appears under its name only after onnxruntime has agreed with the source on fresh inputs and
+    every trainable tensor has been seen to change the loss.
 
     Args:
         model: hub id, Hugging Face folder, path of an ``.onnx`` file, or torch module.
         output: the bundle's folder, which must not exist.
-        task: text-classification, text-generation, fill-mask, image-classification, classification or
-            regression; None reads it from the model or the loss.
-        train: any of "full", "lora", "bitfit" (all biases), "norm", "head" and name patterns (fnmatch, or a
-            part of a parameter's name). A head that export makes is trained in any case.
+        task: as in the manifest; None reads it from the model or the loss.
+        train: any of "full", "lora", "bitfit", "norm", "head" and name patterns (fnmatch, or a part of a
+            parameter's name). A head that export makes is trained in any case.
         lora_rank: rank of the LoRA branches.
         lora_alpha: branches are scaled by ``lora_alpha / lora_rank``.
-        target_modules: fnmatch patterns on module paths or their last part; None is every linear layer but
-            embeddings and heads.
+        target_modules: fnmatch patterns on module paths or their last part; None: all but embeddings, heads.
         max_seq_length: Hugging Face text models: longest text in tokens.
         labels: class names in the order of the logits; with a template, the label words.
         template: Hugging Face text models: "{text} It was {label}", classification by label words.
@@ -78,16 +76,7 @@ def to_bundle(
         MissingPackageError: a package that this kind of model needs isn't installed.
         ZoedgeError: the exported graph doesn't compute what the model does.
     """
-    need("onnx", purpose="exporting a model", extra="onnx")
-    need("onnxruntime", purpose="checking an exported model", extra="cpu")
-    from .assemble import Request
-    from .surgery.lora import Lora
-    from .writer import write_bundle
-
-    check_new_folder(Path(output))
-    targets = None if target_modules is None else _listed("target_modules", target_modules)
-    request = Request(_listed("train", train), Lora(lora_rank, lora_alpha, targets))
-    given = {
+    options = {
         "task": task,
         "labels": _listed("labels", labels),
         "template": template,
@@ -98,8 +87,38 @@ def to_bundle(
         "example_inputs": example_inputs,
         "dynamic_shapes": dynamic_shapes,
     }
-    exported = _read(model, {name: value for name, value in given.items() if value}, request.train, say)
-    return write_bundle(exported, request, Path(output), say)
+    targets = None if target_modules is None else _listed("target_modules", target_modules)
+    wanted = _Wanted(_listed("train", train), lora_rank, lora_alpha, targets)
+    return _write(model, Path(output), {n: value for n, value in options.items() if value}, wanted, say)
+
+
+class _Wanted(NamedTuple):
+    """What is to be trained, in the user's words."""
+
+    train: tuple[str, ...]
+    lora_rank: int
+    lora_alpha: float
+    target_modules: tuple[str, ...] | None
+
+
+def _write(
+    model: str | Path | nn.Module,
+    output: Path,
+    given: dict[str, Any],
+    wanted: _Wanted,
+    say: Callable[[str], None],
+) -> Bundle:
+    """Check what is cheap to check, then read and write."""
+    need("onnx", purpose="exporting a model", extra="onnx")
+    need("onnxruntime", purpose="checking an exported model", extra="cpu")
+    from .assemble import Request
+    from .surgery.lora import Lora
+    from .writer import write_bundle
+
+    check_new_folder(output)
+    request = Request(wanted.train, Lora(wanted.lora_rank, wanted.lora_alpha, wanted.target_modules))
+    exported = _read(model, given, wanted.train, say)
+    return write_bundle(exported, request, output, say)
 
 
 def _read(

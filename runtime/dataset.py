@@ -39,7 +39,7 @@ class Dataset:
     def digest(self) -> str:
         """Hex BLAKE2b-256 over the encoded arrays in order.
 
-        A run's journal carries it, so that ``--resume`` on other data is refused.
+        A run's journal carries it, so that ``--resume`` on other data, training or validation, is refused.
         """
         return hashlib.blake2b(b"".join(self.digests), digest_size=32).hexdigest()
 

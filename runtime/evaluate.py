@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from zoedge.errors import DataError
 
-from .data import KeyNames, Record, Split, read
+from .data import KeyNames, KeyOptions, Record, Split, read
 from .dataset import encode
 from .generate import complete
 from .loaded import Loaded
@@ -26,18 +26,27 @@ def evaluate(
     *,
     split: Split = "test",
     which: str | None = None,
-    text_key: str | None = None,
-    label_key: str | None = None,
     threads: int = 0,
     provider: str = "cpu",
+    **keys: Unpack[KeyOptions],
 ) -> dict[str, float]:
     """Return ``examples``, ``loss`` and the task's metrics of a bundle or a run on a split.
+
+    Args:
+        path: a bundle's or a run's folder.
+        data: a data file, a folder of splits, or a hub id.
+        split: which rows.
+        which: "best" or "last" weights of a run; best by default where the run evaluated.
+        threads: of the forward passes; 0: one per core.
+        provider: execution provider.
+        keys: ``text_key``, ``label_key``, ...: what the data calls its fields; a run knows those it was
+            tuned with.
 
     Raises:
         InputError: the folder or the data can't be used.
     """
     loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
-    rows = _rows(data, split, KeyNames(text=text_key, label=label_key))
+    rows = _rows(data, split, loaded.keys.overridden(keys))
     examples = encode(rows, loaded.task).examples
     return {"examples": len(examples), **score(loaded.engine, loaded.bundle.manifest, examples)}
 
@@ -49,19 +58,20 @@ def predict(
     data: str | Path | None = None,
     split: Split = "test",
     which: str | None = None,
-    text_key: str | None = None,
     max_new_tokens: int = 32,
     threads: int = 0,
     provider: str = "cpu",
+    **keys: Unpack[KeyOptions],
 ) -> Iterator[dict[str, Any]]:
     """Yield a prediction per text or per row of data, in order; labels aren't needed.
 
+    The arguments are those of ``evaluate``, and ``texts`` may take the place of ``data``.
     A text-generation bundle continues each text greedily by ``max_new_tokens`` tokens at most.
     """
     loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
     rows: Sequence[Record] = [Record({"text": text}, f"text {i + 1}") for i, text in enumerate(texts)]
     if data is not None:
-        rows = _rows(data, split, KeyNames(text=text_key), labelled=False)
+        rows = _rows(data, split, loaded.keys.overridden(keys), labelled=False)
     for start in range(0, len(rows), _PREDICT_BLOCK):
         yield from _predictions(loaded, rows[start : start + _PREDICT_BLOCK], max_new_tokens)
 

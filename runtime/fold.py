@@ -6,7 +6,6 @@ two with the losses that the record holds. Nothing else ever changes the paramet
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 from zoedge.methods import Method, Point, State, Told, Update
 
 from .journal import Assign, Eval, Record, Step
+from .method import tell
 from .parameters import Parameters
 from .spaces import Arrays
 
-_LARGEST_MOVE = 1e30  # beyond it, sums of float32 overflow; NaN fails the comparison too
 FULL = 255  # the slot of values fitted on all rows: what evaluation and the tuned model use
 
 
@@ -75,13 +74,15 @@ class Fold:
     def apply(self, record: Record) -> Told | None:
         """Take a record in; return what the method made of it, None where no step was taken.
 
-        A step whose losses or update aren't finite moves the parameters back and changes nothing else.
+        A step whose losses or update aren't finite moves the parameters back (in place, up to float32 rounding)
+        and changes nothing else.
         """
         match record:
-            case Step(step, lr, losses):
-                told = self._tell(losses, lr)
-                self.parameters.apply(step, told.update if told else Update())
-                self.step = step + 1
+            case Step():
+                told = tell(self.method, self.state, record, self.eps)
+                self.state = told.state if told else self.state
+                self.parameters.apply(record.step, told.update if told else Update())
+                self.step = record.step + 1
                 return told
             case Assign(_, slots, _):
                 self._assign(slots)
@@ -122,15 +123,6 @@ class Fold:
         self._slots = _slots(arrays)
         self.parameters.load(_under(arrays, "parameter/"))
         self._active = None
-
-    def _tell(self, losses: tuple[float, ...], lr: float) -> Told | None:
-        if not all(math.isfinite(loss) for loss in losses):
-            return None
-        told = self.method.tell(self.state, losses, lr=lr, eps=self.eps)
-        if not all(abs(move.scale) < _LARGEST_MOVE for move in told.update.moves):
-            return None
-        self.state = told.state
-        return told
 
     def _assign(self, slots: Mapping[int, Mapping[str, NDArray[np.float32]]]) -> None:
         """Keep fixed tensors by slot; tensors that directions move take their values here and now."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from zoedge.bundle import Bundle
 from zoedge.manifest import Manifest
-from zoedge.methods import find
 from zoedge.options import TuneOptions
 
 from .activations import branch_bases
@@ -23,6 +22,7 @@ from .head.refit import HeadRefit
 from .journal import Assign
 from .kernels import add_terms_here
 from .measure import Measure
+from .method import method_of
 from .noise import Float32
 from .objectives import objective
 from .parameters import Parameters, load_buffers
@@ -65,23 +65,23 @@ class Splits(NamedTuple):
     valid: Dataset | None
 
 
-def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
+def prepare(bundle: Bundle, data: str, options: TuneOptions, given: Collection[str] = ()) -> Job:
     """Read and check everything that a run needs.
+
+    Args:
+        bundle: what to tune.
+        data: the rows.
+        options: the user's, or those of the run that is continued.
+        given: the options that the user named; those without effect are noted.
 
     Raises:
         InputError: something can't be used.
     """
     manifest = bundle.manifest
     goal = objective(options.objective, manifest)
-    keys = KeyNames(
-        text=options.text_key,
-        label=options.label_key,
-        prompt=options.prompt_key,
-        completion=options.completion_key,
-        chat=options.chat_key,
-    )
+    keys = KeyNames.of(options)
     rows, valid_rows = read(data, "train", keys), read(data, "valid", keys)
-    plan = make_plan(options, manifest, len(rows), valid_rows is not None)
+    plan = make_plan(options, manifest, len(rows), valid_rows is not None, given)
     options = plan.options
     task = task_for(bundle, options.seed)
     valid = encode(valid_rows, task) if valid_rows is not None else None
@@ -123,12 +123,7 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
 def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], str | None]:
     """Return the state before the first record, the buffers it moves, and a note about the noise kernel."""
     options = plan.options
-    method = find(options.method).build(
-        queries=options.queries or 1,
-        weight_decay=options.weight_decay,
-        rank=options.rank,
-        refresh=options.refresh,
-    )
+    method = method_of(options)
     buffers = load_buffers(bundle)
     add_terms, note = add_terms_here()
     parameters = Parameters(
@@ -189,5 +184,6 @@ def _refit(manifest: Manifest, dealt: Sequence[Sequence[int]], measure: Measure)
     head = manifest.head
     if head is None or not head.fresh:
         return None
-    classes = next(p.shape[0] for p in manifest.parameters if p.name == head.weight)
+    shape = next(p.shape for p in manifest.parameters if p.name == head.weight)
+    classes = shape[1] if head.transposed else shape[0]
     return HeadRefit(head, manifest.loss, classes, dealt, measure.forward)

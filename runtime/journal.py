@@ -9,13 +9,15 @@
     eval    0x03  u32 step  msgpack {metric: float64}           what an evaluation said
 
 All integers and floats are little-endian. A step's record is written after its losses are known and before
-the parameters move. A tail that was torn by a crash ends at the last frame whose checksum holds.
+the parameters move. A crash may tear the last record, which is then left out; damage with good records
+behind it is no crash's doing, and an error.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -34,6 +36,9 @@ JOURNAL_FILE = "journal.zoj"
 
 _STEP, _ASSIGN, _EVAL = 1, 2, 3
 _MAX_FRAME_BYTES = 1 << 31
+_LEAST_RECORD_BYTES = 5  # kind and step
+# where a record may begin: length, checksum, kind
+_BEGINNING = re.compile(rb"(?=[\x80-\xff]{0,4}[\x00-\x7f].{4}[\x01-\x03])", re.DOTALL)
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -41,6 +46,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     bundle: str  # Bundle.digest
     data: str  # digest of the encoded training examples
+    valid: str | None = None  # of the validation examples, which decide what is best; "" where there are none
     seed: int
     noise: int  # NOISE_VERSION
     options: dict[str, Any]  # resolved, as in config.yaml
@@ -171,7 +177,7 @@ def read(path: Path) -> Contents:
     """Read a journal up to its last good record.
 
     Raises:
-        BundleError: no journal there, another format, or a damaged header.
+        BundleError: no journal there, another format, a damaged header, or damage before good records.
     """
     if not path.is_file():
         raise BundleError(f"{path} is missing: {path.parent} is not a run folder of zoedge tune")
@@ -190,10 +196,34 @@ def read(path: Path) -> Contents:
     for payload, end in frames:
         try:
             records.append(decode(payload))
-        except (ValueError, msgspec.MsgspecError):
-            break
+        except (ValueError, msgspec.MsgspecError) as error:  # its checksum holds: this is what was written
+            raise BundleError(
+                f"{path} has a record that this zoedge doesn't know, number {len(records) + 1} at byte {size}: "
+                f"upgrade zoedge"
+            ) from error
         size = end
+    if _holds_a_record(data, size + 1, records[-1].step if records else 0):
+        raise BundleError(
+            f"{path} is damaged in record {len(records) + 1} at byte {size}, with good records behind it: restore "
+            f"the file, or keep what lies before the damage with truncate -s {size} {path}"
+        )
     return Contents(header, records, size, len(data) - size)
+
+
+def _holds_a_record(data: bytes, start: int, last_step: int) -> bool:
+    """Return whether a whole record lies anywhere in ``data[start:]``, ``last_step`` being the last one's step.
+
+    A chance hit needs a right checksum, kind and step; most offsets are ruled out before the checksum is taken.
+    """
+    most = last_step + len(data) - start  # a step takes more than a byte
+    for match in _BEGINNING.finditer(data, start):
+        extent = _extent(data, match.start())
+        if extent is None or extent[1] - extent[0] < _LEAST_RECORD_BYTES:
+            continue
+        (step,) = struct.unpack_from("<I", data, extent[0] + 1)
+        if last_step <= step <= most and _is_good(data, *extent):
+            return True
+    return False
 
 
 def _slots(raw: dict[str, bytes]) -> dict[int, dict[str, NDArray[np.float32]]]:
@@ -215,21 +245,26 @@ def _frame(payload: bytes) -> bytes:
 
 def _frames(data: bytes, start: int) -> Iterator[tuple[bytes, int]]:
     """Yield (payload, end offset) of each good frame, stopping at the first that is torn or damaged."""
-    while True:
-        length, shift, position = 0, 0, start
-        while position < len(data) and shift < 35:
-            byte = data[position]
-            length |= (byte & 0x7F) << shift
-            position, shift = position + 1, shift + 7
-            if byte < 0x80:
-                break
-        else:
-            return
-        end = position + 4 + length
-        if length > _MAX_FRAME_BYTES or end > len(data):
-            return
-        payload = data[position + 4 : end]
-        if zlib.crc32(payload) != int.from_bytes(data[position : position + 4], "little"):
-            return
-        yield payload, end
-        start = end
+    while (extent := _extent(data, start)) is not None and _is_good(data, *extent):
+        yield data[slice(*extent)], extent[1]
+        start = extent[1]
+
+
+def _extent(data: bytes, start: int) -> tuple[int, int] | None:
+    """Return where the payload of the frame at ``start`` begins and ends; None if not within ``data``."""
+    length, shift, position = 0, 0, start
+    while position < len(data) and shift < 35:
+        byte = data[position]
+        length |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            break
+    else:
+        return None
+    begin, end = position + 4, position + 4 + length
+    return (begin, end) if length <= _MAX_FRAME_BYTES and end <= len(data) else None
+
+
+def _is_good(data: bytes, begin: int, end: int) -> bool:
+    """Return whether the checksum before a payload is the payload's."""
+    return zlib.crc32(memoryview(data)[begin:end]) == int.from_bytes(data[begin - 4 : begin], "little")

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from zoedge.bundle import Bundle
-from zoedge.errors import BundleError
+from zoedge.errors import BundleError, InputError
 from zoedge.manifest import LOSS_FILE, MANIFEST_FILE
 
+from .data import KeyNames
 from .engine import Engine
 from .parameters import load_buffers
 from .run_folder import CONFIG_FILE, Run
@@ -20,11 +21,15 @@ from .threads import threads_for
 
 @dataclass(frozen=True)
 class Loaded:
-    """The bundle, its task, and an engine with the tuned weights, or the exported ones."""
+    """The bundle, its task, and an engine with the tuned weights, or the exported ones.
+
+    ``keys`` are what a run's data called its fields, so that data like it is understood without flags.
+    """
 
     bundle: Bundle
     task: Task
     engine: Engine
+    keys: KeyNames
 
     @classmethod
     def open(
@@ -40,15 +45,18 @@ class Loaded:
 
         Raises:
             BundleError: ``path`` is neither, or something in it is missing or damaged.
+            InputError: ``which`` is given for a bundle.
         """
         bundle, run = open_bundle_or_run(Path(path))
+        if run is None and which is not None:
+            raise InputError(f"--which {which} is of a run's weights, and {path} is a bundle: leave it out")
         buffers = load_buffers(bundle)
         for name, value in run.weights(which).items() if run else ():
             np.copyto(buffers[name], np.asarray(value, np.float32).reshape(buffers[name].shape))
         engine = Engine(
             bundle.path(LOSS_FILE), buffers, threads=threads_for(bundle.manifest, threads), provider=provider
         )
-        return cls(bundle, task_for(bundle), engine)
+        return cls(bundle, task_for(bundle), engine, KeyNames.of(run.options) if run else KeyNames())
 
 
 def open_bundle_or_run(path: Path) -> tuple[Bundle, Run | None]:

@@ -78,6 +78,11 @@ class Parameters:
         """Names of the buffers that differ between the points of a step."""
         return frozenset().union(*(space.varying for space in self.spaces))
 
+    @property
+    def exact(self) -> bool:
+        """Whether leaving a point restores the very bits of all tensors, and not only up to float32 rounding."""
+        return all(space.exact for space in self.spaces)
+
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
         for space in self.spaces:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from .batches import steps_in
 from .data import held_out_rows
 from .head.convex import LOSSES
 from .parameters import placement_for
+from .unused import Situation, unused
 
 T = TypeVar("T")
 
@@ -57,7 +59,9 @@ def solvable_head(manifest: Manifest) -> tuple[str, ...]:
     return names if trainable.issuperset(names) else ()
 
 
-def make_plan(options: TuneOptions, manifest: Manifest, rows: int, has_validation: bool) -> Plan:
+def make_plan(
+    options: TuneOptions, manifest: Manifest, rows: int, has_validation: bool, given: Collection[str] = ()
+) -> Plan:
     """Fill in what the user left open.
 
     Args:
@@ -65,6 +69,7 @@ def make_plan(options: TuneOptions, manifest: Manifest, rows: int, has_validatio
         manifest: the bundle's.
         rows: training rows, held-out ones included.
         has_validation: whether the data has a validation split of its own.
+        given: the options that the user named; those without effect are noted.
 
     Raises:
         InputError: an unknown method, or a batch larger than the data.
@@ -79,7 +84,8 @@ def make_plan(options: TuneOptions, manifest: Manifest, rows: int, has_validatio
         options.val_size if options.val_size is not None else (0.0 if has_validation or solved else HOLD_OUT)
     )
     train_rows = rows if has_validation else rows - held_out_rows(rows, held_out)
-    _check(options, recipe, train_rows, evaluates=has_validation or held_out > 0 or bool(solved))
+    evaluates = has_validation or held_out > 0 or bool(solved)
+    _check(options, recipe, train_rows, evaluates=evaluates)
     folds = _folds(options.batch_size, train_rows) if solved else 0
     total = _total_steps(options, defaults.steps, train_rows)
     filled = msgspec.structs.replace(
@@ -96,7 +102,8 @@ def make_plan(options: TuneOptions, manifest: Manifest, rows: int, has_validatio
         placement=placement_for(manifest, solved) if options.placement == "auto" else options.placement,
         lora_space=_lora_space(options, manifest, recipe),
     )
-    return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds)
+    notes = unused(given, Situation(manifest, recipe, bool(solved), has_validation, evaluates))
+    return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)
 
 
 def _check(options: TuneOptions, recipe: Recipe, train_rows: int, *, evaluates: bool) -> None:

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Row = Mapping[str, Any]
+
+
+class Extent(NamedTuple):
+    """Where a run ends: after so many steps, so many seconds, or whichever comes first."""
+
+    steps: int | None
+    seconds: float | None = None
+
+    def share(self, step: int, elapsed_seconds: float) -> float:
+        """Return the share of the run that is done, by steps or by time, whichever is further."""
+        by_steps = step / self.steps if self.steps else 0.0
+        by_time = elapsed_seconds / self.seconds if self.seconds else 0.0
+        return max(by_steps, by_time)
 
 
 class Progress(Protocol):
     """Is told what happens; only ever shows it."""
 
-    def start(self, header: Mapping[str, str], total_steps: int | None, step: int) -> None:
-        """Begin: what is tuned and how, the number of steps where one is known, and the step to begin at."""
+    def start(self, header: Mapping[str, str], extent: Extent, step: int) -> None:
+        """Begin: what is tuned and how, how long it takes, and the step to begin at."""
 
     def step(self, row: Row, *, report: bool) -> None:
         """Take in a step's log row; ``report`` marks the ones to print."""
@@ -31,7 +47,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def start(self, header: Mapping[str, str], total_steps: int | None, step: int) -> None:
+    def start(self, header: Mapping[str, str], extent: Extent, step: int) -> None:
         """Do nothing."""
 
     def step(self, row: Row, *, report: bool) -> None:
@@ -54,9 +70,9 @@ class Lines:
         self._out = out or sys.stdout
         self._total: int | None = None
 
-    def start(self, header: Mapping[str, str], total_steps: int | None, step: int) -> None:
+    def start(self, header: Mapping[str, str], extent: Extent, step: int) -> None:
         """Print the header, one line per entry."""
-        self._total = total_steps
+        self._total = extent.steps
         width = max(map(len, header), default=0)
         for name, value in header.items():
             self.note(f"{name:<{width}}  {value}")
@@ -79,24 +95,27 @@ class Lines:
 
 
 class Bar:
-    """A rich progress bar with the reports above it."""
+    """A rich progress bar with the reports above it; it shows the share of the steps or of the time.
 
-    def __init__(self) -> None:
+    Args:
+        console: where to draw; standard output by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
-            MofNCompleteColumn,
             Progress,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
 
-        self._console = Console(highlight=False, markup=False)
+        self._console = console or Console(highlight=False, markup=False)
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[steps]}"),
             TextColumn("{task.fields[loss]}"),
             TimeElapsedColumn(),
             TextColumn("eta"),
@@ -104,10 +123,10 @@ class Bar:
             TextColumn("{task.fields[memory]}"),
         )
         self._bar = Progress(*columns, console=self._console)
-        self._task = self._bar.add_task("tune", total=None, loss="", memory="", start=True)
-        self._total: int | None = None
+        self._task = self._bar.add_task("tune", total=1.0, steps="", loss="", memory="", start=True)
+        self._extent = Extent(None)
 
-    def start(self, header: Mapping[str, str], total_steps: int | None, step: int) -> None:
+    def start(self, header: Mapping[str, str], extent: Extent, step: int) -> None:
         """Print the header and show the bar."""
         from rich.table import Table
         from rich.text import Text
@@ -116,16 +135,21 @@ class Bar:
         for name, value in header.items():
             table.add_row(Text(name, style="dim"), Text(value))
         self._console.print(table)
-        self._total = total_steps
-        self._bar.update(self._task, total=total_steps, completed=step)
+        self._extent = extent
+        self._bar.update(self._task, completed=extent.share(step, 0.0), steps=_of(step, extent.steps))
         self._bar.start()
 
     def step(self, row: Row, *, report: bool) -> None:
         """Advance the bar; print a report above it."""
-        memory = memory_text(row["peak_rss_bytes"])
-        self._bar.update(self._task, completed=row["step"], loss=f"loss {row['loss']:.4f}", memory=memory)
+        self._bar.update(
+            self._task,
+            completed=self._extent.share(row["step"], row["elapsed_seconds"]),
+            steps=_of(row["step"], self._extent.steps),
+            loss=f"loss {row['loss']:.4f}",
+            memory=memory_text(row["peak_rss_bytes"]),
+        )
         if report:
-            self._console.print(step_text(row, self._total))
+            self._console.print(step_text(row, self._extent.steps))
 
     def evaluation(self, row: Row) -> None:
         """Print an evaluation above the bar."""
@@ -147,13 +171,16 @@ def for_terminal() -> Progress:
 
 def step_text(row: Row, total: int | None) -> str:
     """Return a step's report on one line."""
-    of = f"/{total}" if total else ""
     gradient = row["projected_gradient"]
     shown = "skipped" if gradient is None else f"g {gradient:+.3g}"
     return (
-        f"step {row['step']}{of}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  {shown}  "
+        f"step {_of(row['step'], total)}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  {shown}  "
         f"{row['step_seconds']:.2f} s/step  {memory_text(row['peak_rss_bytes'])}"
     )
+
+
+def _of(step: int, total: int | None) -> str:
+    return f"{step}/{total}" if total else str(step)
 
 
 def evaluation_text(row: Row) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from .job import Job, prepare
 from .journal import Contents, Header, Journal
 from .noise import NOISE_VERSION
 from .plan import trainable_elements
-from .progress import Progress, Silent
+from .progress import Extent, Progress, Silent
 from .run_folder import LOG_FILE, Log, Run, locked, remove_leftovers
 from .tuner import Tuner
 
@@ -43,6 +44,7 @@ def tune(
     output: str | Path,
     options: TuneOptions | None = None,
     *,
+    given: Collection[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -53,6 +55,9 @@ def tune(
         data: a data file, a folder of splits, or a hub id.
         output: the run's folder: new or empty, or with ``resume`` a run to continue.
         options: what to do; defaults suit the method and the bundle.
+        given: the options that the user named: a resumed run must agree with them, and those without effect
+            are noted. None takes those that differ from their defaults: an option set to its default can't be
+            told from one left out.
         resume: continue the run in ``output``; without a run there, start one.
         progress: who is told; nobody by default.
 
@@ -64,21 +69,31 @@ def tune(
         KeyboardInterrupt: interrupted; the run is saved and can be resumed.
     """
     folder, asked = Path(output), options or TuneOptions()
+    given = tune_options.unlike_default(asked) if given is None else frozenset(given)
     with locked(folder):
         contents = _journal_of(folder, resume)
         if contents is None:
             Run.check_new(folder)
-        given = asked if contents is None else _continued(asked, contents.header, folder)
-        job = prepare(Bundle.open(bundle), str(data), given)
+        settled = asked if contents is None else _continued(asked, given, contents.header, folder)
+        job = prepare(Bundle.open(bundle), str(data), settled, given)
         if contents is not None:
             _check_same(contents.header, job, folder)
         remove_leftovers(folder)
         return _run(job, folder, str(data), contents, progress or Silent())
 
 
-def dry_run(bundle: str | Path, data: str | Path, options: TuneOptions | None = None) -> dict[str, str]:
-    """Check everything ``tune`` would, write nothing, and return the header that it would print."""
-    return _header_lines(prepare(Bundle.open(bundle), str(data), options or TuneOptions()), str(data))
+def dry_run(
+    bundle: str | Path,
+    data: str | Path,
+    options: TuneOptions | None = None,
+    *,
+    given: Collection[str] | None = None,
+) -> dict[str, str]:
+    """Check everything ``tune`` would, write nothing, and return the header and the notes that it would print."""
+    asked = options or TuneOptions()
+    given = tune_options.unlike_default(asked) if given is None else given
+    job = prepare(Bundle.open(bundle), str(data), asked, given)
+    return _header_lines(job, str(data)) | ({"note": "; ".join(job.notes)} if job.notes else {})
 
 
 def _journal_of(folder: Path, resume: bool) -> Contents | None:
@@ -90,14 +105,13 @@ def _journal_of(folder: Path, resume: bool) -> Contents | None:
     return journals.read(path)
 
 
-def _continued(asked: TuneOptions, header: Header, folder: Path) -> TuneOptions:
-    """Return the saved options with what may change; a changed one that may not is an error."""
+def _continued(asked: TuneOptions, given: Collection[str], header: Header, folder: Path) -> TuneOptions:
+    """Return the saved options with what may change; a given one that differs and may not is an error."""
     saved = tune_options.make(header.options, str(folder / journals.JOURNAL_FILE))
-    default = TuneOptions()
     changes = {}
-    for name in TuneOptions.__struct_fields__:
+    for name in (n for n in TuneOptions.__struct_fields__ if n in given):
         value = getattr(asked, name)
-        if value == getattr(default, name) or value == getattr(saved, name):
+        if value in (getattr(saved, name), None, "auto"):  # None and "auto" leave it to what was chosen then
             continue
         if name not in FREE_ON_RESUME:
             flag = name.replace("_", "-")
@@ -118,6 +132,11 @@ def _check_same(header: Header, job: Job, folder: Path) -> None:
         )
     if header.data != job.data.train.digest:
         raise InputError(f"{folder} was started on other training data: resume it with the same --data")
+    if header.valid is not None and header.valid != _valid_digest(job):
+        raise InputError(
+            f"{folder} was started with other validation rows, which its best weights were chosen by: "
+            f"resume it with the same --data"
+        )
     if header.noise != NOISE_VERSION:
         raise BundleError(
             f"{folder} was started with noise version {header.noise}, and this zoedge has {NOISE_VERSION}"
@@ -140,7 +159,9 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
             )
     elapsed = _elapsed(folder / LOG_FILE, job.fold.step)
     log = Log(folder / LOG_FILE, job.fold.step)
-    progress.start(_header_lines(job, data), job.plan.total_steps, job.fold.step)
+    progress.start(
+        _header_lines(job, data), Extent(job.plan.total_steps, job.plan.max_seconds), job.fold.step
+    )
     for note in job.notes:
         progress.note(note)
     if contents.torn:
@@ -155,6 +176,7 @@ def _header(job: Job) -> Header:
     return Header(
         bundle=job.bundle.digest,
         data=job.data.train.digest,
+        valid=_valid_digest(job),
         seed=job.plan.options.seed,
         noise=NOISE_VERSION,
         options=msgspec.to_builtins(job.plan.options),
@@ -162,6 +184,10 @@ def _header(job: Job) -> Header:
         zoedge=importlib.metadata.version("zoedge"),
         versions={name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime")},
     )
+
+
+def _valid_digest(job: Job) -> str:
+    return job.data.valid.digest if job.data.valid else ""
 
 
 def _changed_versions(header: Header) -> str:

@@ -17,7 +17,7 @@ from .job import Job
 from .journal import Assign, Eval, Journal, Record, Step
 from .memory import peak_rss_bytes
 from .noise import Float32
-from .progress import Progress
+from .progress import Extent, Progress
 from .run_folder import Log, Run
 from .schedule import factor
 
@@ -178,14 +178,14 @@ class Tuner:
 
     def _completed(self) -> float:
         """Return the share of the run that is done, by steps or by time, whichever is further."""
-        plan = self._plan
-        by_steps = self._fold.step / plan.total_steps if plan.total_steps else 0.0
-        by_time = self._clock.elapsed / plan.max_seconds if plan.max_seconds else 0.0
-        return max(by_steps, by_time)
+        extent = Extent(self._plan.total_steps, self._plan.max_seconds)
+        return extent.share(self._fold.step, self._clock.elapsed)
 
     def _skipped(self, record: Step) -> None:
+        rounding = "" if self._fold.parameters.exact else ", up to float32 rounding"
         self._progress.note(
-            f"step {record.step + 1} skipped: a loss or the update was not finite; the weights are as before it"
+            f"step {record.step + 1} skipped: a loss or the update was not finite; the weights are as before "
+            f"it{rounding}"
         )
         if self._skips >= MOST_SKIPS:
             raise ZoedgeError(

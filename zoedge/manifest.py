@@ -53,6 +53,9 @@ class LoraBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     b: str
     rank: int
     alpha: float
+    rounded: bool = (
+        False  # True where the graph rounds that matrix to integers, which merging would go through
+    )
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 import yaml
@@ -91,14 +91,28 @@ def help_text(field: str) -> str:
     return str(get_type_hints(TuneOptions, include_extras=True)[field].__metadata__[0])
 
 
-def load(config: Path | None, flags: Mapping[str, Any]) -> TuneOptions:
+class Loaded(NamedTuple):
+    """Options, and the names of those that the user gave: only they may contradict a run or have no effect."""
+
+    options: TuneOptions
+    given: frozenset[str]
+
+
+def load(config: Path | None, flags: Mapping[str, Any]) -> Loaded:
     """Return the options from an optional YAML file and the flags that were given.
 
     Raises:
         InputError: an unreadable file, an unknown key, or a value of the wrong type or out of range.
     """
-    values = _read_config(config) if config else {}
-    return make(values | dict(flags), str(config) if config else "the options")
+    values = (_read_config(config) if config else {}) | dict(flags)
+    options = make(values, str(config) if config else "the options")
+    return Loaded(options, frozenset(name for name, value in values.items() if value is not None))
+
+
+def unlike_default(options: TuneOptions) -> frozenset[str]:
+    """Return the fields that must have been given, as their values aren't the defaults."""
+    default = TuneOptions()
+    return frozenset(n for n in options.__struct_fields__ if getattr(options, n) != getattr(default, n))
 
 
 def make(values: Mapping[str, Any], where: str = "the options") -> TuneOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,7 @@ def from_module(
     """Export a torch module to one graph, its inputs -> one output.
 
     Args:
-        module: called as ``module(**example_inputs)`` in eval mode; float32, on the CPU. Its mode and its
-            tensors are left as they were.
+        module: called as ``module(**example_inputs)`` in eval mode; float32, on the CPU; left as it was.
         example_inputs: one example of each input, by the names of ``forward``'s arguments.
         task: classification, image-classification or regression.
         output_name: name of the graph's output, and the entry to take where the module returns a mapping
@@ -54,8 +54,7 @@ def from_module(
             regression.
 
     Returns:
-        The graph and the tensors, by their names in the module's state dict; of a shared tensor's names the
-        first counts.
+        The graph, and the tensors by their first names in the module's state dict.
 
     Raises:
         InputError: an unknown task or loss, inputs that don't fit, or a module that torch can't export.
@@ -64,18 +63,15 @@ def from_module(
     need("torch", "onnx", "onnxscript", purpose="exporting a torch module")
     from .torch_graph import trace
     from .torch_reference import evaluating, reference_of
-    from .torch_state import as_array, collect
+    from .torch_state import collect
 
     loss = _loss(task, loss)
     state = collect(module)
-    dims = _dims(example_inputs, dynamic_shapes)
-    examples = _examples(module, example_inputs, dims)
+    examples = _Examples.of(module, example_inputs, dynamic_shapes)
     reference = reference_of(module, output_name)
-    arrays = {name: as_array(value) for name, value in examples.items()}
-    _check_output(reference(arrays)[output_name], output_name, task, labels)
+    _check_output(reference(examples.arrays)[output_name], output_name, task, labels)
     with evaluating(module):
-        graph = trace(module, state, examples, dims, output=output_name)
-    shapes = {name: _shape(value.shape, dims.get(name, {})) for name, value in examples.items()}
+        graph = trace(module, state, examples.tensors, examples.dims, output=output_name)
     return Exported(
         model=graph.model,
         weights=graph.weights,
@@ -87,8 +83,31 @@ def from_module(
         labels=labels,
         source=Source(kind="torch", name=type(module).__name__, versions=_versions()),
         reference=reference,
-        sample_inputs=like_samples(arrays, shapes),
+        sample_inputs=like_samples(examples.arrays, examples.shapes),
     )
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Example inputs that can be traced, and their dynamic axes."""
+
+    tensors: dict[str, Tensor]
+    dims: DynamicDims
+
+    @classmethod
+    def of(cls, module: nn.Module, inputs: Mapping[str, Tensor], given: DynamicDims | None) -> _Examples:
+        dims = _dims(inputs, given)
+        return cls(_examples(module, inputs, dims), dims)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        from .torch_state import as_array
+
+        return {name: as_array(value) for name, value in self.tensors.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[Dim, ...]]:
+        return {name: _shape(value.shape, self.dims.get(name, {})) for name, value in self.tensors.items()}
 
 
 def _loss(task: str, loss: str | None) -> str:

@@ -9,7 +9,7 @@ import onnx
 from .graph import Graph
 from .linears import Linear, find_linears
 
-_UNARY = frozenset({"Identity", "Cast", "Tanh", "Neg", "Clip"})
+_UNARY = frozenset({"Identity", "Cast", "Tanh", "Neg", "Clip", "QuantizeLinear", "DequantizeLinear"})
 _BINARY = frozenset({"Add", "Sub", "Mul", "Div"})
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 from onnx import TensorProto
 
 from .graph import Graph, attributes
 
-_SUFFIX = re.compile(r"(\.weight)?(_quantized|_Q\d\w*|_dequantized)?$|\.qweight$")
+_SUFFIX = re.compile(r"(\.weight)?(_quantized|(_DQ)?_Q\d\w*|_dequantized)?$|\.qweight$")
 _ANONYMOUS = re.compile(r"^(onnx::\w+_\d+|\d+|.*::.*)$")
 
 
@@ -28,6 +28,7 @@ class Linear:
         module: the source's module path, as far as names tell it.
         dtype: ONNX element type of x and y.
         quantized: whether the stored matrix is integers.
+        rounded: whether the graph itself rounds the stored matrix to integers when it runs.
     """
 
     node: onnx.NodeProto
@@ -40,6 +41,7 @@ class Linear:
     module: str
     dtype: int = TensorProto.FLOAT
     quantized: bool = False
+    rounded: bool = False
 
 
 def find_linears(graph: Graph) -> list[Linear]:
@@ -69,9 +71,10 @@ def _plain(graph: Graph, node: onnx.NodeProto, *, flip: bool) -> Linear | None:
     if traced is None:
         return None
     weight, flipped = traced
-    return _linear(
+    linear = _linear(
         graph, node, node.input[0], node.output[0], weight, flipped != flip, _dtype(graph, node.input[1])
     )
+    return None if linear is None else replace(linear, rounded=_is_rounded(graph, node.input[1]))
 
 
 def _matmul_integer(graph: Graph, node: onnx.NodeProto) -> Linear | None:
@@ -122,6 +125,16 @@ _MATCHERS: dict[str, Callable[[Graph, onnx.NodeProto], Linear | None]] = {
 }
 
 
+_INTEGER_PRODUCTS = ("MatMulInteger", "QAttention", "QGemm", "QLinearMatMul")
+
+
+def integer_products(graph: Graph) -> tuple[str, ...]:
+    """Return the operators of products that are no ``Linear``, as what they make are integers."""
+    linear = {id(each.node) for each in find_linears(graph)}
+    products = (node for node in graph.nodes if node.op_type in _INTEGER_PRODUCTS)
+    return tuple(sorted({node.op_type for node in products if id(node) not in linear}))
+
+
 def trace_weight(graph: Graph, value: str) -> tuple[str, bool] | None:
     """Return (initializer, whether it is read transposed) where a value is a stored tensor; else None."""
     flipped = False
@@ -134,7 +147,7 @@ def trace_weight(graph: Graph, value: str) -> tuple[str, bool] | None:
             if list(perm) != [1, 0]:
                 return None
             flipped = not flipped
-        elif node.op_type not in ("Identity", "Cast", "DequantizeLinear"):
+        elif node.op_type not in ("Identity", "Cast", "QuantizeLinear", "DequantizeLinear"):
             return None
         value = node.input[0]
     return value, flipped
@@ -171,6 +184,14 @@ def _dtype(graph: Graph, value: str) -> int:
             return int(attributes(node)["to"])
         value = node.input[1 if node.op_type == "DequantizeLinear" else 0]
     return int(graph.initializers[value].data_type)
+
+
+def _is_rounded(graph: Graph, value: str) -> bool:
+    """Return whether a QuantizeLinear lies between an initializer and a traced value."""
+    node = graph.producer(value)
+    while node is not None and node.op_type != "QuantizeLinear":
+        node = graph.producer(node.input[0])
+    return node is not None
 
 
 def _before_quantizing(graph: Graph, value: str) -> str | None:

@@ -15,7 +15,7 @@ from zoedge.errors import InputError, near
 from zoedge.manifest import LoraBranch
 
 from .graph import Array, Graph
-from .linears import Linear, find_linears
+from .linears import Linear, find_linears, integer_products
 
 # Which linear layers get a branch when the user names none: fnmatch patterns as for ``target_modules``.
 # Embeddings, the vocabulary head and the classifier are left out in any case unless they are named.
@@ -57,10 +57,7 @@ def choose_targets(
     if lora.targets is None:
         chosen = {w: uses for w, uses in default.items() if _matches(uses[0], DEFAULT_TARGETS)}
         if not chosen:
-            raise InputError(
-                "the graph has no linear layer for a LoRA branch (convolutions and embeddings get none): "
-                "use --train head, bitfit, norm or a name pattern, or full where the weights are floats"
-            )
+            raise InputError(_no_layer(graph))
         return chosen
     modules = [uses[0].module for uses in every.values()]
     for pattern in lora.targets:
@@ -71,6 +68,20 @@ def choose_targets(
                 + (near(pattern, known) or f": the graph has {_some(modules)}")
             )
     return {w: uses for w, uses in every.items() if _matches(uses[0], lora.targets)}
+
+
+def _no_layer(graph: Graph) -> str:
+    integer = integer_products(graph)
+    if integer:
+        return (
+            f"the graph has no linear layer for a LoRA branch: what {', '.join(integer)} makes are integers, and a "
+            "branch is added to floats; quantise the model in the QDQ format (QuantizeLinear and DequantizeLinear), "
+            "dynamically, or its weights alone"
+        )
+    return (
+        "the graph has no linear layer for a LoRA branch (convolutions and embeddings get none): "
+        "use --train head, bitfit, norm or a name pattern, or full where the weights are floats"
+    )
 
 
 def add_branches(graph: Graph, targets: dict[str, list[Linear]], lora: Lora) -> list[LoraBranch]:
@@ -97,6 +108,7 @@ def add_branches(graph: Graph, targets: dict[str, list[Linear]], lora: Lora) -> 
                 b=b,
                 rank=lora.rank,
                 alpha=lora.alpha,
+                rounded=any(use.rounded for use in uses),
             )
         )
     return branches

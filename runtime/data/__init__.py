@@ -1,9 +1,19 @@
 """Data files as records; ``read.READERS`` is the place to add a format."""
 
 from .hold_out import held_out_rows, hold_out
-from .keys import KeyNames
+from .keys import KeyNames, KeyOptions
 from .read import READERS, read
 from .record import Record, Subset
 from .splits import Split
 
-__all__ = ["READERS", "KeyNames", "Record", "Split", "Subset", "held_out_rows", "hold_out", "read"]
+__all__ = [
+    "READERS",
+    "KeyNames",
+    "KeyOptions",
+    "Record",
+    "Split",
+    "Subset",
+    "held_out_rows",
+    "hold_out",
+    "read",
+]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypedDict, cast
 
 from zoedge.errors import DataError, near
+from zoedge.options import TuneOptions
 
 from .record import LazyRecords, Record
 
@@ -22,6 +24,27 @@ class KeyNames:
     prompt: str | None = None
     completion: str | None = None
     chat: str | None = None
+
+    @classmethod
+    def of(cls, options: TuneOptions) -> KeyNames:
+        """Return the names that the options of a run give."""
+        return cls(**{field.name: getattr(options, f"{field.name}_key") for field in fields(cls)})
+
+    def overridden(self, given: KeyOptions) -> KeyNames:
+        """Return these names, replaced where others are given."""
+        named = cast("Mapping[str, str | None]", given)
+        own = {f.name: name for f in fields(self) if (name := named.get(f"{f.name}_key")) is not None}
+        return replace(self, **own)
+
+
+class KeyOptions(TypedDict, total=False):
+    """The same names as keyword arguments, called as the flags are."""
+
+    text_key: str | None
+    label_key: str | None
+    prompt_key: str | None
+    completion_key: str | None
+    chat_key: str | None
 
 
 _CANONICAL = {"chat": "messages"}  # the others are called as the attribute

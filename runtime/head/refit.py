@@ -62,7 +62,8 @@ class HeadRefit:
         return Refitted(heads, self._metrics(fitted, features, labels))
 
     def _tensors(self, w: Float64) -> dict[str, NDArray[np.float32]]:
-        tensors = {self._head.weight: w[:, :-1].astype(np.float32)}
+        weight = w[:, :-1].astype(np.float32)
+        tensors = {self._head.weight: weight.T if self._head.transposed else weight}
         if self._head.bias is not None:
             tensors[self._head.bias] = w[:, -1].astype(np.float32)
         return tensors

@@ -21,11 +21,12 @@ from zoedge.files import new_folder
 from zoedge.manifest import ADAPTED_MODEL_FILE, ADAPTERS_FILE, MODEL_FILE, WEIGHTS_FILE, LoraBranch, Manifest
 from zoedge.tensor_file import Entry, map_tensors, read_entries
 
+from .floats import FLOATS, item_bytes, read_floats, write_floats
+
 MERGED_WEIGHTS_FILE = "model.safetensors"  # the name that transformers looks for
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
-_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _BLOCK_ELEMENTS = 1 << 20  # of float64 work space
 
 # protobuf's bytes of one external-data entry: field 1 = key, field 2 = value, each with its length
@@ -79,8 +80,10 @@ def _check_branches(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
     tied = {p.name: p.tied_to for p in manifest.parameters}
     for branch in manifest.lora:
         stored = entries[branch.weight].dtype if branch.weight in entries else "packed"
-        if stored not in _FLOATS:
+        if stored not in FLOATS:
             reason = f"which is stored as {stored}"
+        elif branch.rounded:
+            reason = "which the graph rounds to integers"
         elif tied.get(branch.weight):
             reason = f"which {tied[branch.weight][0]} shares"
         else:
@@ -97,7 +100,7 @@ def _dense(bundle: Bundle, tensors: Tensors, entries: Mapping[str, Entry]) -> di
     dense = {name: value for name, value in tensors.items() if name not in factors}
     for name, value in dense.items():
         entry = entries.get(name)
-        if entry is None or entry.shape != value.shape or _FLOATS.get(entry.dtype) != value.dtype.str:
+        if entry is None or entry.shape != value.shape or FLOATS.get(entry.dtype) != value.dtype.str:
             raise BundleError(
                 f"the tuned {name} ({value.dtype} {list(value.shape)}) has no place in "
                 f"{bundle.path(WEIGHTS_FILE)}: merge with the bundle that was tuned"
@@ -136,12 +139,12 @@ def _add(file: BinaryIO, entry: Entry, branch: LoraBranch, tensors: Tensors) -> 
             f"{branch.weight} is {list(entry.shape)} and its adapter {[left.shape[0], right.shape[1]]}: "
             "export the bundle again"
         )
-    dtype = np.dtype(_FLOATS[entry.dtype])
+    size = item_bytes(entry.dtype)
     rows = max(1, _BLOCK_ELEMENTS // right.shape[1])
-    row_bytes = right.shape[1] * dtype.itemsize
+    row_bytes = right.shape[1] * size
     for start in range(0, len(left), rows):
         block = left[start : start + rows] @ right
         file.seek(entry.offset + start * row_bytes)
-        block += np.frombuffer(file.read(block.size * dtype.itemsize), dtype).reshape(block.shape)
+        block += read_floats(file.read(block.size * size), entry.dtype).reshape(block.shape)
         file.seek(entry.offset + start * row_bytes)
-        file.write(block.astype(dtype).tobytes())
+        file.write(write_floats(block, entry.dtype))

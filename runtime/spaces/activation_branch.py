@@ -29,6 +29,8 @@ def basis_name(branch: LoraBranch) -> str:
 class ActivationBranch:
     """The factors ``a`` [R, in] and ``b`` [out, R] of one branch; until its bases are assigned it does nothing."""
 
+    exact = True
+
     def __init__(self, branch: LoraBranch, a: Float32, b: Float32, noise: Noise) -> None:
         if b.any():
             raise InputError(

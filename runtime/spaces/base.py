@@ -26,10 +26,12 @@ class Space(Protocol):
     Attributes:
         assignable: name -> shape of what ``assign`` takes.
         varying: names of the buffers that differ between the points of a step.
+        exact: whether leaving a point restores the very bits, and not only up to float32 rounding.
     """
 
     varying: frozenset[str]
     assignable: dict[str, tuple[int, ...]]
+    exact: bool
 
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""

@@ -25,6 +25,8 @@ from .low_rank import Window
 class LowRankBranch:
     """The factors ``a`` [R, in] and ``b`` [out, R] of one branch."""
 
+    exact = True
+
     def __init__(self, branch: LoraBranch, a: Float32, b: Float32, seed: int, spec: Directions) -> None:
         if branch.rank < 2:
             raise InputError(

@@ -15,8 +15,12 @@ class InPlace:
     """A buffer that *is* the parameter: points are reached by adding and left by adding.
 
     Each move is one float32 addition per element and direction, so returning from +eps z leaves a rounding
-    error of at most half an ulp; it is the same on every machine, hence part of the replayed arithmetic.
+    error of at most half an ulp; it is the same on every machine, hence part of the replayed arithmetic. So a
+    step that is skipped leaves the weights as they were up to that rounding: undoing it would take the copy
+    that this space is there to save.
     """
+
+    exact = False
 
     def __init__(self, name: str, buffer: Float32, noise: Noise, *, decays: bool) -> None:
         self._name = name

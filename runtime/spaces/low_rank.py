@@ -60,7 +60,12 @@ class Window:
 
 
 class LowRankInPlace:
-    """A dense matrix moved in place along low-rank directions; [out, in, ...] is taken as [out, in * ...]."""
+    """A dense matrix moved in place along low-rank directions; [out, in, ...] is taken as [out, in * ...].
+
+    As with ``InPlace``, leaving a point restores the weights up to float32 rounding.
+    """
+
+    exact = False
 
     def __init__(self, name: str, buffer: Float32, seed: int, spec: Directions, *, decays: bool) -> None:
         self._name = name

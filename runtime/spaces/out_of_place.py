@@ -14,6 +14,8 @@ from .base import Arrays, Noise
 class OutOfPlace:
     """A master that only updates change, and the buffer that a session reads."""
 
+    exact = True
+
     def __init__(self, name: str, buffer: Float32, noise: Noise, *, decays: bool) -> None:
         self._name = name
         self._buffer = buffer

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from zoedge.manifest import Head
+from zoedge.runtime.batches import MicroBatch
 from zoedge.runtime.fold import FULL
 from zoedge.runtime.head.probe import STRENGTHS, Scale, deal, fit
+from zoedge.runtime.head.refit import HeadRefit
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, 240)
@@ -68,3 +71,16 @@ def test_the_scale_of_features_does_not_matter():
 def test_features_without_variance_give_a_finite_head():
     fitted = fit("cross-entropy", np.ones((240, 4), np.float32), LABELS, 3, dealt(2))
     assert all(np.isfinite(w).all() for w in fitted.heads.values())
+
+
+def test_a_head_that_is_stored_transposed_is_solved_as_it_lies():
+    def forward(rows, outputs):
+        batch = MicroBatch({}, {"labels": LABELS[rows]}, np.arange(len(rows)))
+        return [(batch, {"features": FEATURES[rows]})]
+
+    rows = dealt(2)
+    heads = [Head(weight="w", bias="b", fresh=True, transposed=t) for t in (False, True)]
+    plain, flipped = (HeadRefit(head, "cross-entropy", 3, rows, forward).fit().heads[FULL] for head in heads)
+    assert flipped["w"].shape == (10, 3)
+    np.testing.assert_array_equal(flipped["w"].T, plain["w"])
+    np.testing.assert_array_equal(flipped["b"], plain["b"])

@@ -1,7 +1,9 @@
 """The journal: bytes, sizes, and what a crash leaves behind."""
 
 import math
+import os
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -82,13 +84,86 @@ def test_a_torn_tail_is_cut_at_the_last_good_record(tmp_path, cut):
     assert path.read_bytes() == whole
 
 
-def test_a_flipped_bit_ends_the_journal_there(tmp_path):
+SMALL = [
+    Assign(0, {0: {"w": np.ones(3, np.float32)}, 255: {"w": np.zeros(3, np.float32)}}),
+    Eval(0, {"loss": 0.5}),
+    *(Step(k, 1e-3, (1.0, 2.0)) for k in range(3)),
+    Eval(3, {"loss": 0.25, "accuracy": 1.0}),
+    Step(3, 1e-3, (1.0, 2.0)),
+]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    path = tmp_path_factory.mktemp("journal") / "j"
+    write(path, SMALL)
+    return path, path.read_bytes()
+
+
+@given(where=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255), cut=st.integers(0, 29))
+def test_a_damaged_byte_costs_the_last_record_or_is_an_error(small, where, mask, cut):
+    path, whole = small
+    damaged = bytearray(whole[: len(whole) - cut])
+    damaged[int(where * len(damaged))] ^= mask
+    path.write_bytes(damaged)
+    _check_damage(path, int(where * len(damaged)), len(whole) - 30, torn=cut > 0)
+
+
+def test_every_byte_damaged(small):
+    path, whole = small
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        _check_damage(path, place, len(whole) - 30, torn=False)
+
+
+def _check_damage(path, place, last, *, torn):
+    """``last`` is where the last record begins; where it is torn as well, nothing good lies behind the one before."""
+    try:
+        contents = journal.read(path)
+    except BundleError:
+        assert place < last
+        return
+    assert len(contents.records) == len(SMALL) - 1 or (torn and len(contents.records) == len(SMALL) - 2)
+    assert all(same(a, b) for a, b in zip(contents.records, SMALL, strict=False))
+    assert place >= contents.size
+
+
+def test_the_error_names_the_record_and_the_way_back(tmp_path):
     path = tmp_path / "j"
     write(path, [Step(k, 1.0, (1.0, 2.0)) for k in range(3)])
     data = bytearray(path.read_bytes())
     data[-35] ^= 1  # inside the second record
     path.write_bytes(data)
+    start = len(data) - 60
+    with pytest.raises(BundleError) as caught:
+        journal.read(path)
+    assert str(caught.value) == (
+        f"{path} is damaged in record 2 at byte {start}, with good records behind it: restore the file, or keep "
+        f"what lies before the damage with truncate -s {start} {path}"
+    )
+    os.truncate(path, start)
     assert [r.step for r in journal.read(path).records] == [0]
+
+
+def test_a_record_of_another_kind_is_no_torn_tail(tmp_path):
+    path = tmp_path / "j"
+    write(path, [Step(0, 1.0, (1.0,))])
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes() + b"\x01" + struct.pack("<I", zlib.crc32(b"\x09")) + b"\x09")
+    with pytest.raises(BundleError, match=f"doesn't know, number 2 at byte {size}: upgrade zoedge"):
+        journal.read(path)
+
+
+def test_a_large_torn_record_is_read_quickly(tmp_path):
+    path = tmp_path / "j"
+    noise = np.random.default_rng(0).standard_normal(2_000_000).astype(np.float32)
+    write(path, [Step(0, 1.0, (1.0,)), Assign(1, {0: {"w": noise}})])
+    os.truncate(path, path.stat().st_size - 1)
+    started = time.process_time()
+    assert [r.step for r in journal.read(path).records] == [0]
+    assert time.process_time() - started < 20
 
 
 def test_not_a_journal(tmp_path):

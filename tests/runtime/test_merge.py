@@ -267,3 +267,40 @@ def test_an_onnx_file_comes_back_tuned(tmp_path, train):
     expected = Engine(bundle.path("loss.onnx"), buffers, threads=1).run(given, ["logits"])["logits"]
     np.testing.assert_allclose(stock_logits(tmp_path / "merged"), expected, rtol=1e-4, atol=1e-4)
     assert np.abs(stock_logits(tmp_path / "merged") - logits(X, {})).max() > 0.1
+
+
+def test_a_bfloat16_matrix_that_is_cast_is_exported_and_merged(tmp_path):
+    """onnxruntime's CPU has no MatMul of bfloat16, but weights are often stored so and cast."""
+    import ml_dtypes
+    from onnx import TensorProto, helper
+
+    from zoedge.export import to_bundle
+
+    w = np.random.default_rng(3).standard_normal((4, 3)).astype(ml_dtypes.bfloat16)  # [in, out]
+    stored = TensorProto(name="fc.weight", data_type=TensorProto.BFLOAT16, dims=w.shape, raw_data=w.tobytes())
+    nodes = [
+        helper.make_node("Cast", ["fc.weight"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "wide"], ["logits"]),
+    ]
+    x, y = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", k]) for n, k in (("x", 4), ("logits", 3))
+    )
+    graph = helper.make_graph(nodes, "g", [x], [y], [stored])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8),
+        tmp_path / "m.onnx",
+    )
+    bundle = to_bundle(
+        tmp_path / "m.onnx", tmp_path / "bundle", loss="mse", lora_rank=2, target_modules=["fc"]
+    )
+    assert {p.name: p.dtype for p in bundle.manifest.parameters}["fc.weight"] == "bfloat16"
+    (branch,) = bundle.manifest.lora
+    rng = np.random.default_rng(5)
+    values = {
+        branch.a: rng.standard_normal((2, 4), np.float32),
+        branch.b: rng.standard_normal((3, 2), np.float32),
+    }
+    merge(bundle, values, tmp_path / "merged")
+    delta = branch.alpha / branch.rank * values[branch.b].astype(np.float64) @ values[branch.a]
+    merged = (w.astype(np.float64) + delta.T).astype(ml_dtypes.bfloat16).astype(np.float64)
+    np.testing.assert_allclose(stock_logits(tmp_path / "merged"), X @ merged, rtol=1e-4, atol=1e-4)

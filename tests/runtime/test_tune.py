@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -226,7 +227,11 @@ def test_objectives_without_a_gradient(place, tmp_path, objective, monkeypatch):
     assert evaluate(tmp_path / "run", place / "test.jsonl")["accuracy"] > before + 0.1
 
 
-def test_steps_that_are_not_finite_are_said_and_end_the_run(place, tmp_path):
+@pytest.mark.parametrize(
+    ("placement", "kept"),
+    [("out-of-place", "as before it"), ("in-place", "as before it, up to float32 rounding")],
+)
+def test_steps_that_are_not_finite_are_said_and_end_the_run(place, tmp_path, placement, kept):
     said = []
 
     class Listen(Silent):
@@ -240,10 +245,10 @@ def test_steps_that_are_not_finite_are_said_and_end_the_run(place, tmp_path):
             place / "full",
             place / "data.jsonl",
             tmp_path / "run",
-            options("mezo", steps=100, lr=3e38, eval_every=0),
+            options("mezo", steps=100, lr=3e38, eval_every=0, placement=placement),
             progress=Listen(),
         )
-    assert "skipped" in said[0]
+    assert said[0] == f"step 1 skipped: a loss or the update was not finite; the weights are {kept}"
 
 
 def test_predict(place, tmp_path):
@@ -275,12 +280,40 @@ def test_resume_with_other_settings_is_refused(place, tmp_path, change, message)
         tune(place / "full", place / "data.jsonl", tmp_path / "run", options(**change), resume=True)
 
 
+def test_resume_compares_what_was_given_even_where_it_is_the_default(place, tmp_path):
+    data = place / "data.jsonl"
+    tune(place / "full", data, tmp_path / "run", options(steps=1, seed=3, threads=2, placement="in-place"))
+    default = TuneOptions()
+    with pytest.raises(InputError, match="--seed 0 differs from the 3"):
+        tune(place / "full", data, tmp_path / "run", default, given={"seed"}, resume=True)
+    kept = tune(place / "full", data, tmp_path / "run", default, given={"placement"}, resume=True)
+    assert kept.options.placement == "in-place"  # "auto" is what was chosen then
+    tune(place / "full", data, tmp_path / "run", default, given=(), resume=True)
+    tune(place / "full", data, tmp_path / "run", TuneOptions(steps=2), given={"steps"}, resume=True)
+
+
 def test_resume_on_other_data_or_another_bundle_is_refused(place, tmp_path):
     tune(place / "full", place / "data.jsonl", tmp_path / "run", options(steps=1))
     with pytest.raises(InputError, match="other training data"):
         tune(place / "full", place / "test.jsonl", tmp_path / "run", resume=True)
     with pytest.raises(BundleError, match="another bundle"):
         tune(place / "lora", place / "data.jsonl", tmp_path / "run", resume=True)
+
+
+def test_resume_with_other_validation_rows_is_refused(place, tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    shutil.copy(place / "data.jsonl", data / "train.jsonl")
+    rows(data / "valid.jsonl", 20, seed=2)
+    tune(place / "full", data, run, options(steps=1))
+    rows(data / "valid.jsonl", 20, seed=3)
+    with pytest.raises(InputError, match="started with other validation rows"):
+        tune(place / "full", data, run, TuneOptions(steps=2), resume=True)
+    (data / "valid.jsonl").unlink()
+    with pytest.raises(InputError, match="started with other validation rows"):
+        tune(place / "full", data, run, TuneOptions(steps=2), resume=True)
+    rows(data / "valid.jsonl", 20, seed=2)
+    tune(place / "full", data, run, TuneOptions(steps=2), resume=True)
 
 
 def test_a_second_process_is_refused(place, tmp_path):
@@ -301,6 +334,11 @@ def test_a_batch_larger_than_the_data_is_refused_and_writes_nothing(place, tmp_p
     ):
         tune(place / "full", place / "data.jsonl", tmp_path / "run", TuneOptions(batch_size=500))
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_says_what_has_no_effect(place):
+    lines = dry_run(place / "full", place / "data.jsonl", TuneOptions(steps=1), given={"rank", "steps"})
+    assert lines["note"] == "--rank has no effect here: only subzero has low-rank directions, not fzoo"
 
 
 def test_dry_run_says_what_would_be_done(place, tmp_path):

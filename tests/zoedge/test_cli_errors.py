@@ -47,6 +47,11 @@ BAD = {
         "--eps 0.5 differs from the 0.01 that {made}/run was started with: "
         "leave it out to resume, or choose another -o",
     ),
+    "resumed with a default": (
+        ["tune", "--resume", "-o", "{made}/run", "--batch-size", "16"],
+        "--batch-size 16 differs from the 8 that {made}/run was started with: "
+        "leave it out to resume, or choose another -o",
+    ),
     "range": (["tune", "b", "-d", "x", "-o", "{tmp}/r", "--lr", "0"], "--lr is 0.0 and must be above 0"),
     "large batch": (
         ["tune", "{made}/bundle", "-d", "{made}/data.npz", "-o", "{tmp}/r", "--batch-size", "64"],
@@ -59,6 +64,10 @@ BAD = {
     "missing data": (
         ["eval", "{made}/bundle", "-d", "{tmp}/no.csv"],
         "{tmp}/no.csv does not exist: check the path",
+    ),
+    "which of a bundle": (
+        ["eval", "{made}/bundle", "-d", "{made}/data.npz", "--which", "last"],
+        "--which last is of a run's weights, and {made}/bundle is a bundle: leave it out",
     ),
     "texts and data": (
         ["predict", "{made}/run", "text", "-d", "x"],

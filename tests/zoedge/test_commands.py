@@ -1,13 +1,20 @@
 import json
 import os
 import signal
+from dataclasses import fields
 
+import msgspec
 import numpy as np
 import onnxruntime
+import pytest
 from safetensors.numpy import load_file
 
 from tests.hand_bundle import LORA, hand_bundle
-from tests.zoedge.commands import SIX_STEPS, run
+from tests.zoedge.commands import SIX_STEPS, error, run
+from zoedge.cli.flags import KEYS
+from zoedge.options import TuneOptions
+from zoedge.runtime.data import KeyNames, KeyOptions
+from zoedge.runtime.journal import Header, Journal, Step
 from zoedge.runtime.measure import Measure
 from zoedge.runtime.run_folder import Run
 
@@ -134,7 +141,7 @@ def test_inspect_a_run(made):
     lines = run("inspect", made / "run").output.splitlines()
     assert lines[0] == f"run     {made / 'run'}"
     assert "  batch_size: 8" in lines
-    assert "steps        6 taken, 0 skipped for a loss that was not finite" in lines
+    assert "steps        6 taken, 0 skipped for a loss or an update that was not finite" in lines
     rows = [json.loads(line) for line in (made / "run" / "log.jsonl").read_text().splitlines()]
     best = min((row for row in rows if "eval_loss" in row), key=lambda row: row["eval_loss"])
     assert lines[-1].startswith(f"best         after step {best['step']}: loss {best['eval_loss']:.4f}")
@@ -151,7 +158,75 @@ def test_inspect_a_journal_and_its_records(made):
     assert all(len(record["losses"]) == 9 for record in steps)
 
 
+def test_inspect_counts_every_kind_of_skipped_step(tmp_path):
+    options = msgspec.to_builtins(TuneOptions(method="mezo", queries=1, eps=1e-3))
+    header = Header(bundle="b", data="d", seed=0, noise=1, options=options, zoedge="0", versions={})
+    journal = Journal.create(tmp_path / "journal.zoj", header)
+    for step, lr, losses in ((0, 1e-3, (1.0, 2.0)), (1, 1e-3, (1.0, float("nan"))), (2, 3e38, (1.0, 2.0))):
+        journal.append(Step(step, lr, losses))
+    journal.close()
+    lines = run("inspect", tmp_path / "journal.zoj").output.splitlines()
+    assert "steps        3 taken, 2 skipped for a loss or an update that was not finite" in lines
+
+
 def test_inspect_says_that_a_tail_is_torn(made, tmp_path):
     path = tmp_path / "journal.zoj"
     path.write_bytes((made / "run" / "journal.zoj").read_bytes() + b"half")
     assert run("inspect", path).output.splitlines()[-1] == "torn         4 bytes behind the last good record"
+
+
+def _renamed(made, path, x, labels):
+    data = np.load(made / "data.npz")
+    np.savez(path, **{x: data["x"], labels: data["labels"]})
+    return path
+
+
+def test_eval_and_predict_take_the_names_of_fields(made, tmp_path):
+    odd = _renamed(made, tmp_path / "odd.npz", "x", "kind")
+    evaluated = ["eval", made / "bundle", "--json", "-d"]
+    expected = run(*evaluated, made / "data.npz").output
+    assert run(*evaluated, odd, "--label-key", "kind").output == expected
+    assert "--label-key" in error(*evaluated, odd)
+    predicted = run("predict", made / "bundle", "-d", odd, "--label-key", "kind").output
+    assert predicted == run("predict", made / "bundle", "-d", made / "data.npz").output
+
+
+def test_a_run_knows_the_names_of_fields_it_was_tuned_with(made, tmp_path):
+    odd = _renamed(made, tmp_path / "odd.npz", "x", "kind")
+    run("tune", made / "bundle", "-d", odd, "--label-key", "kind", "-o", tmp_path / "run", *SIX_STEPS)
+    own = run("eval", tmp_path / "run", "-d", odd, "--json").output
+    other = _renamed(made, tmp_path / "other.npz", "x", "sort")
+    assert run("eval", tmp_path / "run", "-d", other, "--json", "--label-key", "sort").output == own
+    message = error("eval", tmp_path / "run", "-d", other)
+    assert "has no field 'kind', which --label-key names; its fields are x, sort" in message
+    assert (
+        run("predict", tmp_path / "run", "-d", odd).output
+        == run("predict", tmp_path / "run", "-d", other).output
+    )
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_every_key_is_a_flag(command, made, monkeypatch):
+    seen = {}
+    name = "evaluate" if command == "eval" else "predict"
+    returned = {"loss": 0.0} if command == "eval" else []
+    monkeypatch.setattr(f"zoedge.runtime.evaluate.{name}", lambda *_, **keys: seen.update(keys) or returned)
+    flags = [text for key in KEYS for text in (f"--{key.replace('_', '-')}", key.upper())]
+    run(command, "run", "-d", "data", *flags)
+    assert {key: seen[key] for key in KEYS} == {key: key.upper() for key in KEYS}
+    assert len(KEYS) == 5
+
+
+def test_the_names_of_fields_are_everywhere_the_same():
+    assert set(KeyOptions.__annotations__) == {f"{field.name}_key" for field in fields(KeyNames)} == set(KEYS)
+
+
+@pytest.mark.parametrize("which", [None, "best", "last"])
+@pytest.mark.parametrize("command", ["eval", "predict", "merge", "adapter"])
+def test_which_weights_is_one_choice_everywhere(made, tmp_path, command, which, monkeypatch):
+    seen = []
+    weights = Run.weights
+    monkeypatch.setattr(Run, "weights", lambda run, which=None: seen.append(which) or weights(run, which))
+    rest = ["-d", made / "data.npz"] if command in ("eval", "predict") else ["-o", tmp_path / "out"]
+    run(command, made / "run", *rest, *(["--which", which] if which else []))
+    assert seen == [which]

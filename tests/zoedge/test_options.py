@@ -15,12 +15,17 @@ def config(tmp_path, text):
 
 def test_a_flag_beats_the_file_which_beats_the_default(tmp_path):
     path = config(tmp_path, "lr: 1e-4\nbatch-size: 8\n")
-    loaded = options.load(path, {"batch_size": 4})
+    loaded, given = options.load(path, {"batch_size": 4})
     assert (loaded.lr, loaded.batch_size, loaded.seed) == (1e-4, 4, 0)
+    assert given == {"lr", "batch_size"}
+
+
+def test_a_setting_without_a_value_counts_as_left_out(tmp_path):
+    assert options.load(config(tmp_path, "epochs:\nseed: 0\n"), {}).given == {"seed"}
 
 
 def test_a_number_without_a_dot_is_a_number(tmp_path):
-    assert options.load(config(tmp_path, "eps: 1e-3"), {}).eps == 1e-3
+    assert options.load(config(tmp_path, "eps: 1e-3"), {}).options.eps == 1e-3
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from . import flags
 @click.argument("path", metavar="BUNDLE|RUN", type=click.Path(path_type=Path))
 @flags.data(required=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-@click.option("--label-key", help="name of the label field in the data")
 @flags.forward
 def evaluate(path: Path, data: str, as_json: bool, **settings: Any) -> None:
     """Print the loss and the metrics of a bundle or a run."""

@@ -27,6 +27,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "early_stopping_patience": ("--early-stopping-steps",),
     "log_every": ("--steps-per-report", "--logging-steps"),
 }
+KEYS = tuple(name for name in TuneOptions.__struct_fields__ if name.endswith("_key"))
 _SHORT = {"queries": "-q"}
 _TYPES: dict[object, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, str: click.STRING}
 
@@ -120,7 +121,7 @@ def forward(function: Function) -> Function:
     for option in (
         click.option("--threads", default=0, show_default=True, help=help_text("threads")),
         click.option("--provider", default="cpu", show_default=True, help=help_text("provider")),
-        click.option("--text-key", help=help_text("text_key")),
+        *(_key(name) for name in reversed(KEYS)),
         click.option(
             "--split",
             type=click.Choice(["train", "valid", "test"]),
@@ -132,3 +133,8 @@ def forward(function: Function) -> Function:
     ):
         function = option(function)
     return function
+
+
+def _key(name: str) -> Callable[[Function], Function]:
+    text = f"{help_text(name)}  [default: as a run was tuned]"
+    return click.option(f"--{name.replace('_', '-')}", help=text)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
 from zoedge.manifest import MANIFEST_FILE, Manifest, Port
 from zoedge.runtime import journal as journals
-from zoedge.runtime.journal import Assign, Eval, Record, Step
+from zoedge.runtime.journal import Assign, Contents, Eval, Step
+from zoedge.runtime.method import skipped
 from zoedge.runtime.run_folder import Run
 
 _LAST = 5  # losses and names that a line shows
@@ -52,7 +54,7 @@ def run_lines(run: Run) -> list[str]:
         contents = journals.read(run.journal)
     except BundleError as error:
         return [*lines, f"journal: {error}"]
-    return lines + _aligned(_course(contents.records))
+    return lines + _aligned(_course(contents))
 
 
 def journal_lines(path: Path) -> list[str]:
@@ -72,18 +74,19 @@ def journal_lines(path: Path) -> list[str]:
         ),
         ("method", str(header.options.get("method"))),
         ("records", kinds),
-        *_course(contents.records),
+        *_course(contents),
         ("torn", f"{contents.torn:,} bytes behind the last good record" if contents.torn else ""),
     ]
     return _aligned(rows)
 
 
-def _course(records: Sequence[Record]) -> Rows:
+def _course(contents: Contents) -> Rows:
     """Yield steps, losses and evaluations."""
+    records = contents.records
     steps = [record for record in records if isinstance(record, Step)]
     evaluations = [record for record in records if isinstance(record, Eval)]
-    skipped = sum(not all(map(math.isfinite, record.losses)) for record in steps)
-    yield "steps", f"{len(steps)} taken, {skipped} skipped for a loss that was not finite"
+    left_out = skipped(records, tune_options.make(contents.header.options, "the journal's header"))
+    yield "steps", f"{len(steps)} taken, {left_out} skipped for a loss or an update that was not finite"
     if steps:
         yield "last losses", ", ".join(f"{_mean(step.losses):.4f}" for step in steps[-_LAST:])
     assigned = [record for record in records if isinstance(record, Assign)]

@@ -34,15 +34,15 @@ def tune(
     from zoedge.runtime import tune as runtime
     from zoedge.runtime.progress import for_terminal
 
-    settings = options.load(config, {name: value for name, value in given.items() if value is not None})
+    settings, names = options.load(config, {n: value for n, value in given.items() if value is not None})
     bundle, data = _what(bundle, data, output, resume)
     if dry_run:
-        lines = runtime.dry_run(bundle, data, settings)
+        lines = runtime.dry_run(bundle, data, settings, given=names)
         width = max(map(len, lines))
         click.echo("\n".join(f"{name:<{width}}  {value}" for name, value in lines.items()))
         return
     try:
-        runtime.tune(bundle, data, output, settings, resume=resume, progress=for_terminal())
+        runtime.tune(bundle, data, output, settings, given=names, resume=resume, progress=for_terminal())
     except KeyboardInterrupt:
         if (output / "journal.zoj").exists():
             click.echo(f"Interrupted; go on with: zoedge tune --resume -o {output}", err=True)

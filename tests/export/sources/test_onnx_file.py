@@ -369,6 +369,21 @@ def test_operators_that_onnxruntime_lacks_are_named(tmp_path):
     assert "it has no operator Frob; export" in refuse(missing, tmp_path)
 
 
+def test_products_of_bfloat16_are_refused_with_the_way_out(tmp_path):
+    """onnxruntime's CPU has none; a matrix that is only stored so, and cast, is fine."""
+    half = TensorProto(name="w", data_type=TensorProto.BFLOAT16, dims=[4, 3], raw_data=bytes(24))
+    nodes = [
+        node("Cast", "x", "h", to=TensorProto.BFLOAT16),
+        node("MatMul", "h w", "m"),
+        node("Cast", "m", "y", to=TensorProto.FLOAT),
+    ]
+    proto = model(nodes, [value("x", ["n", 4])], [value("y", ["n", 3])], {})
+    proto.graph.initializer.append(half)
+    assert "its CPU has no MatMul for these types; let the graph cast bfloat16 to float32" in refuse(
+        proto, tmp_path
+    )
+
+
 def test_outputs_without_a_batch_axis_are_refused(tmp_path):
     proto = mlp(tail=[node("ReduceSum", "y", "total", keepdims=0)])
     del proto.graph.output[:]

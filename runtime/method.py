@@ -1,0 +1,42 @@
+"""A run's method: made from its options, told losses, and followed through a journal without parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from zoedge.methods import Method, State, Told, find
+from zoedge.options import TuneOptions
+
+from .journal import Record, Step
+
+_LARGEST_MOVE = 1e30  # beyond it, sums of float32 overflow; NaN fails the comparison too
+
+
+def method_of(options: TuneOptions) -> Method:
+    """Return the method that the options of a run name."""
+    return find(options.method).build(
+        queries=options.queries or 1,
+        weight_decay=options.weight_decay,
+        rank=options.rank,
+        refresh=options.refresh,
+    )
+
+
+def tell(method: Method, state: State, record: Step, eps: float) -> Told | None:
+    """Return what the method makes of a step; None where it is skipped, as its losses or update aren't finite."""
+    if not all(math.isfinite(loss) for loss in record.losses):
+        return None
+    told = method.tell(state, record.losses, lr=record.lr, eps=eps)
+    return told if all(abs(move.scale) < _LARGEST_MOVE for move in told.update.moves) else None
+
+
+def skipped(records: Iterable[Record], options: TuneOptions) -> int:
+    """Return how many steps of a journal were skipped."""
+    method = method_of(options)
+    state, count = method.init(), 0
+    for record in records:
+        if isinstance(record, Step):
+            told = tell(method, state, record, options.eps or 0.0)
+            state, count = (told.state, count) if told else (state, count + 1)
+    return count

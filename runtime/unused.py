@@ -1,0 +1,64 @@
+"""Settings that were given and decide nothing here, so that nobody waits for an effect of them.
+
+They are said and not refused: one file of settings often serves several bundles and methods. A setting that
+asks for what can't be had is an error, where it is looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from zoedge.manifest import Manifest
+from zoedge.methods import Recipe
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What decides whether a setting matters.
+
+    Attributes:
+        manifest: the bundle's.
+        recipe: the method's.
+        solved: whether a new head is solved in closed form.
+        own_validation: whether the data has validation rows of its own.
+        evaluates: whether there is anything to evaluate on.
+    """
+
+    manifest: Manifest
+    recipe: Recipe
+    solved: bool
+    own_validation: bool
+    evaluates: bool
+
+
+def unused(given: Collection[str], here: Situation) -> tuple[str, ...]:
+    """Return a sentence for each given setting that has no effect."""
+    return tuple(
+        f"--{name.replace('_', '-')} has no effect here: {reason}"
+        for name, reason in _reasons(here).items()
+        if name in given
+    )
+
+
+def _reasons(here: Situation) -> dict[str, str]:
+    """Return setting -> why it decides nothing, for all that don't."""
+    head, low_rank = here.manifest.head, here.recipe.low_rank
+    reasons: dict[str, str] = {}
+    if not low_rank:
+        reasons |= dict.fromkeys(
+            ("rank", "refresh"), f"only subzero has low-rank directions, not {here.recipe.name}"
+        )
+    if head is None or not head.fresh:
+        reasons["head_init"] = "the bundle has no new head"
+    if not here.solved:
+        reasons["head_refit_every"] = "no head is solved in closed form"
+    if not here.manifest.lora:
+        reasons["lora_space"] = "the bundle has no LoRA branches"
+    elif low_rank:
+        reasons["lora_space"] = f"{here.recipe.name} has its own directions in LoRA branches"
+    if here.own_validation:
+        reasons["val_size"] = "the data has a validation split"
+    if not here.evaluates:
+        reasons["eval_every"] = "there are no validation rows"
+    return reasons

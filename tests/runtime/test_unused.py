@@ -1,0 +1,58 @@
+"""Settings without effect are said."""
+
+import pytest
+
+from tests.hand_bundle import DENSE, LORA, manifest
+from zoedge.manifest import Head
+from zoedge.options import TuneOptions, unlike_default
+from zoedge.runtime.plan import make_plan
+
+FRESH = Head(weight="classifier.weight", bias="classifier.bias", fresh=True)
+LORA_BUNDLE = manifest(lora=True, trainable=LORA)
+DENSE_BUNDLE = manifest(lora=False, trainable=DENSE)
+NEW_HEAD = manifest(lora=True, trainable=(*LORA, "classifier.weight", "classifier.bias"), head=FRESH)
+
+
+def notes(bundle, *, valid=False, **settings):
+    options = TuneOptions(**settings)
+    return make_plan(options, bundle, 100, valid, unlike_default(options)).notes
+
+
+@pytest.mark.parametrize(
+    ("bundle", "settings", "note"),
+    [
+        (LORA_BUNDLE, {"rank": 4}, "--rank has no effect here: only subzero has low-rank directions, not fzoo"),
+        (LORA_BUNDLE, {"refresh": 4, "method": "mezo"},
+         "--refresh has no effect here: only subzero has low-rank directions, not mezo"),
+        (LORA_BUNDLE, {"head_init": "zeros"}, "--head-init has no effect here: the bundle has no new head"),
+        (LORA_BUNDLE, {"head_refit_every": 9},
+         "--head-refit-every has no effect here: no head is solved in closed form"),
+        (NEW_HEAD, {"head_refit_every": 9, "head_init": "zeros"},
+         "--head-refit-every has no effect here: no head is solved in closed form"),
+        (DENSE_BUNDLE, {"lora_space": "factors"},
+         "--lora-space has no effect here: the bundle has no LoRA branches"),
+        (LORA_BUNDLE, {"lora_space": "factors", "method": "subzero"},
+         "--lora-space has no effect here: subzero has its own directions in LoRA branches"),
+        (LORA_BUNDLE, {"val_size": 0.2, "valid": True},
+         "--val-size has no effect here: the data has a validation split"),
+        (LORA_BUNDLE, {"val_size": 0.0, "eval_every": 5},
+         "--eval-every has no effect here: there are no validation rows"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_decides_nothing_is_said(bundle, settings, note):
+    assert notes(bundle, **settings) == (note,)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "settings"),
+    [
+        (LORA_BUNDLE, {"method": "subzero", "rank": 4, "refresh": 4}),
+        (LORA_BUNDLE, {"lora_space": "factors"}),
+        (NEW_HEAD, {"head_refit_every": 9, "val_size": 0.2}),
+        (NEW_HEAD, {"head_init": "random"}),
+        (LORA_BUNDLE, {"val_size": 0.2, "eval_every": 5}),
+        (DENSE_BUNDLE, {}),
+    ],
+)
+def test_a_setting_that_decides_something_is_not(bundle, settings):
+    assert notes(bundle, **settings) == ()

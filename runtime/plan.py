@@ -11,7 +11,7 @@ import numpy as np
 
 from zoedge.errors import InputError
 from zoedge.manifest import ACTIVATIONS_FILE, Manifest
-from zoedge.methods import Recipe, find
+from zoedge.methods import Defaults, Length, Recipe, find
 from zoedge.options import TuneOptions, seconds
 
 from .batches import steps_in
@@ -79,7 +79,6 @@ def make_plan(
     head = solvable_head(manifest) if options.head_init == "probe" else ()
     moved = [p for p in manifest.trainable if p.name not in head]
     solved = head if moved else ()  # a head alone is moved, from the probe on
-    small = placement_for(manifest, solved) == "out-of-place"
     held_out = (
         options.val_size if options.val_size is not None else (0.0 if has_validation or solved else HOLD_OUT)
     )
@@ -88,10 +87,13 @@ def make_plan(
     _check(options, recipe, train_rows, evaluates=evaluates)
     folds = _folds(options.batch_size, train_rows) if solved else 0
     total = _total_steps(options, defaults.steps, train_rows)
+    space = _lora_space(options, manifest, recipe)
+    small = placement_for(manifest, solved) == "out-of-place"
+    length = _length(defaults, space, lora=bool(manifest.lora), small=small)
     filled = msgspec.structs.replace(
         options,
-        lr=_or(options.lr, defaults.lr_adapter if small else defaults.lr_dense),
-        eps=_or(options.eps, defaults.eps_adapter if small else defaults.eps_dense),
+        lr=_or(options.lr, length.lr),
+        eps=_or(options.eps, length.eps),
         queries=_or(options.queries, defaults.queries),
         lr_schedule=options.lr_schedule or defaults.schedule,
         val_size=held_out,
@@ -100,7 +102,7 @@ def make_plan(
         eval_every=_or(options.eval_every, max(1, (total or UNBOUNDED_STEPS) // EVALUATIONS)),
         head_refit_every=_or(options.head_refit_every, max(1, (total or UNBOUNDED_STEPS) // EVALUATIONS)),
         placement=placement_for(manifest, solved) if options.placement == "auto" else options.placement,
-        lora_space=_lora_space(options, manifest, recipe),
+        lora_space=space,
     )
     notes = unused(given, Situation(manifest, recipe, bool(solved), has_validation, evaluates))
     return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)
@@ -133,6 +135,14 @@ def _folds(batch_size: int, rows: int) -> int:
             f"cross-fitted on: use at most {max(1, rows // 2)}, or --head-init zeros"
         )
     return min(MAX_FOLDS, rows // batch_size)
+
+
+def _length(defaults: Defaults, lora_space: str, *, lora: bool, small: bool) -> Length:
+    if lora_space == "activations" and defaults.activations is not None:
+        return defaults.activations
+    if lora:
+        return defaults.factors
+    return defaults.small if small else defaults.dense
 
 
 def _lora_space(options: TuneOptions, manifest: Manifest, recipe: Recipe) -> str:

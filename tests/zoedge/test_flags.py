@@ -112,9 +112,10 @@ def test_a_flag_beats_the_file_which_beats_the_default(monkeypatch, tmp_path):
 def test_methods():
     text = run("methods").output
     for recipe in RECIPES.values():
-        assert (
-            f"{recipe.summary}\n    {recipe.source}\n    adapters: lr {recipe.defaults.lr_adapter:g}" in text
-        )
+        assert f"{recipe.summary}\n    {recipe.source}\n    LoRA, " in text
+        d = recipe.defaults
+        for length in (d.activations or d.factors, d.factors, d.small, d.dense):
+            assert f": lr {length.lr:g}, eps {length.eps:g}\n" in text
     assert f"{TuneOptions().method} (default): " in text
 
 

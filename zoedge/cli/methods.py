@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from ..methods import Length, Recipe
 
 
 @click.command(epilog="Example: zoedge methods")
@@ -16,6 +22,16 @@ def methods() -> None:
         mark = " (default)" if recipe.name == TuneOptions().method else ""
         click.echo(f"{recipe.name}{mark}: {recipe.summary}")
         click.echo(f"    {recipe.source}")
-        click.echo(f"    adapters: lr {d.lr_adapter:g}, eps {d.eps_adapter:g}")
-        click.echo(f"    dense tensors: lr {d.lr_dense:g}, eps {d.eps_dense:g}")
+        for kind, length in _lengths(recipe):
+            click.echo(f"    {kind}: lr {length.lr:g}, eps {length.eps:g}")
         click.echo(f"    queries {d.queries}, lr-schedule {d.schedule}, steps {d.steps}")
+
+
+def _lengths(recipe: Recipe) -> Iterator[tuple[str, Length]]:
+    """Yield what is moved, in the words of --lora-space, and the step that suits it."""
+    defaults = recipe.defaults
+    if defaults.activations is not None:
+        yield "LoRA, activations", defaults.activations
+    yield "LoRA, factors", defaults.factors
+    yield "small dense tensors", defaults.small
+    yield "large dense tensors", defaults.dense

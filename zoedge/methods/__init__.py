@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from ..errors import InputError, near
 from . import fzoo, meazo, mezo, subzero
-from .core import Defaults, Directions, Estimator, Method, Move, Point, Recipe, Scaling, State, Told, Update
+from .core import (
+    Defaults,
+    Directions,
+    Estimator,
+    Length,
+    Method,
+    Move,
+    Point,
+    Recipe,
+    Scaling,
+    State,
+    Told,
+    Update,
+)
 
 __all__ = [
     "RECIPES",
     "Defaults",
     "Directions",
     "Estimator",
+    "Length",
     "Method",
     "Move",
     "Point",

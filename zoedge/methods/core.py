@@ -75,14 +75,30 @@ class Scaling(Protocol):
         """Return the new scalars and the rescaled coefficients."""
 
 
+class Length(NamedTuple):
+    """How far a step goes and how far it looks."""
+
+    lr: float
+    eps: float
+
+
 @dataclass(frozen=True)
 class Defaults:
-    """Settings that suit a method, used where the user gives none."""
+    """Settings that suit a method, used where the user gives none.
 
-    lr_adapter: float
-    lr_dense: float
-    eps_adapter: float
-    eps_dense: float
+    Attributes:
+        activations: for matrices between principal directions of activations; None where the method has
+            directions of its own.
+        factors: for LoRA branches moved otherwise.
+        small: for dense tensors of few elements: heads, biases and norms, small networks.
+        dense: for larger ones.
+        queries, schedule, steps: as the options of these names.
+    """
+
+    activations: Length | None
+    factors: Length
+    small: Length
+    dense: Length
     queries: int
     schedule: str
     steps: int

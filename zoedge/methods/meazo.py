@@ -1,6 +1,6 @@
 """MEAZO: MeZO whose step is divided by the root of one scalar second moment."""
 
-from .core import Defaults, Recipe
+from .core import Defaults, Length, Recipe
 from .estimators import TwoPoint
 from .scalings import SecondMoment
 
@@ -9,10 +9,10 @@ RECIPE = Recipe(
     summary="mezo with one scalar second moment, so that lr no longer depends on the loss's scale",
     source="MEAZO; the second moment is Adam's (arXiv 1412.6980) on the scalar g",
     defaults=Defaults(
-        lr_adapter=1e-3,
-        lr_dense=1e-5,
-        eps_adapter=1e-2,
-        eps_dense=1e-3,
+        activations=Length(lr=6e-3, eps=1e-2),
+        factors=Length(lr=2e-3, eps=1e-2),
+        small=Length(lr=1e-3, eps=1e-2),
+        dense=Length(lr=1e-5, eps=1e-3),
         queries=1,
         schedule="linear",
         steps=1000,

@@ -1,6 +1,6 @@
 """SubZero: two-point estimates along low-rank directions U Z V^T, U and V kept for a window (arXiv 2410.08989)."""
 
-from .core import Defaults, Recipe
+from .core import Defaults, Length, Recipe
 from .estimators import TwoPoint
 
 RECIPE = Recipe(
@@ -8,10 +8,10 @@ RECIPE = Recipe(
     summary="two forwards along a low-rank direction U Z V^T; U and V are drawn anew every --refresh steps",
     source="arXiv 2410.08989, algorithm 1, directions scaled to a dense direction's norm",
     defaults=Defaults(
-        lr_adapter=1e-4,
-        lr_dense=1e-6,
-        eps_adapter=1e-3,
-        eps_dense=1e-3,
+        activations=None,
+        factors=Length(lr=1e-4, eps=1e-3),
+        small=Length(lr=1e-4, eps=1e-3),
+        dense=Length(lr=1e-6, eps=1e-3),
         queries=1,
         schedule="constant",
         steps=2000,

@@ -47,7 +47,7 @@ class _Torch:
 class TorchMezo(_Torch):
     """Four walks through the parameters: to +eps, to -eps, back, and the update."""
 
-    forwards = 2
+    passes = "2 forwards"
     eps, lr = 1e-3, 1e-6
 
     def __init__(self, folder: Path, data: Path, *, lora: bool = False) -> None:
@@ -73,7 +73,7 @@ class TorchMezo(_Torch):
 class TorchAdamW(_Torch):
     """Forward, backward, step."""
 
-    forwards = 1
+    passes = "forward, backward"
 
     def __init__(self, folder: Path, data: Path, *, lora: bool = False) -> None:
         super().__init__(folder, data, lora=lora)

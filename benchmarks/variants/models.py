@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from variants.processes import command, environment
 from variants.shapes import BOS, EOS, FIRST_WORD, PAD, WORDS
 
 BUNDLES = {
@@ -69,8 +70,7 @@ def can_quantize() -> bool:
 
 def prepare(work: Path, name: str, bundles: list[str]) -> None:
     """Make what is missing below ``work``/``name``, in processes of their own."""
-    command = (sys.executable, "-P", "-m", "variants.models", str(work), name, *bundles)
-    subprocess.run(command, check=True)
+    subprocess.run(command("models", str(work), name, *bundles), check=True, env=environment())
 
 
 def _main(work: Path, name: str, bundles: list[str]) -> None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from variants.shapes import load_batch
 from zoedge.bundle import Bundle
 from zoedge.options import TuneOptions
 from zoedge.runtime.batches import MicroBatch
 from zoedge.runtime.job import prepare
 
-from variants.shapes import load_batch
-
 
 class Ours:
-    """A two-point step as the tuner takes it, without its log: batch, two losses, update."""
+    """A two-point step as the tuner takes it, without its log: batch, two losses, update.
 
-    forwards = 2
+    Args:
+        folder, data: the model's and the data's folders.
+        bundle: which of the model's bundles.
+        begin: give LoRA branches their directions, as a run does before its first step.
+    """
 
-    def __init__(self, folder: Path, data: Path, bundle: str) -> None:
+    passes = "2 forwards"
+
+    def __init__(self, folder: Path, data: Path, bundle: str, *, begin: bool = True) -> None:
         ids, labels = load_batch(data)
         options = TuneOptions(method="mezo", batch_size=len(ids), val_size=0.0, steps=10_000)
         self._job = prepare(Bundle.open(folder / bundle), str(data / "rows.jsonl"), options)
-        if self._job.initial:
+        if begin and self._job.initial:
             self._job.fold.apply(self._job.initial())
         (first,) = self._job.measure.batch(0)
         same = (first.inputs["input_ids"] == ids).all() and (first.targets["labels"] == labels).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -18,6 +19,16 @@ SAMPLE_SECONDS = 0.002
 WARM_UP = 2  # steps that are not timed, during which memory is sampled
 
 
+def command(module: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command line that runs a module of this package."""
+    return (sys.executable, "-P", "-m", f"variants.{module}", *arguments)
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment, with this package to be found."""
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
 @dataclass
 class Measured:
     """What one process said and held.
@@ -25,7 +36,7 @@ class Measured:
     Attributes:
         variant: its name.
         loss: of the first batch at the weights it began with.
-        forwards: forward passes of a step.
+        passes: of a step, in words.
         seconds: of the timed steps.
         rss: peak of the resident set, bytes.
         anon_start, anon_steps: peak of anonymous memory until it was ready, and in steps, bytes.
@@ -33,7 +44,7 @@ class Measured:
 
     variant: str
     loss: float = 0.0
-    forwards: int = 0
+    passes: str = ""
     seconds: list[float] = field(default_factory=list)
     rss: int = 0
     anon_start: int = 0
@@ -48,12 +59,17 @@ class Worker:
     """A variant's process; use as a context."""
 
     def __init__(self, variant: str, folder: Path, data: Path) -> None:
-        command = (sys.executable, "-P", "-m", "variants.worker", variant, str(folder), str(data))
         self.measured = Measured(variant)
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command("worker", variant, str(folder), str(data)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
         with _AnonPeak(self._process.pid) as anon:
             first = self._answer()
-        self.measured.loss, self.measured.forwards = first["loss"], first["forwards"]
+        self.measured.loss, self.measured.passes = first["loss"], first["passes"]
         self.measured.anon_start = anon.peak
 
     def __enter__(self) -> Worker:

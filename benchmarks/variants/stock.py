@@ -23,11 +23,11 @@ def feeds_for(session: Any, ids: Ids) -> dict[str, Ids]:
 class Stock:
     """Two forward passes, every position's logits computed and returned."""
 
-    forwards = FORWARDS
+    passes = f"{FORWARDS} forwards"
 
-    def __init__(self, folder: Path, data: Path) -> None:
+    def __init__(self, folder: Path, data: Path, options: Any = None) -> None:
         self._session = onnxruntime.InferenceSession(
-            folder / "stock" / "model.onnx", providers=["CPUExecutionProvider"]
+            folder / "stock" / "model.onnx", options, providers=["CPUExecutionProvider"]
         )
         ids, self._labels = load_batch(data)
         self._feeds = feeds_for(self._session, ids)

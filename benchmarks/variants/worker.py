@@ -56,7 +56,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints goes to standard error
     name, folder, data = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     variant = VARIANTS[name](folder, data)
-    answers.write(json.dumps({"loss": variant.loss(), "forwards": variant.forwards}) + "\n")
+    answers.write(json.dumps({"loss": variant.loss(), "passes": variant.passes}) + "\n")
     for _ in sys.stdin:
         started = time.perf_counter()
         variant.step()

@@ -53,14 +53,13 @@ def _opt_of(hidden: int, layers: int) -> Callable[[], Any]:
 MODELS: dict[str, Callable[[], Any]] = {
     "opt-125m": opt_config,
     "llama-0.6b": llama_config,
+    "tiny": _opt_of(64, 2),  # for trying the commands
     "opt-5m": _opt_of(256, 4),
     "opt-16m": _opt_of(384, 7),
     "opt-33m": _opt_of(512, 9),
     "opt-92m": _opt_of(768, 12),
     "opt-210m": _opt_of(1024, 16),
 }
-# what the commands that tests run use: made in a second
-MODELS["tiny"] = _opt_of(64, 2)
 
 
 def can_quantize() -> bool:

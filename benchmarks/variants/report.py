@@ -67,7 +67,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     size = (11, 2.6 * len(results))
     figure, axes = pyplot.subplots(len(results), 2, figsize=size, squeeze=False, layout="constrained")
@@ -78,6 +78,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
         spread = [[q[1] - q[0] for q in quarts], [q[2] - q[1] for q in quarts]]
         left.barh(names, middle, xerr=spread)
         left.set(xlabel="seconds of a step (stock: of two forwards)", xscale="log")
+        left.xaxis.set_minor_formatter(ticker.NullFormatter())
         right.barh(names, [m["rss"] / MB for m in found.values()], color="lightgrey", label="resident")
         anon = [max(m["anon_start"], m["anon_steps"]) / MB for m in found.values()]
         right.barh(names, anon, height=0.4, label="anonymous")

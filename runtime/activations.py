@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,11 +20,13 @@ from .noise import PURPOSE_INIT, Float32, Stream, directions
 from .spaces import basis_name
 
 ROWS = 64  # examples looked at
-PASS_ROWS = 16  # per forward pass: every layer's activations are held at once
+PASS_ROWS = 16  # per forward pass
+HELD_BYTES = 96 << 20  # of activations at once: a pass returns those of every layer
 _PROBES = Stream(0, 0, 0, 0, PURPOSE_INIT)  # where the iteration starts: any fixed directions do
 _OVERSAMPLING = 8
 _ITERATIONS = 4
-TOKENS = 512  # vectors kept per layer, evenly spread: bounds memory and the cost of the decomposition
+TOKENS = 512  # vectors kept per layer at most, evenly spread: bounds the cost of the decomposition
+_FEWEST = 64  # vectors kept however wide the model
 
 
 def branch_bases(
@@ -41,11 +44,17 @@ def branch_bases(
         threads, provider: as for the engine.
     """
     engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, threads=threads, provider=provider)
+    most = _most_vectors(bundle)
+    max_rows = PASS_ROWS if bundle.manifest.text is not None else 1
+    batches = micro_batches(
+        examples, rows[:ROWS], manifest=bundle.manifest, max_rows=max_rows, max_tokens=most
+    )
+    share = most / sum(_mass(batch) for batch in batches)
     seen: dict[str, list[Float32]] = {name: [] for name in engine.outputs}
-    for batch in micro_batches(examples, rows[:ROWS], manifest=bundle.manifest, max_rows=PASS_ROWS):
+    for batch in batches:
         for name, values in engine.run(batch.inputs).items():
-            seen[name].append(_vectors(values, batch))
-    joined = {name: _thinned(np.concatenate(parts)) for name, parts in seen.items()}
+            seen[name].append(_thinned(_vectors(values, batch), math.ceil(share * _mass(batch))))
+    joined = {name: np.concatenate(parts) for name, parts in seen.items()}
     found: dict[str, NDArray[np.float32]] = {}
     for branch in bundle.manifest.lora:
         found |= bases(branch, joined[f"{branch.module}:x"], joined[f"{branch.module}:y"])
@@ -96,7 +105,19 @@ def _vectors(values: Array, batch: MicroBatch) -> Float32:
     return real.reshape(-1, real.shape[-1])
 
 
-def _thinned(vectors: Float32) -> Float32:
-    if len(vectors) <= TOKENS:
-        return vectors
-    return vectors[np.linspace(0, len(vectors) - 1, TOKENS).astype(np.int64)]
+def _most_vectors(bundle: Bundle) -> int:
+    """Return how many vectors of every layer are held at once, by the sum of the layers' widths."""
+    shapes = {p.name: p.shape for p in bundle.manifest.parameters}
+    widths = sum(shapes[branch.a][1] + shapes[branch.b][0] for branch in bundle.manifest.lora)
+    return max(_FEWEST, min(TOKENS, HELD_BYTES // (4 * widths)))
+
+
+def _mass(batch: MicroBatch) -> int:
+    """Return a batch's share in the vectors: its real tokens, or its rows where it has none."""
+    mask = batch.inputs.get("attention_mask")
+    return batch.valid if mask is None else int(mask[: batch.valid].sum())
+
+
+def _thinned(vectors: Float32, most: int) -> Float32:
+    """Return at most so many of the vectors, evenly spread, as a copy: the rest can go."""
+    return vectors[np.linspace(0, len(vectors) - 1, min(most, len(vectors))).astype(np.int64)]

@@ -49,7 +49,7 @@ class Loss:
 
 def _cross_entropy(graph: Graph, logits: str, labels: str) -> LossNodes:
     """-log softmax(logits)[label] for logits [batch, classes], labels [batch]."""
-    loss = graph.reduce("ReduceLogSumExp", _above_label(graph, logits, labels), [-1])
+    loss = _nll(graph, _above_label(graph, logits, labels), labels)
     return LossNodes(loss, _ones_like(graph, loss))
 
 
@@ -62,7 +62,7 @@ def _token_cross_entropy(graph: Graph, logits: str, labels: str) -> LossNodes:
     zero = graph.hold(np.float32(0.0), "zero")
     safe = graph.add("Where", ignored, graph.hold(np.int64(0), "any_label"), labels)
     above = _above_label(graph, logits, safe)
-    losses = graph.add("Where", ignored, zero, graph.reduce("ReduceLogSumExp", above, [-1]))
+    losses = graph.add("Where", ignored, zero, _nll(graph, above, safe))
     counted = graph.add("Cast", graph.add("Not", ignored), to=TensorProto.FLOAT)
     count = graph.reduce("ReduceSum", counted, [-1])
     total = graph.reduce("ReduceSum", losses, [-1])
@@ -103,7 +103,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def _above_label(graph: Graph, logits: str, labels: str) -> str:
-    """Return logits - logits[label], whose logsumexp is the negative log likelihood.
+    """Return logits - logits[label], whose log-softmax at the label is the log likelihood.
 
     Subtracting first keeps small losses exact: log(sum(exp(logits))) - logits[label] rounds to an ulp of the
     logits, which hides the differences that zeroth-order steps live on. As the last reader of the logits,
@@ -111,6 +111,14 @@ def _above_label(graph: Graph, logits: str, labels: str) -> str:
     """
     picked = graph.add("GatherElements", logits, graph.unsqueeze(labels, -1), axis=-1)
     return graph.add("Sub", logits, picked)
+
+
+def _nll(graph: Graph, above: str, labels: str) -> str:
+    """Return -log softmax(above)[label]; onnxruntime's LogSoftmax is several times faster than ReduceLogSumExp."""
+    picked = graph.add(
+        "GatherElements", graph.add("LogSoftmax", above, axis=-1), graph.unsqueeze(labels, -1), axis=-1
+    )
+    return graph.add("Neg", graph.squeeze(picked, -1))
 
 
 def _mean(graph: Graph, value: str) -> str:

@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 
+from zoedge.export import to_bundle
 from zoedge.manifest import LoraBranch
 from zoedge.methods import Directions, Move
-from zoedge.runtime.activations import bases
+from zoedge.runtime import activations
+from zoedge.runtime.activations import bases, branch_bases
+from zoedge.runtime.example import Example
 from zoedge.runtime.noise import add_terms
 from zoedge.runtime.spaces import ActivationBranch, Noise, basis_name
+
+from .networks import mlp
 
 RNG = np.random.default_rng(0)
 BRANCH = LoraBranch(module="m", weight="m.weight", transposed=False, a="m.a", b="m.b", rank=4, alpha=12.0)
@@ -54,3 +59,19 @@ def test_fewer_rows_than_the_rank_leave_directions_empty():
 def test_silent_layers_get_no_direction():
     found = bases(BRANCH, np.zeros_like(X), np.zeros_like(Y))
     np.testing.assert_array_equal(found[basis_name(BRANCH)], 0.0)
+
+
+def test_what_is_held_of_a_wide_model_is_bounded(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(activations, "bases", lambda branch, x, y: seen.append((len(x), len(y))) or {})
+    bundle = to_bundle(mlp(tmp_path / "m.onnx"), tmp_path / "b", task="classification", train=("lora",))
+    rng = np.random.default_rng(0)
+    label = {"labels": np.array(0)}
+    examples = [Example({"x": rng.standard_normal(6).astype(np.float32)}, label) for _ in range(80)]
+    for held in (1 << 20, 4 * 10 * sum(p.shape[-1] for p in bundle.manifest.trainable)):
+        monkeypatch.setattr(activations, "HELD_BYTES", held)
+        monkeypatch.setattr(activations, "_FEWEST", 3)
+        branch_bases(bundle, examples, np.arange(80), threads=1, provider="cpu")
+    (wide, _), *_, (narrow, _) = seen
+    assert wide == activations.ROWS
+    assert 3 <= narrow < activations.ROWS

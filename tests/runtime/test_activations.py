@@ -7,8 +7,7 @@ from zoedge.export import to_bundle
 from zoedge.manifest import LoraBranch
 from zoedge.methods import Directions, Move
 from zoedge.runtime import activations
-from zoedge.runtime.activations import bases, branch_bases
-from zoedge.runtime.example import Example
+from zoedge.runtime.activations import bases
 from zoedge.runtime.noise import add_terms
 from zoedge.runtime.spaces import ActivationBranch, Noise, basis_name
 
@@ -62,16 +61,15 @@ def test_silent_layers_get_no_direction():
 
 
 def test_what_is_held_of_a_wide_model_is_bounded(tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(activations, "bases", lambda branch, x, y: seen.append((len(x), len(y))) or {})
     bundle = to_bundle(mlp(tmp_path / "m.onnx"), tmp_path / "b", task="classification", train=("lora",))
-    rng = np.random.default_rng(0)
-    label = {"labels": np.array(0)}
-    examples = [Example({"x": rng.standard_normal(6).astype(np.float32)}, label) for _ in range(80)]
-    for held in (1 << 20, 4 * 10 * sum(p.shape[-1] for p in bundle.manifest.trainable)):
-        monkeypatch.setattr(activations, "HELD_BYTES", held)
-        monkeypatch.setattr(activations, "_FEWEST", 3)
-        branch_bases(bundle, examples, np.arange(80), threads=1, provider="cpu")
-    (wide, _), *_, (narrow, _) = seen
-    assert wide == activations.ROWS
-    assert 3 <= narrow < activations.ROWS
+    widths = (6 + 16) + (16 + 3) if len(bundle.manifest.lora) == 2 else 6 + 16
+    for vectors, wanted in ((100, 100), (1, activations._FEWEST), (10**6, activations.TOKENS)):
+        monkeypatch.setattr(activations, "HELD_BYTES", 4 * widths * vectors)
+        assert activations._most_vectors(bundle) == wanted
+
+
+def test_the_vectors_that_are_kept_are_spread_over_all():
+    vectors = np.arange(30, dtype=np.float32).reshape(10, 3)
+    assert activations._thinned(vectors, 4)[:, 0].tolist() == [0, 9, 18, 27]
+    np.testing.assert_array_equal(activations._thinned(vectors, 99), vectors)
+    assert not np.shares_memory(activations._thinned(vectors, 99), vectors)

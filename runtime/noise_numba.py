@@ -30,9 +30,8 @@ _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _philox(block: Any, stream: Any) -> Any:
-    k0, k1, c1, c2, c3 = stream[0], stream[1], stream[2], stream[3], stream[4]
-    c0 = np.uint64(block + 1)
+def _philox(block: Any, step: Any, probe: Any, purpose: Any, k0: Any, k1: Any) -> Any:
+    c0, c1, c2, c3 = np.uint64(block + 1), step, probe, purpose
     for _ in range(10):
         high0, low0 = multiply_wide(_M0, c0)
         high1, low1 = multiply_wide(_M1, c2)
@@ -43,43 +42,30 @@ def _philox(block: Any, stream: Any) -> Any:
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _add_levels(part: Any, first_block: Any, stream: Any, table: Any) -> Any:
-    """Add 256 levels to the whole blocks of a part; return how many elements those are."""
-    for block in range(part.size // 32):
-        words = _philox(first_block + block, stream)
-        for i in range(4):
-            add_8_levels(part, 32 * block + 8 * i, words[i], table)
-    return part.size // 32 * 32
-
-
-@numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _add_signs(part: Any, first_block: Any, stream: Any, table: Any) -> Any:
-    """Add two levels to the whole blocks of a part; return how many elements those are."""
-    for block in range(part.size // 256):
-        words = _philox(first_block + block, stream)
-        for i in range(4):
-            at, word = 256 * block + 64 * i, words[i]
-            add_32_signs(part, at, np.uint32(word), table[0], table[1])
-            add_32_signs(part, at + 32, np.uint32(word >> np.uint64(32)), table[0], table[1])
-    return part.size // 256 * 256
-
-
-@numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _add_rest(part: Any, done: Any, block: Any, stream: Any, table: Any, bits: Any) -> None:
-    """Add to the elements of a last block that isn't whole."""
-    words = _philox(block, stream)
-    for i in range(part.size - done):
-        word = words[bits * i // 64] >> np.uint64(bits * i % 64)
-        part[done + i] += table[np.int64(word & np.uint64(table.size - 1))]
-
-
-@numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def _add_term(part: Any, start: Any, stream: Any, table: Any) -> None:
+    # into registers: for all the compiler knows, a store to part changes what these arrays hold
+    seed, tensor, step, probe, purpose = stream[0], stream[1], stream[2], stream[3], stream[4]
+    low, high = table[0], table[1]
     bits = 1 if table.size == 2 else 8
-    block = start * bits // BLOCK_BITS
-    done = _add_signs(part, block, stream, table) if bits == 1 else _add_levels(part, block, stream, table)
-    if done < part.size:
-        _add_rest(part, done, block + done * bits // BLOCK_BITS, stream, table, bits)
+    block, per_block = start * bits // BLOCK_BITS, BLOCK_BITS // bits
+    whole = part.size // per_block
+    # a block ahead: its multiplications run while the block before is added
+    ahead = _philox(block, step, probe, purpose, seed, tensor)
+    if bits == 1:
+        for b in range(whole):
+            words, ahead = ahead, _philox(block + b + 1, step, probe, purpose, seed, tensor)
+            for i in range(4):
+                at = 256 * b + 64 * i
+                add_32_signs(part, at, np.uint32(words[i]), low, high)
+                add_32_signs(part, at + 32, np.uint32(words[i] >> np.uint64(32)), low, high)
+    else:
+        for b in range(whole):
+            words, ahead = ahead, _philox(block + b + 1, step, probe, purpose, seed, tensor)
+            for i in range(4):
+                add_8_levels(part, 32 * b + 8 * i, words[i], table)
+    for i in range(part.size - whole * per_block):
+        word = ahead[bits * i // 64] >> np.uint64(bits * i % 64)
+        part[whole * per_block + i] += table[np.int64(word & np.uint64(table.size - 1))]
 
 
 def _add_chunks(first: Any, last: Any, additions: Any, shrinks: Any, streams: Any, spans: Any, levels: Any) -> None:

@@ -148,9 +148,7 @@ def main() -> None:
     given = parser.parse_args()
     tables = {"reference, 1 thread": reference(given.rounds)}
     for threads in given.threads:
-        tables[f"{given.elements} elements, threads: {threads}"] = flat(
-            given.elements, threads, given.rounds
-        )
+        tables[f"{given.elements} elements, threads: {threads}"] = flat(given.elements, threads, given.rounds)
         tables[f"OPT-125M, threads: {threads}"] = model(threads, given.rounds)
     for title, rows in tables.items():
         print(f"\n{title}\n{'':36}{'ns/element':>12}{'ratio [quartiles]':>24}{'cpu ratio':>12}")

@@ -18,8 +18,10 @@ class AddTerms(Protocol):
         """Make the additions, in place."""
 
 
-# one term over 32M float32, one and two threads (benchmarks/README.md)
-REFERENCE_COST = "noise runs on the NumPy reference, 3 to 7 times slower than with numba: pip install numba"
+# one term, one thread (benchmarks/README.md); the compiled one uses every core besides
+REFERENCE_COST = (
+    "noise runs on the NumPy reference, 6 times slower than with numba or more: pip install numba"
+)
 
 
 def add_terms_here(threads: int = 0) -> tuple[AddTerms, str | None]:

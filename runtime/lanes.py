@@ -62,7 +62,9 @@ def add_32_signs(typing_context: Any, part: Any, offset: Any, word: Any, low: An
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         word, low, high = (_splat(builder, argument) for argument in arguments[2:])
         bits = builder.and_(word, ir.Constant(word.type, [1 << j for j in range(32)]))
-        chosen = builder.select(builder.icmp_unsigned("!=", bits, ir.Constant(word.type, [0] * 32)), high, low)
+        chosen = builder.select(
+            builder.icmp_unsigned("!=", bits, ir.Constant(word.type, [0] * 32)), high, low
+        )
         _add(builder, _data(context, builder, signature.args[0], arguments[0]), arguments[1], chosen)
 
     return types.void(part, types.intp, types.uint32, types.float32, types.float32), emit

@@ -68,7 +68,9 @@ def _add_term(part: Any, start: Any, stream: Any, table: Any) -> None:
         part[whole * per_block + i] += table[np.int64(word & np.uint64(table.size - 1))]
 
 
-def _add_chunks(first: Any, last: Any, additions: Any, shrinks: Any, streams: Any, spans: Any, levels: Any) -> None:
+def _add_chunks(
+    first: Any, last: Any, additions: Any, shrinks: Any, streams: Any, spans: Any, levels: Any
+) -> None:
     """Work through chunks first .. last - 1 of all buffers; the arrays are those of ``_Work``."""
     a = np.searchsorted(additions[:, 0], first, side="right") - 1
     for chunk in range(first, last):
@@ -113,6 +115,8 @@ class _Work(NamedTuple):
             for term in terms:
                 key = id(term.table)
                 if key not in tables:
+                    if term.table.shape not in ((2,), (256,)):
+                        raise ValueError(f"a table holds 2 or 256 levels, not {term.table.shape}")
                     tables[key] = (term.table, (end, end + term.table.size))
                     end += term.table.size
                 spans.append(tables[key][1])

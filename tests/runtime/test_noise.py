@@ -1,6 +1,7 @@
 """The noise specification against NumPy's Philox, SciPy's quantiles, the published constants and numba."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -137,6 +138,13 @@ def test_numba_takes_only_buffers_that_it_can_change_in_place(target):
         noise_numba.add_terms([Addition(target, [])])
 
 
+def test_numba_takes_only_tables_that_its_lookups_stay_within():
+    with pytest.raises(ValueError, match="2 or 256 levels"):
+        noise_numba.add_terms(
+            [Addition(np.zeros(64, np.float32), [Term(Stream(0, 0, 0, 0), np.ones(16, np.float32))])]
+        )
+
+
 @pytest.mark.parametrize("add_terms", KERNELS)
 def test_one_float32_addition_per_term(add_terms):
     stream = Stream(7, noise.tensor_id("w"), 3, 1)
@@ -182,3 +190,26 @@ def test_directions_are_white(distribution):
     assert z.mean() == pytest.approx(0.0, abs=0.01)
     covariance = z @ z.T / 4096
     np.testing.assert_allclose(covariance, np.eye(64), atol=0.09)
+
+
+def test_without_a_folder_for_its_cache_the_kernel_is_compiled_anyway(monkeypatch):
+    njit = noise_numba.numba.njit
+
+    def no_folder(*, cache=False, **given):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**given)
+
+    monkeypatch.setattr(noise_numba.numba, "njit", no_folder)
+    monkeypatch.setattr(noise_numba, "_run", noise_numba._compiled(noise_numba._add_chunks))
+    w = np.zeros(300, np.float32)
+    noise_numba.add_terms([Addition(w, [Term(Stream(1, 2, 3, 4), noise.table("rademacher", 1.0))])])
+    assert w.tobytes() == noise.directions(Stream(1, 2, 3, 4), (300,), "rademacher").tobytes()
+
+
+def test_callers_in_several_threads_do_not_disturb_each_other():
+    terms = [Term(Stream(1, 2, 3, 4), noise.table("gaussian", 1.0))]
+    buffers = [np.zeros(700_000, np.float32) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda w: noise_numba.add_terms([Addition(w, terms)], threads=2), buffers))
+    assert len({w.tobytes() for w in buffers}) == 1

@@ -125,7 +125,7 @@ def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], st
     options = plan.options
     method = method_of(options)
     buffers = load_buffers(bundle)
-    add_terms, note = add_terms_here()
+    add_terms, note = add_terms_here(options.threads)
     parameters = Parameters(
         bundle.manifest,
         buffers,

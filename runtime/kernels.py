@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Sequence
 from typing import Protocol
 
 from . import noise
-from .noise import Float32, Term
+from .noise import Addition
 
 
 class AddTerms(Protocol):
-    """The one operation on a buffer: see ``noise.add_terms``."""
+    """The one operation on buffers: see ``noise.add_terms``."""
 
-    def __call__(self, target: Float32, terms: Sequence[Term], shrink: float = 1.0) -> None:
-        """Shrink, then add the terms, in place."""
-
-
-# one term over 32M float32, one and two threads (benchmarks/README.md)
-REFERENCE_COST = "noise runs on the NumPy reference, 3 to 7 times slower than with numba: pip install numba"
+    def __call__(self, additions: Sequence[Addition]) -> None:
+        """Make the additions, in place."""
 
 
-def add_terms_here() -> tuple[AddTerms, str | None]:
-    """Return the fastest implementation that can run, and a sentence when that isn't the compiled one."""
+# one term, one thread (benchmarks/README.md); the compiled one uses every core besides
+REFERENCE_COST = (
+    "noise runs on the NumPy reference, 6 times slower than with numba or more: pip install numba"
+)
+
+
+def add_terms_here(threads: int = 0) -> tuple[AddTerms, str | None]:
+    """Return the fastest implementation that can run, and a sentence when that isn't the compiled one.
+
+    Args:
+        threads: how many the compiled one uses at most; 0 for one per usable core.
+    """
     if importlib.util.find_spec("numba") is None:
         return noise.add_terms, REFERENCE_COST
     from . import noise_numba
 
-    return noise_numba.add_terms, None
+    return functools.partial(noise_numba.add_terms, threads=threads), None

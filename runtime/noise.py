@@ -5,16 +5,18 @@ The stream of a tensor is NumPy's ``Philox`` (4x64, 10 rounds; Salmon et al., SC
     key     = (run seed, tensor id)            tensor id = 64-bit BLAKE2b of the tensor's name
     counter = (block + 1, step, probe, purpose)
 
-Block b yields 32 bytes and element i of the flattened tensor takes byte i of the stream. A distribution is
-a table of 256 float32 levels, so z[i] = levels[byte i], and perturbing is one float32 addition,
-w[i] += T[byte i] with T = float32(scale * level): the same bits on every processor, for any thread count,
-tensor order or set of frozen tensors.
+Block b yields 32 bytes. A distribution is a table of 2^k float32 levels, k = 1 or 8, and element i of the
+flattened tensor takes bits k i .. k i + k - 1 of the stream, byte after byte, lowest bit first: byte i of
+256 levels, bit i % 8 of byte i // 8 of two. So a block serves 32 elements or 256. z[i] = levels[bits], and
+perturbing is one float32 addition, w[i] += T[bits] with T = float32(scale * level): the same bits on every
+processor, for any thread count, tensor order or set of frozen tensors.
 
 This module is the reference. ``noise_numba`` computes the same bits faster and is tested against it.
 """
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,12 +28,13 @@ from .permutation import name_id
 
 Float32 = NDArray[np.float32]
 
-NOISE_VERSION = 1
+NOISE_VERSION = 2  # 1: every distribution took 8 bits an element
 
 PURPOSE_DIRECTION = 0  # z of a probe
 PURPOSE_BASIS = 1  # U and V of a low-rank window
 PURPOSE_INIT = 2  # initial values that tuning draws
 
+BLOCK_BITS = 256  # of one Philox block
 _CHUNK = 1 << 16  # elements looked up at a time: stays in the cache
 
 
@@ -46,10 +49,27 @@ class Stream(NamedTuple):
 
 
 class Term(NamedTuple):
-    """One addend ``scale * z``: a stream and its table T of 256 float32 values, scale folded in."""
+    """One addend ``scale * z``: a stream and its table T of 2 or 256 float32 values, scale folded in."""
 
     stream: Stream
     table: Float32
+
+    @property
+    def bits(self) -> int:
+        """How many bits of the stream an element takes."""
+        return self.table.size.bit_length() - 1
+
+
+class Addition(NamedTuple):
+    """What is done to one buffer: target <- shrink * target, then each term added in order.
+
+    Every operation rounds to float32. ``target`` is C-contiguous and changed in place; a shrink of 1
+    skips the multiplication.
+    """
+
+    target: Float32
+    terms: Sequence[Term]
+    shrink: float = 1.0
 
 
 def tensor_id(name: str) -> int:
@@ -66,14 +86,17 @@ def _gaussian_levels() -> Float32:
 LEVELS: dict[str, Float32] = {
     # the quantiles at (k + 1/2)/256, scaled to unit variance
     "gaussian": _gaussian_levels(),
-    # -1 for bytes below 128, else +1
-    "rademacher": np.where(np.arange(256) < 128, -1.0, 1.0).astype(np.float32),
+    # one bit an element: a sign costs an eighth of the stream that a byte does
+    "rademacher": np.array([-1.0, 1.0], np.float32),
 }
 
 
+@functools.lru_cache(maxsize=256)  # one table serves all tensors of a step
 def table(distribution: str, scale: float) -> Float32:
-    """Return T = float32(scale * level), shape [256]; the product is rounded once, from float64."""
-    return (np.float64(scale) * LEVELS[distribution].astype(np.float64)).astype(np.float32)
+    """Return T = float32(scale * level), read-only; the product is rounded once, from float64."""
+    scaled = (np.float64(scale) * LEVELS[distribution].astype(np.float64)).astype(np.float32)
+    scaled.flags.writeable = False
+    return scaled
 
 
 def stream_bytes(stream: Stream, first_block: int, count: int) -> NDArray[np.uint8]:
@@ -87,25 +110,26 @@ def stream_bytes(stream: Stream, first_block: int, count: int) -> NDArray[np.uin
     return np.frombuffer(words.astype("<u8", copy=False).tobytes(), dtype=np.uint8, count=count)
 
 
-def add_terms(target: Float32, terms: Sequence[Term], shrink: float = 1.0) -> None:
-    """Add terms to a contiguous float32 array in place, one after the other per element.
+def stream_indices(term: Term, start: int, count: int) -> NDArray[np.uint8]:
+    """Return which levels elements start .. start + count - 1 take; ``start`` begins a block."""
+    raw = stream_bytes(term.stream, start * term.bits // BLOCK_BITS, -(-count * term.bits // 8))
+    return raw if term.bits == 8 else np.unpackbits(raw, count=count, bitorder="little")
 
-    Args:
-        target: any shape, C-contiguous; changed in place.
-        terms: added in order, each with its own float32 rounding.
-        shrink: float32 factor applied first (decoupled weight decay); 1 skips the multiplication.
-    """
-    flat = target.reshape(-1)
-    for start in range(0, flat.size, _CHUNK):
-        part = flat[start : start + _CHUNK]
-        if shrink != 1.0:
-            part *= np.float32(shrink)
-        for term in terms:
-            part += term.table[stream_bytes(term.stream, start // 32, part.size)]
+
+def add_terms(additions: Sequence[Addition]) -> None:
+    """Make additions to buffers that don't overlap."""
+    for target, terms, shrink in additions:
+        flat = target.reshape(-1)
+        for start in range(0, flat.size, _CHUNK):
+            part = flat[start : start + _CHUNK]
+            if shrink != 1.0:
+                part *= np.float32(shrink)
+            for term in terms:
+                part += term.table[stream_indices(term, start, part.size)]
 
 
 def directions(stream: Stream, shape: tuple[int, ...], distribution: str = "gaussian") -> Float32:
     """Return z of a stream as a new array of the given shape."""
     z = np.zeros(shape, np.float32)
-    add_terms(z, [Term(stream, table(distribution, 1.0))])
+    add_terms([Addition(z, [Term(stream, table(distribution, 1.0))])])
     return z

@@ -1,38 +1,28 @@
 """The noise specification compiled by numba: Philox, table and addition fused in one pass over memory.
 
-Bit for bit the same as ``noise`` (the reference). The memory is read and written once whatever the number
-of terms; the work is split over threads by blocks of the stream, which changes no bit.
+Bit for bit the same as ``noise`` (the reference). All buffers of a call are read and written once, whatever
+the number of terms; they are cut into chunks that begin Philox blocks, so how chunks are dealt to threads
+changes no bit. Threads are Python's own, started for a call and gone after it: the compiled code holds no
+lock of the interpreter, and threads that wait for the next call can't take time from a forward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from .noise import Float32, Term
+from .lanes import add_8_levels, add_32_signs, float32_pointer, multiply_wide
+from .noise import BLOCK_BITS, Addition
+from .threads import usable_cores
 
-_PARALLEL_ELEMENTS = 1 << 18  # below, waking the other threads costs more than they save
-_BLOCKS = 512  # Philox blocks (32 bytes each) per task: 16,384 elements, 64 KiB of float32
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _multiply_high(typing_context: Any, a: Any, b: Any) -> Any:
-    """Return the upper 64 bits of the 128-bit product of two uint64."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        wide = ir.IntType(128)
-        product = builder.mul(builder.zext(arguments[0], wide), builder.zext(arguments[1], wide))
-        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
-
-    return types.uint64(types.uint64, types.uint64), emit
-
+_CHUNK = 1 << 12  # elements that all terms are added to in turn: 16 KiB, half of a first-level cache
+_PIECE = 1 << 8  # chunks that a thread takes at a time, at most
+_PARALLEL = 1 << 18  # element additions; below, starting threads costs more than they save
 
 # Constants of Philox4x64 (Salmon et al., SC 2011): two multipliers, two Weyl increments
 _M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
@@ -41,10 +31,10 @@ _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def _philox(block: Any, step: Any, probe: Any, purpose: Any, k0: Any, k1: Any) -> Any:
-    c0, c1, c2, c3 = block, step, probe, purpose
+    c0, c1, c2, c3 = np.uint64(block + 1), step, probe, purpose
     for _ in range(10):
-        high0, low0 = _multiply_high(_M0, c0), _M0 * c0
-        high1, low1 = _multiply_high(_M1, c2), _M1 * c2
+        high0, low0 = multiply_wide(_M0, c0)
+        high1, low1 = multiply_wide(_M1, c2)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0 += _W0
         k1 += _W1
@@ -52,59 +42,125 @@ def _philox(block: Any, step: Any, probe: Any, purpose: Any, k0: Any, k1: Any) -
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _add_word(part: Any, offset: Any, word: Any, table: Any, count: Any) -> None:
-    for j in range(min(np.int64(8), count - offset)):
-        part[offset + j] += table[(word >> np.uint64(8 * j)) & np.uint64(255)]
-
-
-@numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _add_eight(part: Any, offset: Any, word: Any, table: Any) -> None:
-    for j in range(8):
-        part[offset + j] += table[(word >> np.uint64(8 * j)) & np.uint64(255)]
-
-
-@numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _add_term(part: Any, first_block: Any, stream: Any, table: Any) -> None:
+def _add_term(part: Any, start: Any, stream: Any, table: Any) -> None:
+    # into registers: for all the compiler knows, a store to part changes what these arrays hold
     seed, tensor, step, probe, purpose = stream[0], stream[1], stream[2], stream[3], stream[4]
-    whole = part.size // 32
-    for b in range(whole):
-        words = _philox(np.uint64(first_block + b + 1), step, probe, purpose, seed, tensor)
-        for i in range(4):
-            _add_eight(part, 32 * b + 8 * i, words[i], table)
-    if 32 * whole < part.size:
-        words = _philox(np.uint64(first_block + whole + 1), step, probe, purpose, seed, tensor)
-        for i in range(4):
-            _add_word(part, 32 * whole + 8 * i, words[i], table, part.size)
+    low, high = table[0], table[1]
+    bits = 1 if table.size == 2 else 8
+    block, per_block = start * bits // BLOCK_BITS, BLOCK_BITS // bits
+    whole = part.size // per_block
+    # a block ahead: its multiplications run while the block before is added
+    ahead = _philox(block, step, probe, purpose, seed, tensor)
+    if bits == 1:
+        for b in range(whole):
+            words, ahead = ahead, _philox(block + b + 1, step, probe, purpose, seed, tensor)
+            for i in range(4):
+                at = 256 * b + 64 * i
+                add_32_signs(part, at, np.uint32(words[i]), low, high)
+                add_32_signs(part, at + 32, np.uint32(words[i] >> np.uint64(32)), low, high)
+    else:
+        for b in range(whole):
+            words, ahead = ahead, _philox(block + b + 1, step, probe, purpose, seed, tensor)
+            for i in range(4):
+                add_8_levels(part, 32 * b + 8 * i, words[i], table)
+    for i in range(part.size - whole * per_block):
+        word = ahead[bits * i // 64] >> np.uint64(bits * i % 64)
+        part[whole * per_block + i] += table[np.int64(word & np.uint64(table.size - 1))]
 
 
-@numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _add_task(flat: Any, task: Any, streams: Any, tables: Any, shrink: Any) -> None:
-    chunk = 32 * _BLOCKS
-    part = flat[task * chunk : min(flat.size, (task + 1) * chunk)]
-    if shrink != np.float32(1.0):
-        for i in range(part.size):
-            part[i] = part[i] * shrink
-    for t in range(streams.shape[0]):
-        _add_term(part, np.int64(task) * _BLOCKS, streams[t], tables[t])
+def _add_chunks(
+    first: Any, last: Any, additions: Any, shrinks: Any, streams: Any, spans: Any, levels: Any
+) -> None:
+    """Work through chunks first .. last - 1 of all buffers; the arrays are those of ``_Work``."""
+    a = np.searchsorted(additions[:, 0], first, side="right") - 1
+    for chunk in range(first, last):
+        while chunk >= additions[a + 1, 0]:
+            a += 1
+        start = (chunk - additions[a, 0]) * _CHUNK
+        whole = numba.carray(float32_pointer(additions[a, 1]), (additions[a, 2],))
+        part = whole[start : min(additions[a, 2], start + _CHUNK)]
+        if shrinks[a] != np.float32(1.0):
+            for i in range(part.size):
+                part[i] = part[i] * shrinks[a]
+        for t in range(additions[a, 3], additions[a + 1, 3]):
+            _add_term(part, start, streams[t], levels[spans[t, 0] : spans[t, 1]])
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _add_serial(flat: Any, streams: Any, tables: Any, shrink: Any) -> None:
-    for task in range((flat.size + 32 * _BLOCKS - 1) // (32 * _BLOCKS)):
-        _add_task(flat, task, streams, tables, shrink)
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    try:
+        compiled = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder that numba could keep its cache in
+        compiled = numba.njit(nogil=True)(function)
+    return compiled  # type: ignore[no-any-return]
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _add_parallel(flat: Any, streams: Any, tables: Any, shrink: Any) -> None:
-    for task in numba.prange((flat.size + 32 * _BLOCKS - 1) // (32 * _BLOCKS)):
-        _add_task(flat, task, streams, tables, shrink)
+_run = _compiled(_add_chunks)
 
 
-def add_terms(target: Float32, terms: Sequence[Term], shrink: float = 1.0) -> None:
-    """Add terms to a contiguous float32 array in place; same contract and bits as ``noise.add_terms``."""
-    if not terms and shrink == 1.0:
-        return
-    streams: NDArray[np.uint64] = np.array([t.stream for t in terms], dtype=np.uint64).reshape(-1, 5)
-    tables = np.array([t.table for t in terms], dtype=np.float32).reshape(-1, 256)
-    add = _add_serial if target.size < _PARALLEL_ELEMENTS else _add_parallel
-    add(target.reshape(-1), streams, tables, np.float32(shrink))
+class _Work(NamedTuple):
+    """Additions as arrays. The last row of ``additions`` is the end of the chunks and of the terms."""
+
+    additions: NDArray[np.int64]  # [additions + 1, 4]: first chunk, address, elements, first term
+    shrinks: NDArray[np.float32]
+    streams: NDArray[np.uint64]  # [terms, 5]
+    spans: NDArray[np.int64]  # [terms, 2]: where a term's table is in ``levels``
+    levels: NDArray[np.float32]  # every table once, one after the other
+
+    @classmethod
+    def of(cls, additions: Sequence[Addition]) -> _Work:
+        rows, spans, tables, chunk, end = [], [], {}, 0, 0
+        for target, terms, _ in additions:
+            rows.append((chunk, target.ctypes.data, target.size, len(spans)))
+            chunk += -(-target.size // _CHUNK)
+            for term in terms:
+                key = id(term.table)
+                if key not in tables:
+                    if term.table.shape not in ((2,), (256,)):
+                        raise ValueError(f"a table holds 2 or 256 levels, not {term.table.shape}")
+                    tables[key] = (term.table, (end, end + term.table.size))
+                    end += term.table.size
+                spans.append(tables[key][1])
+        rows.append((chunk, 0, 0, len(spans)))
+        return cls(
+            np.array(rows, np.int64),
+            np.array([a.shrink for a in additions], np.float32),
+            np.array([t.stream for a in additions for t in a.terms], np.uint64).reshape(-1, 5),
+            np.array(spans, np.int64).reshape(-1, 2),
+            np.concatenate([np.zeros(0, np.float32), *(t for t, _ in tables.values())], dtype=np.float32),
+        )
+
+
+def add_terms(additions: Sequence[Addition], threads: int = 0) -> None:
+    """Make additions to buffers that don't overlap; same contract and bits as ``noise.add_terms``.
+
+    Args:
+        additions: the buffers and what is done to each.
+        threads: how many work at most; 0 for one per usable core.
+    """
+    for target, _, _ in additions:
+        if target.dtype != np.float32 or not (target.flags.c_contiguous and target.flags.writeable):
+            raise ValueError("noise is added in place to C-contiguous, writeable float32 arrays only")
+    work = _Work.of(additions)
+    chunks = int(work.additions[-1, 0])
+    volume = sum(a.target.size * max(1, len(a.terms)) for a in additions)
+    workers = (threads or usable_cores()) if volume >= _PARALLEL else 1
+    size = max(1, chunks if workers == 1 else min(_PIECE, -(-chunks // workers)))
+    pieces = [(first, min(first + size, chunks)) for first in range(0, chunks, size)]
+    _share(iter(pieces), work, min(workers, len(pieces)))
+
+
+def _share(pieces: Iterator[tuple[int, int]], work: _Work, workers: int) -> None:
+    """Let each worker take piece after piece: one that is held up by other programs takes fewer."""
+
+    def take() -> None:
+        for first, last in pieces:
+            _run(first, last, *work)
+
+    helpers = [threading.Thread(target=take) for _ in range(workers - 1)]
+    for helper in helpers:
+        helper.start()
+    try:
+        take()
+    finally:
+        for helper in helpers:
+            helper.join()

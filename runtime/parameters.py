@@ -62,6 +62,7 @@ class Parameters:
         fixed: Collection[str] = (),
     ) -> None:
         self.buffers = buffers
+        self._add_terms = add_terms
         self._unsettled = 0
         self.fixed = tuple(p.name for p in manifest.trainable if p.name in fixed)
         moved = [p for p in manifest.trainable if p.name not in fixed]
@@ -98,8 +99,9 @@ class Parameters:
 
     def settle(self) -> None:
         """Bring the buffers up to date."""
-        for space in self.spaces:
-            space.settle()
+        additions = [addition for space in self.spaces for addition in space.settle()]
+        if additions:
+            self._add_terms(additions)
         self._unsettled = 0
 
     def assign(self, values: Mapping[str, NDArray[np.float32]]) -> None:

@@ -1,6 +1,8 @@
-"""How many threads a forward pass is worth."""
+"""How many threads there are to use, and how many a forward pass is worth."""
 
 from __future__ import annotations
+
+import os
 
 import numpy as np
 
@@ -15,3 +17,10 @@ def threads_for(manifest: Manifest, asked: int) -> int:
         return asked
     elements = sum(int(np.prod(p.shape, dtype=np.int64)) for p in manifest.parameters)
     return 1 if elements < SMALL_MODEL else 0
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # Linux: a container or taskset may grant fewer than there are
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

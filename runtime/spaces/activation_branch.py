@@ -40,6 +40,7 @@ class ActivationBranch:
         self._a, self._b = a, b
         self._u: Float32 = np.zeros_like(b)
         self._s: Float32 = np.zeros((branch.rank, branch.rank), np.float32)
+        self._noise = noise
         self._inner = OutOfPlace(self._names[2], self._s, noise, decays=True)
         self.assignable = {branch.a: a.shape, basis_name(branch): b.shape}
         self.varying = frozenset((branch.b,))
@@ -52,12 +53,13 @@ class ActivationBranch:
         """Move S."""
         self._inner.apply(step, update)
 
-    def settle(self) -> None:
+    def settle(self) -> tuple[()]:
         """Write B = U S, one outer product after the other: the same bits on every processor."""
-        self._inner.settle()
+        self._noise.add_terms(self._inner.settle())
         self._b[...] = 0.0
         for k in range(len(self._s)):
             self._b += self._u[:, k : k + 1] * self._s[k]
+        return ()
 
     def assign(self, values: Arrays) -> None:
         """Take A = V^T or U."""

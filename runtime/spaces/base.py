@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from zoedge.methods import Directions, Point, Update
 
 from ..kernels import AddTerms
-from ..noise import Stream, Term, table, tensor_id
+from ..noise import Addition, Stream, Term, table, tensor_id
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -39,8 +39,8 @@ class Space(Protocol):
     def apply(self, step: int, update: Update) -> None:
         """Let theta be shrink * theta + sum(scale * z_k(step)), and the buffers theta, when next settled."""
 
-    def settle(self) -> None:
-        """Bring the buffers up to date."""
+    def settle(self) -> Sequence[Addition]:
+        """Bring the buffers up to date, but for the additions returned: the caller makes those of all spaces."""
 
     def assign(self, values: Arrays) -> None:
         """Go on from values that were computed instead of stepped, in their shapes; only between steps."""
@@ -53,7 +53,11 @@ class Space(Protocol):
 
 
 class Noise:
-    """The terms of one tensor's directions: its stream with the run's seed, its distribution's tables."""
+    """The terms of one tensor's directions: its stream with the run's seed, its distribution's tables.
+
+    Attributes:
+        add_terms: the kernel of the noise specification.
+    """
 
     def __init__(self, name: str, seed: int, directions: Directions, add_terms: AddTerms) -> None:
         self._seed = seed
@@ -64,3 +68,7 @@ class Noise:
     def term(self, step: int, probe: int, scale: float) -> Term:
         """Return ``scale`` times direction ``probe`` of ``step``."""
         return Term(Stream(self._seed, self._tensor, step, probe), table(self._distribution, scale))
+
+    def terms(self, step: int, point: Point) -> list[Term]:
+        """Return the terms of a point's moves."""
+        return [self.term(step, move.probe, move.scale) for move in point if move.scale != 0.0]

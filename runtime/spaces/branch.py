@@ -64,16 +64,17 @@ class LowRankBranch:
         self._s += self._window.core(step, update.moves)
         self._offset, self._current = np.zeros_like(self._s), False
 
-    def settle(self) -> None:
+    def settle(self) -> tuple[()]:
         """Write the factors."""
         if self._current or self._step < 0:
-            return
+            return ()
         kept = self._right.shape[0]
         self._a[...], self._b[...] = 0.0, 0.0
         self._a[:kept], self._b[:, :kept] = self._right, self._left / self._scale
         self._a[self._kept :] = self._window.v.T
         self._b[:, self._kept :] = (self._window.u @ (self._s + self._offset)) / self._scale
         self._current = True
+        return ()
 
     def assign(self, values: Arrays) -> None:
         """Take nothing: ``assignable`` is empty."""

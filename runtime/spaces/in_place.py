@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Point, Update
 
-from ..noise import Float32, Term
+from ..noise import Addition, Float32, Term
 from .base import Arrays, Noise
 
 
@@ -30,6 +30,7 @@ class InPlace:
         self._noise = noise
         self._decays = decays
         self._offset: dict[tuple[int, int], float] = {}  # (step, probe) -> scale now in the buffer
+        self._shrink = 1.0  # comes before the queue
         self._queue: list[Term] = []
 
     def visit(self, step: int, point: Point) -> None:
@@ -40,16 +41,18 @@ class InPlace:
         """Queue the way back from the present point together with the update: one addition per direction."""
         if self._decays and update.shrink != 1.0:
             self._go_to({})
-            self.settle()
-            self._noise.add_terms(self._buffer, [], update.shrink)
+            self._noise.add_terms(self.settle())
+            self._shrink = update.shrink
         self._go_to({(step, move.probe): move.scale for move in update.moves})
         self._offset = {}  # the buffer's point is theta now
 
-    def settle(self) -> None:
-        """Run the queued additions in one pass."""
-        if self._queue:
-            self._noise.add_terms(self._buffer, self._queue)
-            self._queue = []
+    def settle(self) -> list[Addition]:
+        """Return what was queued, as one pass over memory."""
+        if not self._queue and self._shrink == 1.0:
+            return []
+        addition = Addition(self._buffer, self._queue, self._shrink)
+        self._queue, self._shrink = [], 1.0
+        return [addition]
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""
@@ -57,12 +60,12 @@ class InPlace:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the buffer under the tensor's name; only between steps."""
-        self.settle()
+        self._noise.add_terms(self.settle())
         return {self._name: self._buffer}
 
     def load(self, state: Arrays) -> None:
         """Take the buffer's values from a state."""
-        self._queue, self._offset = [], {}
+        self._queue, self._shrink, self._offset = [], 1.0, {}
         self._buffer[...] = state[self._name]
 
     def _go_to(self, offset: dict[tuple[int, int], float]) -> None:

@@ -93,8 +93,9 @@ class LowRankInPlace:
         self._go_to(self._window.core(step, update.moves))
         self._at = np.zeros_like(self._at)
 
-    def settle(self) -> None:
-        """Do nothing: every move is made at once."""
+    def settle(self) -> tuple[()]:
+        """Leave nothing: every move is made at once."""
+        return ()
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Point, Update
 
-from ..noise import Float32
+from ..noise import Addition, Float32
 from .base import Arrays, Noise
 
 
@@ -33,20 +33,18 @@ class OutOfPlace:
 
     def apply(self, step: int, update: Update) -> None:
         """Move the master."""
-        terms = [self._noise.term(step, move.probe, move.scale) for move in update.moves if move.scale != 0.0]
-        self._noise.add_terms(self._master, terms, update.shrink if self._decays else 1.0)
+        shrink = update.shrink if self._decays else 1.0
+        self._noise.add_terms([Addition(self._master, self._noise.terms(step, update.moves), shrink)])
         self.visit(step, ())
 
-    def settle(self) -> None:
-        """Rebuild the buffer from the master."""
+    def settle(self) -> list[Addition]:
+        """Copy the master to the buffer, and return what is to be added there."""
         if self._current:
-            return
+            return []
         step, point = self._target
         np.copyto(self._buffer, self._master)
-        self._noise.add_terms(
-            self._buffer, [self._noise.term(step, move.probe, move.scale) for move in point]
-        )
         self._current = True
+        return [Addition(self._buffer, self._noise.terms(step, point))]
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""

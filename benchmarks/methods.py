@@ -4,9 +4,9 @@
     python benchmarks/methods.py --encoder FOLDER --data sst2=FOLDER --work FOLDER --score test --seeds 101,102 \\
         --settings fzoo:activations:0.05,meazo:activations:0.005
 
-Each seed draws 1,000 rows to tune on, 2,000 others of the training file to select on and at most 2,000 test rows. A setting is
-METHOD:LORA_SPACE:LR; every run gets the same number of forward passes of 16 rows. ``--score select`` scores
-the rows to select on and never reads the test rows; ``--score test`` is for settings that are decided.
+Each seed draws 1,000 rows to tune on, 2,000 others of the training file to select on and at most 2,000 test
+rows. A setting is METHOD:LORA_SPACE:LR; every run gets the same number of forward passes of 16 rows.
+``--score select`` scores the rows to select on; ``--score test`` is for settings that are decided.
 Results are appended to WORK/results.jsonl, and a run that is there is not made again.
 """
 

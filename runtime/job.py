@@ -119,6 +119,7 @@ def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], st
         weight_decay=options.weight_decay,
         rank=options.rank,
         refresh=options.refresh,
+        layers=options.active_layers,
     )
     buffers = load_buffers(bundle)
     add_terms, note = add_terms_here(options.threads)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .lanes import add_8_levels, add_32_signs, float32_pointer, multiply_wide
-from .noise import BLOCK_BITS, Addition
+from .noise import BLOCK_BITS, Addition, Float32
 from .threads import usable_cores
 
 _CHUNK = 1 << 12  # elements that all terms are added to in turn: 16 KiB, half of a first-level cache
@@ -108,7 +108,10 @@ class _Work(NamedTuple):
 
     @classmethod
     def of(cls, additions: Sequence[Addition]) -> _Work:
-        rows, spans, tables, chunk, end = [], [], {}, 0, 0
+        rows: list[tuple[int, int, int, int]] = []
+        spans: list[tuple[int, int]] = []
+        tables: dict[int, tuple[Float32, tuple[int, int]]] = {}
+        chunk = end = 0
         for target, terms, _ in additions:
             rows.append((chunk, target.ctypes.data, target.size, len(spans)))
             chunk += -(-target.size // _CHUNK)

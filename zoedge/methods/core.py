@@ -48,11 +48,13 @@ class Directions:
         rank: None for z of full shape; r for z = s U Z V^T on matrices, with U, V orthonormal and
             Z [r, r] of the distribution (SubZero, arXiv 2410.08989).
         refresh: steps for which one pair U, V stays, with ``rank``.
+        layers: the share of the layers that a step moves, drawn anew each step; None for all.
     """
 
     distribution: str
     rank: int | None = None
     refresh: int = 0
+    layers: float | None = None
 
 
 class Estimator(Protocol):
@@ -144,11 +146,12 @@ class Recipe:
     low_rank: bool = False
     least_queries: int = 1  # fewer directions a step carry nothing
 
-    def build(self, *, queries: int, weight_decay: float, rank: int, refresh: int) -> Method:
+    def build(
+        self, *, queries: int, weight_decay: float, rank: int, refresh: int, layers: float | None = None
+    ) -> Method:
         """Return the method with its options filled in."""
-        directions = (
-            Directions(self.distribution, rank, refresh) if self.low_rank else Directions(self.distribution)
-        )
+        low_rank = {"rank": rank, "refresh": refresh} if self.low_rank else {}
+        directions = Directions(self.distribution, layers=layers, **low_rank)
         estimator = self.estimator(queries)  # type: ignore[call-arg]
         return Method(
             self.name, self.summary, self.source, directions, estimator, self.scalings, weight_decay

@@ -20,6 +20,8 @@ def method_of(options: TuneOptions) -> Method:
         weight_decay=options.weight_decay,
         rank=options.rank,
         refresh=options.refresh,
+        layers=options.active_layers,
+        distribution=options.directions,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from zoedge.methods import Directions, Point, Update
 from zoedge.tensor_file import map_tensors
 
 from .kernels import AddTerms
+from .layers import ActiveLayers, layer_of
 from .noise import Float32
 from .spaces import ActivationBranch, Arrays, InPlace, LowRankBranch, LowRankInPlace, Noise, OutOfPlace, Space
 
@@ -71,7 +72,10 @@ class Parameters:
                 "nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora"
             )
         builder = _Builder(buffers, seed, directions, placement, lora_space, add_terms)
-        self.spaces = builder.build(moved, manifest.lora)
+        named = builder.build(moved, manifest.lora)
+        self.spaces = tuple(named.values())
+        self._layers = ActiveLayers(named, directions.layers, seed) if directions.layers is not None else None
+        self._space_layers = [layer_of(name) for name in named]
         self._assignable = {name: space for space in self.spaces for name in space.assignable}
 
     @property
@@ -86,7 +90,7 @@ class Parameters:
 
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
-        for space in self.spaces:
+        for space in self._active(step):
             space.visit(step, point)
         self._unsettled += 1
         if self._unsettled > _SETTLE_AFTER:
@@ -94,7 +98,7 @@ class Parameters:
 
     def apply(self, step: int, update: Update) -> None:
         """Let theta be shrink * theta + sum(scale * z_k(step))."""
-        for space in self.spaces:
+        for space in self._active(step):
             space.apply(step, update)
 
     def settle(self) -> None:
@@ -135,6 +139,15 @@ class Parameters:
         for space in self.spaces:
             space.load(state)
 
+    def _active(self, step: int) -> Sequence[Space]:
+        """Return the spaces that a step moves; the others stay at theta, where the step before left them."""
+        if self._layers is None:
+            return self.spaces
+        layers = self._layers.at(step)
+        return [
+            space for space, layer in zip(self.spaces, self._space_layers, strict=True) if layer in layers
+        ]
+
 
 class _Builder:
     """Chooses the space of each tensor."""
@@ -151,14 +164,15 @@ class _Builder:
         self._buffers, self._seed, self._directions = buffers, seed, directions
         self._placement, self._lora_space, self._add_terms = placement, lora_space, add_terms
 
-    def build(self, moved: list[Parameter], lora: tuple[LoraBranch, ...]) -> list[Space]:
+    def build(self, moved: list[Parameter], lora: tuple[LoraBranch, ...]) -> dict[str, Space]:
+        """Return each space under the name of its parameter, or of its branch's frozen matrix."""
         names = {p.name for p in moved}
-        spaces: list[Space] = []
+        spaces: dict[str, Space] = {}
         for branch in lora:
             if {branch.a, branch.b} <= names and (space := self._branch(branch)) is not None:
-                spaces.append(space)
+                spaces[branch.weight] = space
                 names -= {branch.a, branch.b}
-        return spaces + [self._single(p) for p in moved if p.name in names]
+        return spaces | {p.name: self._single(p) for p in moved if p.name in names}
 
     def _branch(self, branch: LoraBranch) -> Space | None:
         """Return the space of a branch; None when its factors are moved as any tensors are."""

@@ -18,6 +18,7 @@ from .errors import InputError, near
 
 Schedule = Literal["constant", "linear", "cosine"]
 HeadInit = Literal["probe", "zeros", "random"]
+Distribution = Literal["gaussian", "rademacher"]
 
 
 class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -35,6 +36,9 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         int | None, "most rows per forward pass; a step's losses are averaged over its passes"
     ] = None
     queries: Annotated[int | None, "directions per step"] = None
+    directions: Annotated[
+        Distribution | None, "gaussian or rademacher (signs: cheaper to draw); the method's own by default"
+    ] = None
     probes_per_pass: Annotated[
         int | None,
         "LoRA: points of a step measured in one forward pass; 1 for each alone; else timed at the start",
@@ -42,6 +46,9 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     weight_decay: Annotated[float, "decoupled weight decay, not on biases and norms"] = 0.0
     rank: Annotated[int, "subzero: rank of the directions"] = 8
     refresh: Annotated[int, "subzero: steps between new subspaces"] = 500
+    active_layers: Annotated[float | None, "share of the layers that a step moves (LeZO); all by default"] = (
+        None
+    )
     seed: Annotated[int, "seed of noise, batches and splits"] = 0
     objective: Annotated[str, "what to improve: loss, accuracy, f1 or pkg.mod:function"] = "loss"
     head_init: Annotated[HeadInit, "how a new head starts: probe, zeros or random"] = "probe"
@@ -80,6 +87,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     *((name, math.isfinite, "a finite number") for name in (*_POSITIVE, *_NOT_NEGATIVE)),
     *((name, lambda value: value > 0, "above 0") for name in _POSITIVE),
     *((name, lambda value: value >= 0, "0 or above") for name in _NOT_NEGATIVE),
+    ("active_layers", lambda value: 0.0 < value <= 1.0, "above 0 and at most 1"),
     ("val_size", lambda value: 0.0 <= value < 1.0, "at least 0 and below 1"),
     ("seed", lambda value: value < 2**64, "below 2^64"),
     ("threads", lambda value: value <= MOST_THREADS, f"at most {MOST_THREADS}"),

@@ -96,6 +96,16 @@ def test_resume_and_replay_give_the_bits_of_the_uninterrupted_run(place, tmp_pat
     assert replayed.path.read_bytes() == (tmp_path / "whole" / "last" / "tensors.safetensors").read_bytes()
 
 
+def test_a_journal_of_another_noise_version_is_refused(place, tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("zoedge.runtime.tune.NOISE_VERSION", 1)
+        tune(place / "full", place / "data.jsonl", tmp_path / "run", options())
+    with pytest.raises(BundleError, match="noise version 1"):
+        tune(place / "full", place / "data.jsonl", tmp_path / "run", options(), resume=True)
+    with pytest.raises(BundleError, match="noise version 1"):
+        replay(tmp_path / "run", tmp_path / "replayed")
+
+
 def test_resume_without_its_snapshot_replays_the_journal(place, tmp_path):
     tune(place / "full", place / "data.jsonl", tmp_path / "whole", options())
     with pytest.raises(KeyboardInterrupt):

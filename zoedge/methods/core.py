@@ -15,7 +15,7 @@ the past, which is what makes resume and replay one and the same thing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -48,11 +48,13 @@ class Directions:
         rank: None for z of full shape; r for z = s U Z V^T on matrices, with U, V orthonormal and
             Z [r, r] of the distribution (SubZero, arXiv 2410.08989).
         refresh: steps for which one pair U, V stays, with ``rank``.
+        layers: the share of the layers that a step moves, drawn anew each step; None for all.
     """
 
     distribution: str
     rank: int | None = None
     refresh: int = 0
+    layers: float | None = None
 
 
 class Estimator(Protocol):
@@ -160,11 +162,20 @@ class Recipe:
     low_rank: bool = False
     least_queries: int = 1  # fewer directions a step carry nothing
 
-    def build(self, *, queries: int, weight_decay: float, rank: int, refresh: int) -> Method:
-        """Return the method with its options filled in."""
-        directions = (
-            Directions(self.distribution, rank, refresh) if self.low_rank else Directions(self.distribution)
-        )
+    def build(
+        self,
+        *,
+        queries: int,
+        weight_decay: float,
+        rank: int,
+        refresh: int,
+        layers: float | None = None,
+        distribution: str | None = None,
+    ) -> Method:
+        """Return the method with its options filled in; None stands for what is its own, or for all."""
+        directions = Directions(distribution or self.distribution, layers=layers)
+        if self.low_rank:
+            directions = replace(directions, rank=rank, refresh=refresh)
         estimator = self.estimator(queries)  # type: ignore[call-arg]
         return Method(
             self.name, self.summary, self.source, directions, estimator, self.scalings, weight_decay

@@ -68,7 +68,7 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ] = "auto"
     placement: Annotated[Literal["auto", "in-place", "out-of-place"], "where dense directions act"] = "auto"
     provider: Annotated[str, "onnxruntime execution provider"] = "cpu"
-    threads: Annotated[int, "threads of the forward passes; 0: one per core"] = 0
+    threads: Annotated[int, "threads of the forward passes and the noise; 0: one per core"] = 0
     text_key: Annotated[str | None, "name of the text field in the data"] = None
     label_key: Annotated[str | None, "name of the label field in the data"] = None
     prompt_key: Annotated[str | None, "name of the prompt field in the data"] = None

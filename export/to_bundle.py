@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.files import check_new_folder
+from zoedge.manifest import Quantize
 
 from .sources.packages import need
 
@@ -34,6 +35,7 @@ def to_bundle(
     lora_rank: int = LORA_RANK,
     lora_alpha: float = LORA_ALPHA,
     target_modules: Sequence[str] | None = None,
+    quantize: Quantize = "none",
     max_seq_length: int | None = None,
     labels: Sequence[str] = (),
     template: str | None = None,
@@ -60,6 +62,7 @@ def to_bundle(
         lora_alpha: branches are scaled by ``lora_alpha / lora_rank``.
         target_modules: fnmatch patterns on module paths or their last part; None is every linear layer but
             embeddings and heads.
+        quantize: "int8" or "int4" rounds the frozen matrices of linear layers; "none" leaves them.
         max_seq_length: Hugging Face text models: longest text in tokens.
         labels: class names in the order of the logits; with a template, the label words.
         template: Hugging Face text models: "{text} It was {label}", classification by label words.
@@ -81,6 +84,7 @@ def to_bundle(
     need("onnx", purpose="exporting a model", extra="onnx")
     need("onnxruntime", purpose="checking an exported model", extra="cpu")
     from .assemble import Request
+    from .quantized import quantized
     from .surgery.lora import Lora
     from .writer import write_bundle
 
@@ -99,6 +103,7 @@ def to_bundle(
         "dynamic_shapes": dynamic_shapes,
     }
     exported = _read(model, {name: value for name, value in given.items() if value}, request.train, say)
+    exported = quantized(exported, quantize, request.train)
     return write_bundle(exported, request, Path(output), say)
 
 

@@ -24,6 +24,7 @@ TOLERANCE = 1e-4  # of the largest value: the same sums in another order
 COARSE_TOLERANCE = (
     3e-2  # where activations are rounded to 8 or 16 bits, and one more or less ulp can flip a step
 )
+QUANTIZED_TOLERANCE = 0.5  # where export rounded the matrices: only what is plainly broken is refused
 LOSS_TOLERANCE = 1e-5  # of the largest loss or logit: float32 against float64 from the same logits
 
 
@@ -41,6 +42,8 @@ def verify_values(folder: Path, exported: Exported, manifest: Manifest, *, coars
         ZoedgeError: an output differs from the source's.
     """
     tolerance = COARSE_TOLERANCE if coarse else TOLERANCE
+    if exported.quantization is not None:
+        tolerance = QUANTIZED_TOLERANCE
     cases = _cases(exported)
     for file in (MODEL_FILE, ADAPTED_MODEL_FILE):
         if not (folder / file).exists():

@@ -149,6 +149,7 @@ def _manifest(exported: Exported, assembled: Assembled, files: dict[str, str]) -
         labels=exported.labels,
         text=exported.text,
         image=exported.image,
+        quantization=exported.quantization,
         opset=graph.opset,
         files=dict(sorted(files.items())),
     )

@@ -5,6 +5,8 @@ Unknown keys are errors, so that a typo or a newer writer is noticed and not ign
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 FORMAT_VERSION = 1
@@ -16,6 +18,7 @@ ACTIVATIONS_FILE = "activations.onnx"  # model inputs -> what flows into and out
 ADAPTED_MODEL_FILE = "model_adapters.onnx"  # the same with the adapters as optional inputs
 LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
 
+Quantize = Literal["none", "int8", "int4"]  # how export stores frozen matrices
 Dim = int | str  # a fixed size, or the name of a dynamic axis
 
 
@@ -61,6 +64,34 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     features: str = "features"  # loss graph output [batch, width] that feeds it
     fresh: bool = False  # True: export made it, so tuning initialises it
     transposed: bool = False  # True where the weight is stored as [width, classes]
+
+
+class QuantizedMatrix(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """A matrix of the source that the graphs read as integers; ``values`` and ``scale`` are in the weights file.
+
+    int8: values int8 [in, out], scale float32 [out]. int4: values uint8 [out, blocks, block / 2], two codes a
+    byte, the earlier input in the low bits; scale float32 [out * blocks]; w = (code - 8) * scale.
+    """
+
+    name: str  # the source's own
+    values: str
+    scale: str
+    shape: tuple[int, ...]  # as the source stores it
+    transposed: bool  # True where that is [in, out]
+
+
+class Quantization(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """Which frozen matrices export rounded, and what that does to the loss (both measured at export)."""
+
+    kind: str  # int8 | int4
+    matrices: tuple[QuantizedMatrix, ...]
+    error: float = 0.0  # root mean square of the logits' change over that of the logits
+    noise: float = 0.0  # standard deviation of a loss around the smooth function it rounds
+    least_eps: float = 0.0  # perturbation of the trainables whose two losses differ by 3 times their noise
 
 
 class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -118,6 +149,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     parameters: tuple[Parameter, ...]
     lora: tuple[LoraBranch, ...] = ()
     head: Head | None = None
+    quantization: Quantization | None = None
     labels: tuple[str, ...] = ()
     text: Text | None = None
     image: Image | None = None

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnx
+from msgspec import structs
 from onnx import TensorProto
 
 from zoedge.bundle import Bundle, encode
@@ -29,6 +30,7 @@ from .exported import Exported
 from .external import refer
 from .liveness import find_dead
 from .ports import port_of
+from .resolution import measure_resolution
 from .surgery.graph import Graph
 from .surgery.trainables import quantized_op
 from .tensor_writer import Written, write_tensors
@@ -60,12 +62,23 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         files = {WEIGHTS_FILE: weights.sha256} | _write_files(folder, exported)
         files[MODEL_FILE] = _write_graph(folder, MODEL_FILE, exported.model, weights, None)
         assembled, manifest = _write_live(folder, exported, request, first, weights, files)
-        verify_values(folder, exported, manifest, coarse=_is_coarse(exported))
+        error = verify_values(folder, exported, manifest, coarse=_is_coarse(exported))
+        if exported.quantization is not None:
+            manifest = _measured(folder, exported, manifest, error)
         (folder / MANIFEST_FILE).write_bytes(encode(manifest))
         Bundle.open(folder)
+    if manifest.quantization is not None:
+        say(str(manifest.quantization))
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")
     return Bundle.open(output, verify=False)
+
+
+def _measured(folder: Path, exported: Exported, manifest: Manifest, error: float) -> Manifest:
+    """Add to the manifest what rounding did to the logits and the loss."""
+    noise, least_eps = measure_resolution(folder, exported, manifest)
+    measured = structs.replace(manifest.quantization, error=error, noise=noise, least_eps=least_eps)
+    return structs.replace(manifest, quantization=measured)
 
 
 def _write_live(

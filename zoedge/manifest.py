@@ -5,6 +5,7 @@ Unknown keys are errors, so that a typo or a newer writer is noticed and not ign
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -92,6 +93,13 @@ class Quantization(
     error: float = 0.0  # root mean square of the logits' change over that of the logits
     noise: float = 0.0  # standard deviation of a loss around the smooth function it rounds
     least_eps: float = 0.0  # perturbation of the trainables whose two losses differ by 3 times their noise
+
+    def __str__(self) -> str:
+        size = sum(math.prod(matrix.shape) for matrix in self.matrices)
+        return (
+            f"{self.kind}: {len(self.matrices)} matrices of {size:,} elements, logits off by {100 * self.error:.2g} %, "
+            f"losses by {self.noise:.1e} at random; use --eps {self.least_eps:.0e} or more (measured on random inputs)"
+        )
 
 
 class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

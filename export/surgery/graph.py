@@ -39,6 +39,11 @@ class Graph:
         """Names of the inputs that a run must be given."""
         return tuple(v.name for v in self.proto.input if v.name not in self.initializers)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the model's outputs before the surgery."""
+        return tuple(v.name for v in self.proto.output)
+
     def producer(self, value: str) -> onnx.NodeProto | None:
         """Return the node that makes a value; None for inputs and initializers."""
         return self._producers.get(value)

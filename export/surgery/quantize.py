@@ -28,11 +28,21 @@ def find_quantizable(graph: Graph, kept: Collection[str] = ()) -> dict[str, list
     for linear in find_linears(graph):
         stored = graph.initializers[linear.weight]
         floats = linear.dtype == TensorProto.FLOAT and stored.data_type == TensorProto.FLOAT
-        plain = linear.node.op_type in ("MatMul", "Gemm") and attributes(linear.node).get("beta", 1.0) == 1.0
+        plain = linear.node.op_type == "MatMul" or (
+            linear.node.op_type == "Gemm" and _adds_vector(graph, linear)
+        )
         external = stored.data_location == TensorProto.EXTERNAL
         if floats and plain and external and linear.weight not in kept:
             found.setdefault(linear.weight, []).append(linear)
     return found
+
+
+def _adds_vector(graph: Graph, linear: Linear) -> bool:
+    """Whether a Gemm adds nothing, or one number per output."""
+    added = [value for value in linear.node.input[2:] if value]
+    return not added or (
+        attributes(linear.node).get("beta", 1.0) == 1.0 and graph.shape(added[0]) == (linear.width_out,)
+    )
 
 
 def quantize_linears(
@@ -84,31 +94,35 @@ def _use_int8(
         graph.append(helper.make_node("DynamicQuantizeLinear", [use.x], names, name=f"{names[0]}/node"))
         activations[use.x] = names
     x, x_scale, x_zero = activations[use.x]
-    _replace(graph, use, "MatMulIntegerToFloat", [x, values, x_scale, scale, x_zero])
+    _replace(graph, use, "MatMulIntegerToFloat", [x, values, x_scale, scale, x_zero, ""])
 
 
 def _use_int4(graph: Graph, use: Linear, values: str, scale: str) -> None:
-    _replace(
-        graph,
-        use,
-        "MatMulNBits",
-        [use.x, values, scale],
-        K=use.width_in,
-        N=use.width_out,
-        bits=4,
-        block_size=INT4_BLOCK,
-        accuracy_level=_INT4_ACCURACY_LEVEL,
-    )
+    shape = {"K": use.width_in, "N": use.width_out, "bits": 4, "block_size": INT4_BLOCK}
+    inputs = [use.x, values, scale, "", ""]
+    _replace(graph, use, "MatMulNBits", inputs, **shape, accuracy_level=_INT4_ACCURACY_LEVEL)
 
 
 def _replace(graph: Graph, use: Linear, op: str, inputs: list[str], **attrs: int) -> None:
-    """Let another node make the value of a linear layer; a Gemm's bias becomes a node of its own."""
-    graph.divert(use.y, f"{use.y}/float")
-    bias = [name for name in use.node.input[2:] if name]
-    product = graph.fresh(f"{use.y}/product") if bias else use.y
-    graph.append(helper.make_node(op, inputs, [product], name=use.node.name, domain=MICROSOFT, **attrs))
-    if bias:
-        graph.add("Add", product, bias[0], output=use.y)
+    """Let another node make what a linear layer makes, its bias included, which saves a pass over memory."""
+    output, bias = _with_bias(graph, use)
+    graph.divert(output, f"{output}/float")
+    inputs = [*inputs, bias] if bias else inputs
+    while not inputs[-1]:
+        inputs = inputs[:-1]
+    graph.append(helper.make_node(op, inputs, [output], name=use.node.name, domain=MICROSOFT, **attrs))
+
+
+def _with_bias(graph: Graph, use: Linear) -> tuple[str, str]:
+    """Return the value that a layer's bias is added to already, and the bias; the bias is "" without one."""
+    if use.node.op_type == "Gemm" and any(use.node.input[2:]):
+        return use.y, use.node.input[2]
+    readers = graph.consumers(use.y)
+    if len(readers) == 1 and readers[0].op_type == "Add" and use.y not in graph.outputs:
+        (other,) = [value for value in readers[0].input if value != use.y] or [""]
+        if other in graph.initializers and graph.shape(other) == (use.width_out,):
+            return readers[0].output[0], other
+    return use.y, ""
 
 
 def _declare(graph: Graph, name: str, kind: int, array: Array) -> None:

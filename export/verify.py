@@ -112,7 +112,11 @@ def _check_loss(
 def _distance(got: Array, wanted: Array) -> float:
     finite = np.isfinite(wanted)
     size = float(np.square(wanted[finite], dtype=np.float64).sum())
-    return math.sqrt(float(np.square(got[finite] - wanted[finite], dtype=np.float64).sum()) / size) if size else 0.0
+    return (
+        math.sqrt(float(np.square(got[finite] - wanted[finite], dtype=np.float64).sum()) / size)
+        if size
+        else 0.0
+    )
 
 
 def _check_predictions(got: Array, logits: Array, tolerance: float) -> None:

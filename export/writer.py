@@ -20,6 +20,7 @@ from zoedge.manifest import (
     FORMAT_VERSION,
     LOSS_FILE,
     MANIFEST_FILE,
+    MERGED_MODEL_FILE,
     MODEL_FILE,
     WEIGHTS_FILE,
     Manifest,
@@ -115,6 +116,10 @@ def _write_trainable(folder: Path, assembled: Assembled, weights: Written) -> di
         files[ADAPTERS_FILE] = adapters.sha256
         files[ADAPTED_MODEL_FILE] = _write_graph(
             folder, ADAPTED_MODEL_FILE, assembled.adapted, weights, adapters
+        )
+    if assembled.merged is not None:
+        files[MERGED_MODEL_FILE] = _write_graph(
+            folder, MERGED_MODEL_FILE, assembled.merged, weights, adapters
         )
     if assembled.activations is not None:
         files[ACTIVATIONS_FILE] = _write_graph(folder, ACTIVATIONS_FILE, assembled.activations, weights, None)

@@ -17,6 +17,7 @@ ADAPTERS_FILE = "adapters.safetensors"  # tensors that export added: LoRA factor
 MODEL_FILE = "model.onnx"  # inference as a user deploys it, without adapters
 ACTIVATIONS_FILE = "activations.onnx"  # model inputs -> what flows into and out of each LoRA target
 ADAPTED_MODEL_FILE = "model_adapters.onnx"  # the same with the adapters as optional inputs
+MERGED_MODEL_FILE = "model_merged.onnx"  # quantised bundles: the same with the adapters as constants
 LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
 
 Quantize = Literal["none", "int8", "int4"]  # how export stores frozen matrices
@@ -83,9 +84,7 @@ class QuantizedMatrix(
     transposed: bool  # True where that is [in, out]
 
 
-class Quantization(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
-):
+class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Which frozen matrices export rounded, and what that does to the loss (both measured at export)."""
 
     kind: str  # int8 | int4

@@ -90,7 +90,11 @@ def _use_int8(
     graph: Graph, use: Linear, values: str, scale: str, activations: dict[str, tuple[str, str, str]]
 ) -> None:
     if use.x not in activations:
-        names = (graph.fresh(f"{use.x}_quantized"), graph.fresh(f"{use.x}_scale"), graph.fresh(f"{use.x}_zero"))
+        names = (
+            graph.fresh(f"{use.x}_quantized"),
+            graph.fresh(f"{use.x}_scale"),
+            graph.fresh(f"{use.x}_zero"),
+        )
         graph.append(helper.make_node("DynamicQuantizeLinear", [use.x], names, name=f"{names[0]}/node"))
         activations[use.x] = names
     x, x_scale, x_zero = activations[use.x]

@@ -21,7 +21,14 @@ _NORMS = {
     "SkipSimplifiedLayerNormalization": (2,),
 }
 _STATISTICS = {"BatchNormalization": (3, 4)}
-_BIASES = {"Gemm": 2, "Conv": 2, "ConvTranspose": 2, "SkipLayerNormalization": 4, "MatMulIntegerToFloat": 6, "MatMulNBits": 5}
+_BIASES = {
+    "Gemm": 2,
+    "Conv": 2,
+    "ConvTranspose": 2,
+    "SkipLayerNormalization": 4,
+    "MatMulIntegerToFloat": 6,
+    "MatMulNBits": 5,
+}
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _PRODUCTS = ("MatMul", "Gemm", "Einsum")
 _INTEGER_PRODUCTS = ("MatMulNBits", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")

@@ -8,7 +8,6 @@ from typing import Any, get_args
 import click
 
 from ..manifest import Quantize
-
 from . import flags
 
 

@@ -89,10 +89,11 @@ class Graph:
         self.append(helper.make_node(op, inputs, [output], name=f"{output}/node", **attrs))
         return output
 
-    def append(self, node: onnx.NodeProto) -> None:
-        """Add a node whose outputs have names already."""
+    def append(self, node: onnx.NodeProto, before: onnx.NodeProto | None = None) -> None:
+        """Add a node whose outputs have names already, at the end or before another."""
         self._names.update(node.output)
-        self.nodes.append(node)
+        places = (index for index, other in enumerate(self.nodes) if other is before)
+        self.nodes.insert(next(places, len(self.nodes)), node)
         for output in filter(None, node.output):
             self._producers[output] = node
         for value in dict.fromkeys(_reads(node)):

@@ -114,7 +114,8 @@ def _replace(graph: Graph, use: Linear, op: str, inputs: list[str], **attrs: int
     inputs = [*inputs, bias] if bias else inputs
     while not inputs[-1]:
         inputs = inputs[:-1]
-    graph.append(helper.make_node(op, inputs, [output], name=use.node.name, domain=MICROSOFT, **attrs))
+    node = helper.make_node(op, inputs, [output], name=use.node.name, domain=MICROSOFT, **attrs)
+    graph.append(node, before=use.node)  # layers keep their order
 
 
 def _with_bias(graph: Graph, use: Linear) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from zoedge.manifest import (
     MODEL_FILE,
     WEIGHTS_FILE,
     Manifest,
+    Quantization,
 )
 
 from .assemble import Assembled, Request, assemble
@@ -65,7 +66,8 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         assembled, manifest = _write_live(folder, exported, request, first, weights, files)
         error = verify_values(folder, exported, manifest, coarse=_is_coarse(exported))
         if exported.quantization is not None:
-            manifest = _measured(folder, exported, manifest, error)
+            measured = _measured(folder, exported, manifest, exported.quantization, error)
+            manifest = structs.replace(manifest, quantization=measured)
         (folder / MANIFEST_FILE).write_bytes(encode(manifest))
         Bundle.open(folder)
     if manifest.quantization is not None:
@@ -75,11 +77,12 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
     return Bundle.open(output, verify=False)
 
 
-def _measured(folder: Path, exported: Exported, manifest: Manifest, error: float) -> Manifest:
-    """Add to the manifest what rounding did to the logits and the loss."""
+def _measured(
+    folder: Path, exported: Exported, manifest: Manifest, quantization: Quantization, error: float
+) -> Quantization:
+    """Add what rounding did to the logits and the loss."""
     noise, least_eps = measure_resolution(folder, exported, manifest)
-    measured = structs.replace(manifest.quantization, error=error, noise=noise, least_eps=least_eps)
-    return structs.replace(manifest, quantization=measured)
+    return structs.replace(quantization, error=error, noise=noise, least_eps=least_eps)
 
 
 def _write_live(

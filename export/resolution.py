@@ -21,11 +21,12 @@ from .session import Session
 
 Array = np.ndarray[Any, Any]
 
-EPS = 1e-2  # half the length of a line: what adapters are perturbed by
+EPS = 1e-2  # what adapters are perturbed by: the loss's own change is seen at +EPS and -EPS
+_SHORT = 1e-3  # half the length of the line on which the loss, but for its rounding, is a polynomial
 _SHAPE = (4, 16)  # (batch, length)
-_LINES = 3
+_LINES = 6
 _POINTS = 12
-_DEGREE = 5
+_DEGREE = 3
 _CLEAR = 3.0  # a difference is taken as clear at this multiple of its own deviation
 
 
@@ -40,7 +41,7 @@ def measure_resolution(folder: Path, exported: Exported, manifest: Manifest) -> 
     """Measure on random inputs, along random signs of all trainable tensors (LoRA's factors themselves).
 
     ``least_eps`` is where |L(+eps z) - L(-eps z)|, 2 eps |g| in root mean square over lines, is three times the
-    deviation of that difference, sqrt(2) noise. With rows of real data both change by the same order.
+    deviation of that difference, sqrt(2) noise. It is an order of magnitude: rows of real data have other slopes.
 
     Args:
         folder: holds the graphs and tensors of a bundle; they are mapped copy-on-write, so files stay.
@@ -56,19 +57,19 @@ def measure_resolution(folder: Path, exported: Exported, manifest: Manifest) -> 
         head[...] = rng.standard_normal(head.shape) / np.sqrt(head.shape[-1])
     start = {name: buffer.copy() for name, buffer in buffers.items()}
     places = np.linspace(-1.0, 1.0, _POINTS)
-    variances, squares = [], []  # of one loss; of its change over half a line
+    variances, squares = [], []  # of one loss; of half of L(+EPS z) - L(-EPS z)
     for _ in range(_LINES):
         signs = {name: _signs(rng, buffer.shape) for name, buffer in buffers.items()}
         losses = []
-        for place in places:
+        for shift in (EPS, -EPS, *(_SHORT * places)):
             for name, buffer in buffers.items():
-                np.add(start[name], np.float32(EPS * place) * signs[name], out=buffer)
+                np.add(start[name], np.float32(shift) * signs[name], out=buffer)
             losses.append(_mean_loss(session, inputs))
-        fitted = np.polynomial.Polynomial.fit(places, losses, _DEGREE)
-        variances.append(np.square(losses - fitted(places)).sum() / (_POINTS - _DEGREE - 1))
-        squares.append((places @ losses / (places @ places)) ** 2)  # least squares
+        squares.append((losses[0] - losses[1]) ** 2 / 4.0)
+        fitted = np.polynomial.Polynomial.fit(places, losses[2:], _DEGREE)
+        variances.append(np.square(losses[2:] - fitted(places)).sum() / (_POINTS - _DEGREE - 1))
     variance = float(np.mean(variances))
-    own = variance / float(places @ places)  # what noise adds to a square, and the least that can be told
+    own = variance / 2.0  # what noise adds to a square, and the least that can be told
     change = math.sqrt(max(float(np.mean(squares)) - own, own))
     noise = math.sqrt(variance)
     return Resolution(noise, EPS * _CLEAR * math.sqrt(2.0) * noise / (2.0 * change) if change else 0.0)

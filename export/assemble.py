@@ -41,6 +41,7 @@ class Assembled:
         loss: the loss graph.
         adapted: the inference graph with LoRA branches; None without branches.
         stages: the loss graph in two parts; None where that saves nothing.
+        merged: the same with the branches as constants; None unless the matrices beside them are rounded.
         activations: model inputs to what flows into and out of each branch's matrix; None without branches.
         factors: name -> first value of each LoRA tensor.
         parameters: the parameter table.
@@ -53,6 +54,7 @@ class Assembled:
     loss: onnx.ModelProto
     adapted: onnx.ModelProto | None
     stages: Stages | None
+    merged: onnx.ModelProto | None
     activations: onnx.ModelProto | None
     factors: dict[str, Array]
     parameters: tuple[Parameter, ...]
@@ -86,9 +88,15 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     branches = tuple(add_branches(built.graph, targets, request.lora))
     factors = initial_factors(branches, built.graph)
     changing = {*choice.names, *factors}
+    adapted = _adapted(exported, targets, request.lora) if branches else None
+    merged = None
+    if adapted is not None:
+        merged = _copy(adapted) if exported.quantization is not None else None
+        make_overridable(adapted, changing)
     return Assembled(
         loss=_finished(built, changing),
-        adapted=_adapted(exported, targets, request.lora, changing) if branches else None,
+        adapted=adapted,
+        merged=merged,
         stages=build_stages(exported, targets, branches, choice.names),
         activations=activations_graph(exported, branches) if branches else None,
         factors=factors,
@@ -134,16 +142,18 @@ def _finished(built: LossGraph, changing: Collection[str]) -> onnx.ModelProto:
     return model
 
 
-def _adapted(
-    exported: Exported, targets: Mapping[str, list[Linear]], lora: Lora, changing: Collection[str]
-) -> onnx.ModelProto:
+def _adapted(exported: Exported, targets: Mapping[str, list[Linear]], lora: Lora) -> onnx.ModelProto:
     """Put the same branches into the inference graph, beside every use of the same matrices."""
     graph = Graph(exported.model)
     add_branches(graph, uses_of(graph, targets), lora)
     inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
-    model = graph.finish(inputs, list(exported.model.graph.output))
-    make_overridable(model, changing)
-    return model
+    return graph.finish(inputs, list(exported.model.graph.output))
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
 
 
 def _rows(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from zoedge.manifest import Image, Source, Text
+from zoedge.manifest import Image, Quantization, Source, Text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class Exported:
         source: where the model came from.
         fresh_head: (weight, bias) when export made the classifier, so that tuning initialises it.
         files: name -> bytes of tokenizer and configuration files, as the source had them.
+        quantization: which matrices of the source export rounded; None where it rounded none.
         reference: the source's own outputs for model inputs: torch's, or for an ``.onnx`` file those of
             onnxruntime on the original; ``logits`` is among them.
         sample_inputs: (generator, batch, length) -> fresh valid inputs of ``model``.
@@ -55,4 +56,5 @@ class Exported:
     text: Text | None = None
     image: Image | None = None
     fresh_head: tuple[str, str] | None = None
+    quantization: Quantization | None = None
     files: dict[str, bytes] = field(default_factory=dict)

@@ -41,7 +41,7 @@ def find_dead(folder: Path, exported: Exported, manifest: Manifest) -> tuple[str
         ZoedgeError: onnxruntime treats a trainable tensor as a constant, gives other bits for equal inputs
             and weights, or reads old values of some.
     """
-    buffers = _buffers(folder, manifest)
+    buffers = map_trainable(folder, manifest)
     session = Session(folder / LOSS_FILE, LOSS_FILE, buffers=buffers)
     constant = sorted(set(buffers) - session.optional)
     if constant:
@@ -52,7 +52,7 @@ def find_dead(folder: Path, exported: Exported, manifest: Manifest) -> tuple[str
     rows = {row.name: row for row in manifest.trainable}
     dead = list(rows)
     for batch, length in _TRIES:
-        inputs = _inputs(exported, manifest, batch, length)
+        inputs = draw_inputs(exported, manifest, batch, length)
         first = _bits(session.run(inputs))
         dead = [name for name in dead if not _is_live(session, inputs, first, rows[name], buffers[name])]
         if _bits(session.run(inputs)) != first:
@@ -66,7 +66,8 @@ def find_dead(folder: Path, exported: Exported, manifest: Manifest) -> tuple[str
     return tuple(dead)
 
 
-def _buffers(folder: Path, manifest: Manifest) -> Arrays:
+def map_trainable(folder: Path, manifest: Manifest) -> Arrays:
+    """Return one writable, contiguous view per trainable tensor of the files, which stay as they are."""
     maps = {file: map_tensors(folder / file) for file in {row.file for row in manifest.trainable}}
     return {
         row.name: np.require(maps[row.file][row.name], requirements=["C", "A", "W"])
@@ -82,7 +83,8 @@ def _open_branches(buffers: Arrays, manifest: Manifest) -> None:
         b[...] = 0.1 * rng.standard_normal(b.shape)
 
 
-def _inputs(exported: Exported, manifest: Manifest, batch: int, length: int) -> Arrays:
+def draw_inputs(exported: Exported, manifest: Manifest, batch: int, length: int) -> Arrays:
+    """Return inputs and labels of the loss graph."""
     rng = np.random.default_rng(3)
     inputs = exported.sample_inputs(rng, batch, length)
     logits = exported.reference(inputs)[exported.logits]

@@ -20,7 +20,7 @@ from .surgery.positions import gather_positions
 LOSS, WEIGHT, LOGITS, PREDICTIONS = "loss", "weight", "logits", "predictions"
 POSITIONS = "label_positions"
 _RESERVED = (LOSS, WEIGHT, LOGITS, PREDICTIONS, FEATURES, LABELS, POSITIONS)
-_TOKEN_TASKS = ("text-generation", "fill-mask")
+TOKEN_TASKS = ("text-generation", "fill-mask")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _with_loss(
 
 
 def _positions(exported: Exported, logits_shape: Shape) -> Port | None:
-    if exported.task in _TOKEN_TASKS:
+    if exported.task in TOKEN_TASKS:
         return Port(name=POSITIONS, dtype="int64", shape=(logits_shape[0], "positions"))
     if _by_label_words(exported.text):
         return Port(name=POSITIONS, dtype="int64", shape=(logits_shape[0], 1))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.files import check_new_folder
+from zoedge.manifest import Quantize
 
 from .sources.packages import need
 
@@ -34,6 +35,7 @@ def to_bundle(
     lora_rank: int = LORA_RANK,
     lora_alpha: float = LORA_ALPHA,
     target_modules: Sequence[str] | None = None,
+    quantize: Quantize = "none",
     max_seq_length: int | None = None,
     labels: Sequence[str] = (),
     template: str | None = None,
@@ -58,6 +60,7 @@ def to_bundle(
         lora_rank: rank of the LoRA branches.
         lora_alpha: branches are scaled by ``lora_alpha / lora_rank``.
         target_modules: fnmatch patterns on module paths or their last part; None: all but embeddings, heads.
+        quantize: "int8" or "int4" rounds the frozen matrices of linear layers; "none" leaves them.
         max_seq_length: Hugging Face text models: longest text in tokens.
         labels: class names in the order of the logits; with a template, the label words.
         template: Hugging Face text models: "{text} It was {label}", classification by label words.
@@ -88,7 +91,7 @@ def to_bundle(
         "dynamic_shapes": dynamic_shapes,
     }
     targets = None if target_modules is None else _listed("target_modules", target_modules)
-    wanted = _Wanted(_listed("train", train), lora_rank, lora_alpha, targets)
+    wanted = _Wanted(_listed("train", train), lora_rank, lora_alpha, targets, quantize)
     return _write(model, Path(output), {n: value for n, value in options.items() if value}, wanted, say)
 
 
@@ -99,6 +102,7 @@ class _Wanted(NamedTuple):
     lora_rank: int
     lora_alpha: float
     target_modules: tuple[str, ...] | None
+    quantize: str
 
 
 def _write(
@@ -112,12 +116,13 @@ def _write(
     need("onnx", purpose="exporting a model", extra="onnx")
     need("onnxruntime", purpose="checking an exported model", extra="cpu")
     from .assemble import Request
+    from .quantized import quantized
     from .surgery.lora import Lora
     from .writer import write_bundle
 
     check_new_folder(output)
     request = Request(wanted.train, Lora(wanted.lora_rank, wanted.lora_alpha, wanted.target_modules))
-    exported = _read(model, given, wanted.train, say)
+    exported = quantized(_read(model, given, wanted.train, say), wanted.quantize, wanted.train)
     return write_bundle(exported, request, output, say)
 
 

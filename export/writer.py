@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
 import onnx
+from msgspec import structs
 from onnx import TensorProto
 
 from zoedge.bundle import Bundle, encode
@@ -20,11 +20,13 @@ from zoedge.manifest import (
     FORMAT_VERSION,
     LOSS_FILE,
     MANIFEST_FILE,
+    MERGED_MODEL_FILE,
     MODEL_FILE,
     PREFIX_FILE,
     SUFFIX_FILE,
     WEIGHTS_FILE,
     Manifest,
+    Quantization,
 )
 from zoedge.manifest import Stages as StagesRow
 
@@ -33,6 +35,7 @@ from .exported import Exported
 from .external import refer
 from .liveness import find_dead
 from .ports import port_of
+from .resolution import measure_resolution
 from .surgery.graph import Graph
 from .surgery.trainables import quantized_op
 from .tensor_writer import Written, write_tensors
@@ -66,13 +69,26 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         files[MODEL_FILE] = _write_graph(folder, MODEL_FILE, exported.model, weights, None)
         assembled, manifest = _write_live(folder, exported, request, first, weights, files)
         coarse = _is_coarse(exported)
-        verify_values(folder, exported, manifest, coarse=coarse)
+        error = verify_values(folder, exported, manifest, coarse=coarse)
+        if exported.quantization is not None:
+            measured = _measured(folder, exported, manifest, exported.quantization, error)
+            manifest = structs.replace(manifest, quantization=measured)
         manifest = _write_stages(folder, exported, assembled, manifest, weights, coarse=coarse)
         (folder / MANIFEST_FILE).write_bytes(encode(manifest))
         Bundle.open(folder)
+    if manifest.quantization is not None:
+        say(str(manifest.quantization))
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")
     return Bundle.open(output, verify=False)
+
+
+def _measured(
+    folder: Path, exported: Exported, manifest: Manifest, quantization: Quantization, error: float
+) -> Quantization:
+    """Add what rounding did to the logits and the loss."""
+    noise, least_eps = measure_resolution(folder, exported, manifest)
+    return structs.replace(quantization, error=error, noise=noise, least_eps=least_eps)
 
 
 def _write_live(
@@ -118,7 +134,7 @@ def _write_stages(
         for name in files:
             (folder / name).unlink()
         return manifest
-    return msgspec.structs.replace(
+    return structs.replace(
         manifest,
         stages=StagesRow(crossing=stages.crossing),
         files=dict(sorted((manifest.files | files).items())),
@@ -139,6 +155,10 @@ def _write_trainable(folder: Path, assembled: Assembled, weights: Written) -> di
         files[ADAPTERS_FILE] = adapters.sha256
         files[ADAPTED_MODEL_FILE] = _write_graph(
             folder, ADAPTED_MODEL_FILE, assembled.adapted, weights, adapters
+        )
+    if assembled.merged is not None:
+        files[MERGED_MODEL_FILE] = _write_graph(
+            folder, MERGED_MODEL_FILE, assembled.merged, weights, adapters
         )
     if assembled.activations is not None:
         files[ACTIVATIONS_FILE] = _write_graph(folder, ACTIVATIONS_FILE, assembled.activations, weights, None)
@@ -186,6 +206,7 @@ def _manifest(exported: Exported, assembled: Assembled, files: dict[str, str]) -
         labels=exported.labels,
         text=exported.text,
         image=exported.image,
+        quantization=exported.quantization,
         opset=graph.opset,
         files=dict(sorted(files.items())),
     )

@@ -5,6 +5,9 @@ Unknown keys are errors, so that a typo or a newer writer is noticed and not ign
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import msgspec
 
 FORMAT_VERSION = 1
@@ -14,10 +17,12 @@ ADAPTERS_FILE = "adapters.safetensors"  # tensors that export added: LoRA factor
 MODEL_FILE = "model.onnx"  # inference as a user deploys it, without adapters
 ACTIVATIONS_FILE = "activations.onnx"  # model inputs -> what flows into and out of each LoRA target
 ADAPTED_MODEL_FILE = "model_adapters.onnx"  # the same with the adapters as optional inputs
+MERGED_MODEL_FILE = "model_merged.onnx"  # quantised bundles: the same with the adapters as constants
 LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
 PREFIX_FILE = "prefix.onnx"  # the part of it that no trainable tensor reaches: inputs -> Stages.crossing
 SUFFIX_FILE = "suffix.onnx"  # the rest, for several probes at once
 
+Quantize = Literal["none", "int8", "int4"]  # how export stores frozen matrices
 Dim = int | str  # a fixed size, or the name of a dynamic axis
 
 
@@ -66,6 +71,39 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     features: str = "features"  # loss graph output [batch, width] that feeds it
     fresh: bool = False  # True: export made it, so tuning initialises it
     transposed: bool = False  # True where the weight is stored as [width, classes]
+
+
+class QuantizedMatrix(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """A matrix of the source that the graphs read as integers; ``values`` and ``scale`` are in the weights file.
+
+    int8: values int8 [in, out], scale float32 [out]. int4: values uint8 [out, blocks, block / 2], two codes a
+    byte, the earlier input in the low bits; scale float32 [out * blocks]; w = (code - 8) * scale.
+    """
+
+    name: str  # the source's own
+    values: str
+    scale: str
+    shape: tuple[int, ...]  # as the source stores it
+    transposed: bool  # True where that is [in, out]
+
+
+class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Which frozen matrices export rounded, and what that does to the loss (both measured at export)."""
+
+    kind: str  # int8 | int4
+    matrices: tuple[QuantizedMatrix, ...]
+    error: float = 0.0  # root mean square of the logits' change over that of the logits
+    noise: float = 0.0  # standard deviation of a loss around the smooth function it rounds
+    least_eps: float = 0.0  # perturbation of the trainables whose two losses differ by 3 times their noise
+
+    def __str__(self) -> str:
+        size = sum(math.prod(matrix.shape) for matrix in self.matrices)
+        return (
+            f"{self.kind}: {len(self.matrices)} matrices of {size:,} elements, logits off by {100 * self.error:.2g} %, "
+            f"losses by {self.noise:.1e} at random; use --eps {self.least_eps:.0e} or more (measured on random inputs)"
+        )
 
 
 class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -130,6 +168,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     lora: tuple[LoraBranch, ...] = ()
     stages: Stages | None = None
     head: Head | None = None
+    quantization: Quantization | None = None
     labels: tuple[str, ...] = ()
     text: Text | None = None
     image: Image | None = None

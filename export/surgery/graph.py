@@ -39,6 +39,11 @@ class Graph:
         """Names of the inputs that a run must be given."""
         return tuple(v.name for v in self.proto.input if v.name not in self.initializers)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the model's outputs before the surgery."""
+        return tuple(v.name for v in self.proto.output)
+
     def producer(self, value: str) -> onnx.NodeProto | None:
         """Return the node that makes a value; None for inputs and initializers."""
         return self._producers.get(value)
@@ -81,13 +86,23 @@ class Graph:
     def add(self, op: str, *inputs: str, output: str = "", **attrs: Any) -> str:
         """Add a node with one output and return the output's name, made from ``op`` unless given."""
         output = output or self.fresh(f"zoedge/{op}")
-        self._names.add(output)
-        node: onnx.NodeProto = helper.make_node(op, inputs, [output], name=f"{output}/node", **attrs)
-        self.nodes.append(node)
-        self._producers[output] = node
-        for value in dict.fromkeys(inputs):
-            self._consumers.setdefault(value, []).append(node)
+        self.append(helper.make_node(op, inputs, [output], name=f"{output}/node", **attrs))
         return output
+
+    def append(self, node: onnx.NodeProto, before: onnx.NodeProto | None = None) -> None:
+        """Add a node whose outputs have names already, at the end or before another."""
+        self._names.update(node.output)
+        places = (index for index, other in enumerate(self.nodes) if other is before)
+        self.nodes.insert(next(places, len(self.nodes)), node)
+        for output in filter(None, node.output):
+            self._producers[output] = node
+        for value in dict.fromkeys(_reads(node)):
+            self._consumers.setdefault(value, []).append(node)
+
+    def import_domain(self, domain: str) -> None:
+        """Declare that nodes come from a domain besides ONNX's own."""
+        if all(o.domain != domain for o in self._model.opset_import):
+            self._model.opset_import.append(helper.make_opsetid(domain, 1))
 
     def hold(self, value: Array | np.generic, hint: str = "constant") -> str:
         """Add a small inline initializer and return its name."""

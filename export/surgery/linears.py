@@ -208,6 +208,6 @@ def _only_reader(graph: Graph, value: str, op: str) -> onnx.NodeProto | None:
 def _module(node: onnx.NodeProto, weight: str) -> str:
     """Return the module path from the weight's name, or from the node's scope where that has no name."""
     scope = [part for part in node.name.split("/")[:-1] if part]
-    if _ANONYMOUS.match(weight) and scope:
+    if _ANONYMOUS.match(weight.removesuffix("_quantized")) and scope:
         return ".".join(scope)
     return _SUFFIX.sub("", weight, count=1) or weight

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import onnx
+
 from .graph import Graph
 from .head import find_head
+from .linears import Linear
 
 
 def gather_positions(graph: Graph, logits: str, positions: str) -> str:
@@ -22,8 +25,22 @@ def gather_positions(graph: Graph, logits: str, positions: str) -> str:
     """
     indices = graph.unsqueeze(positions, -1)  # [batch, positions, 1]
     head = find_head(graph, logits)
-    if head is None or head.linear.x not in head.linear.node.input or head.linear.node.op_type == "Gemm":
+    reader = None if head is None else _reader(graph, head.linear)
+    if head is None or reader is None:
         return graph.add("GatherND", logits, indices, batch_dims=1)
     hidden = graph.add("GatherND", head.linear.x, indices, batch_dims=1)
-    graph.set_input(head.linear.node, 0, hidden)
+    graph.set_input(reader, 0, hidden)
     return logits
+
+
+def _reader(graph: Graph, linear: Linear) -> onnx.NodeProto | None:
+    """Return the node to give other rows: the head, or what rounds its input where nothing else reads that."""
+    if linear.node.op_type == "Gemm":  # its input is a matrix of rows already
+        return None
+    if linear.x in linear.node.input:
+        return linear.node
+    maker = graph.producer(linear.node.input[0])
+    if maker is None or maker.op_type != "DynamicQuantizeLinear":
+        return None
+    readers = [node for value in maker.output for node in graph.consumers(value)]
+    return maker if all(node is linear.node for node in readers) else None

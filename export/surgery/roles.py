@@ -21,9 +21,17 @@ _NORMS = {
     "SkipSimplifiedLayerNormalization": (2,),
 }
 _STATISTICS = {"BatchNormalization": (3, 4)}
-_BIASES = {"Gemm": 2, "Conv": 2, "ConvTranspose": 2, "SkipLayerNormalization": 4}
+_BIASES = {
+    "Gemm": 2,
+    "Conv": 2,
+    "ConvTranspose": 2,
+    "SkipLayerNormalization": 4,
+    "MatMulIntegerToFloat": 6,
+    "MatMulNBits": 5,
+}
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _PRODUCTS = ("MatMul", "Gemm", "Einsum")
+_INTEGER_PRODUCTS = ("MatMulNBits", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")
 _OTHER_WEIGHTS = {
     "PRelu": (1,),
     "LSTM": (1, 2, 3),
@@ -206,4 +214,4 @@ def _is_bias(graph: Graph, use: Use) -> bool:
     if use.node.op_type != "Add" or len(use.node.input) != 2:
         return False
     other = graph.producer(use.node.input[1 - use.place])
-    return other is not None and other.op_type in (*_PRODUCTS, *_CONVOLUTIONS, "MatMulNBits", "Mul")
+    return other is not None and other.op_type in (*_PRODUCTS, *_INTEGER_PRODUCTS, *_CONVOLUTIONS, "Mul")

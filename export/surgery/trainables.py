@@ -140,10 +140,10 @@ def _named(graph: Graph, table: Table, entry: str) -> Iterable[str]:
 
 def _by_pattern(graph: Graph, table: Table, pattern: str) -> list[str]:
     names = [row.name for row in table.rows]
-    found = _matching(pattern, names)
+    found = matching(pattern, names)
     if found:
         return found
-    other = _matching(pattern, table.weights)
+    other = matching(pattern, table.weights)
     if not other:
         raise InputError(
             f"--train {pattern} is none of {', '.join(KEYWORDS)} and names no parameter"
@@ -162,7 +162,8 @@ def _by_pattern(graph: Graph, table: Table, pattern: str) -> list[str]:
     raise InputError(f"--train {pattern} names {name}, which has no effect on the output: name another")
 
 
-def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+def matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """Return the names that a pattern means: itself, or all that it is a part of or matches as fnmatch does."""
     names = list(names)
     if pattern in names:
         return [pattern]

@@ -22,6 +22,7 @@ from zoedge.manifest import ADAPTED_MODEL_FILE, ADAPTERS_FILE, MODEL_FILE, WEIGH
 from zoedge.tensor_file import Entry, map_tensors, read_entries
 
 from .floats import FLOATS, item_bytes, read_floats, write_floats
+from .merge_quantized import write_merged
 
 MERGED_WEIGHTS_FILE = "model.safetensors"  # the name that transformers looks for
 
@@ -39,6 +40,8 @@ def merge(bundle: Bundle, tensors: Tensors, output: Path) -> None:
 
     It holds ``model.onnx``, ``model.safetensors`` under the source's own names, and the tokenizer and
     configuration files of the bundle. Beside one matrix block, memory holds nothing of the model.
+    Of a quantised bundle, ``model.onnx`` reads the rounded matrices and the branches from files of their own, and
+    ``model.safetensors`` holds what those matrices are in float32, with the branches added.
 
     Args:
         bundle: the bundle that was tuned.
@@ -49,6 +52,16 @@ def merge(bundle: Bundle, tensors: Tensors, output: Path) -> None:
         InputError: ``output`` exists, or an adapter lies beside a weight it can't be added to.
         BundleError: the bundle's files don't hold what its manifest says.
     """
+    quantization = bundle.manifest.quantization
+    if quantization is not None:
+        names = {name for branch in bundle.manifest.lora for name in (branch.a, branch.b)}
+        dense = {name: value for name, value in tensors.items() if name not in names}
+        stored = map_tensors(bundle.path(ADAPTERS_FILE)) if names else {}
+        factors = {name: tensors.get(name, stored[name]) for name in sorted(names)}
+        with new_folder(output) as folder:
+            write_merged(bundle, quantization, dense, factors, folder, MERGED_WEIGHTS_FILE)
+            _copy_sources(bundle, folder)
+        return
     entries = read_entries(bundle.path(WEIGHTS_FILE))
     _check_branches(bundle.manifest, entries)
     dense = _dense(bundle, tensors, entries)
@@ -65,9 +78,14 @@ def merge(bundle: Bundle, tensors: Tensors, output: Path) -> None:
             factors = map_tensors(bundle.path(ADAPTERS_FILE)) | dict(tensors) if bundle.manifest.lora else {}
             for branch in bundle.manifest.lora:
                 _add(file, entries[branch.weight], branch, factors)
-        for name in sorted(filter(_is_sources, bundle.manifest.files)):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle.path(name), folder / name)
+        _copy_sources(bundle, folder)
+
+
+def _copy_sources(bundle: Bundle, folder: Path) -> None:
+    """Copy the tokenizer and the configuration."""
+    for name in sorted(filter(_is_sources, bundle.manifest.files)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path(name), folder / name)
 
 
 def _is_sources(name: str) -> bool:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
-from zoedge.manifest import WEIGHTS_FILE, LoraBranch, Manifest
+from zoedge.manifest import WEIGHTS_FILE, Manifest, QuantizedMatrix
 from zoedge.tensor_file import map_tensors
+
+from .dequantize import dequantized, source_tensors
 
 CONFIG_FILE = "adapter_config.json"
 TENSORS_FILE = "adapter_model.safetensors"
@@ -57,10 +59,11 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
     dense = set(values) - factors - _foreign(bundle)
     classifier = _classifier(bundle, targets)
     modules = _outermost(_replaceable(manifest, dense, targets) | ({classifier} if classifier else set()))
-    stored = map_tensors(bundle.path(WEIGHTS_FILE)) | dict(values)
+    raw = map_tensors(bundle.path(WEIGHTS_FILE))
+    stored = source_tensors(raw, manifest.quantization) | dict(values)
     saved = {name for name in stored if any(_under(name, module) for module in modules)}
     biases = {name for name in dense - saved if _leaf(name) == "bias"}
-    tensors = {f"{_PREFIX}{name}": stored[name] for name in saved}
+    tensors = {f"{_PREFIX}{name}": _dense(stored[name], manifest, raw) for name in saved}
     tensors |= {_bias_key(name, targets): values[name] for name in biases}
     for branch in manifest.lora:
         tensors[f"{_PREFIX}{branch.module}.lora_A.weight"] = values[branch.a]
@@ -71,6 +74,14 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
         "bias": "all" if biases else "none",
     }
     return PeftAdapter(tensors, json.dumps(config, indent=1).encode(), factors | saved | biases)
+
+
+def _dense(
+    tensor: NDArray[np.generic] | QuantizedMatrix, manifest: Manifest, raw: Arrays
+) -> NDArray[np.generic]:
+    if isinstance(tensor, QuantizedMatrix):
+        return dequantized(tensor, manifest.quantization.kind if manifest.quantization else "", raw)
+    return tensor
 
 
 def _foreign(bundle: Bundle) -> set[str]:
@@ -119,15 +130,17 @@ def _config(manifest: Manifest) -> dict[str, Any]:
         "rank_pattern": {b.module: b.rank for b in branches if b.rank != rank},
         "alpha_pattern": {b.module: _plain(b.alpha) for b in branches if b.alpha != alpha},
         "target_modules": [b.module for b in branches],
-        "fan_in_fan_out": _transposed(branches),
+        "fan_in_fan_out": _transposed(manifest),
         "lora_dropout": 0.0,
         "inference_mode": True,
     }
 
 
-def _transposed(branches: tuple[LoraBranch, ...]) -> bool:
-    """Whether the matrices are transformers' Conv1D, [in, out]."""
-    return any(branch.transposed for branch in branches)
+def _transposed(manifest: Manifest) -> bool:
+    """Whether the source's matrices are transformers' Conv1D, [in, out]."""
+    matrices = manifest.quantization.matrices if manifest.quantization else ()
+    rounded = {matrix.values: matrix.transposed for matrix in matrices}
+    return any(rounded.get(branch.weight, branch.transposed) for branch in manifest.lora)
 
 
 def _plain(alpha: float) -> float | int:

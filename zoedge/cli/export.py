@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
+from ..manifest import Quantize
 from . import flags
 
 
@@ -28,6 +29,13 @@ from . import flags
     help="LoRA branches are scaled by alpha / rank",
 )
 @click.option("--target-modules", help="which modules get LoRA branches, like q_proj,v_proj")
+@click.option(
+    "--quantize",
+    type=click.Choice(get_args(Quantize)),
+    default="none",
+    show_default=True,
+    help="how to store frozen matrices: int8 is faster, int4 smaller",
+)
 @click.option("--max-seq-length", type=click.IntRange(min=1), help="longest text in tokens")
 @click.option("--labels", help="class names, like bad,good")
 @click.option("--template", help='classify by label words, like "{text} It was {label}"')

@@ -21,4 +21,11 @@ def merge(run: Path, output: Path, which: str | None) -> None:
     opened = Run.open(run)
     weights = opened.weights(which)
     write(opened.bundle(), weights, output)
+    quantization = opened.bundle().manifest.quantization
+    if quantization is not None:
+        click.echo(
+            f"model.onnx keeps the {quantization.kind} matrices and the branches beside them; model.safetensors is "
+            "float32, made from the rounded matrices, so merge into the source by zoedge adapter where you have it",
+            err=True,
+        )
     click.echo(f"{output} holds {', '.join(sorted(p.name for p in output.iterdir()))}")

@@ -38,6 +38,7 @@ def bundle_lines(bundle: Bundle) -> list[str]:
         ("outputs", _ports(manifest.outputs)),
         *_trainable(manifest),
         ("LoRA", _lora(manifest)),
+        ("quantised", "" if manifest.quantization is None else str(manifest.quantization)),
     ]
     sizes = {name: bundle.path(name).stat().st_size for name in (MANIFEST_FILE, *manifest.files)}
     return (

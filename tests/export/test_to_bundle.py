@@ -384,7 +384,7 @@ def test_a_wrong_loss_is_noticed(tmp_path, monkeypatch):
 
     def wrong(*args):
         made = assemble(*args)
-        next(n for n in made.loss.graph.node if n.op_type == "ReduceLogSumExp").op_type = "ReduceMax"
+        next(n for n in made.loss.graph.node if n.op_type == "LogSoftmax").op_type = "Softmax"
         return made
 
     monkeypatch.setattr(zoedge.export.writer, "assemble", wrong)

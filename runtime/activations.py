@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,14 @@ TOKENS = 512  # vectors kept per layer, evenly spread: bounds memory and the cos
 
 
 def branch_bases(
-    bundle: Bundle, examples: Sequence[Example], rows: Rows, *, threads: int, provider: str
+    bundle: Bundle,
+    examples: Sequence[Example],
+    rows: Rows,
+    *,
+    threads: int,
+    provider: str,
+    frozen: Mapping[str, Array] | None = None,
+    max_rows: int | None = None,
 ) -> Assign:
     """Return the record that gives every branch its directions.
 
@@ -38,11 +45,13 @@ def branch_bases(
         bundle: with an activations graph.
         examples: encoded training rows.
         rows: which of them to look at, the first ``ROWS`` at most.
-        threads, provider: as for the engine.
+        threads, provider, frozen: as for the engine.
+        max_rows: most rows of a pass; None for the usual.
     """
-    engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, threads=threads, provider=provider)
+    engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, threads=threads, provider=provider, frozen=frozen)
     seen: dict[str, list[Float32]] = {name: [] for name in engine.outputs}
-    for batch in micro_batches(examples, rows[:ROWS], manifest=bundle.manifest, max_rows=PASS_ROWS):
+    most = min(PASS_ROWS, max_rows or PASS_ROWS)
+    for batch in micro_batches(examples, rows[:ROWS], manifest=bundle.manifest, max_rows=most):
         for name, values in engine.run(batch.inputs).items():
             seen[name].append(_vectors(values, batch))
     joined = {name: _thinned(np.concatenate(parts)) for name, parts in seen.items()}

@@ -2,7 +2,8 @@
 
 Trainable tensors are overridable initializers (initializer and graph input, IR >= 4): onnxruntime then
 neither folds nor prepacks them, and reads the array given by ``add_initializer`` at every run. Frozen ones
-stay ordinary constants, mapped from the bundle's file and prepacked.
+stay ordinary constants, mapped from the bundle's file and prepacked: unless memory is short, when they are
+given as read-only maps and used where they lie.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ STALE_OPTIMIZERS = (
     "WeightBiasQuantization",
     "EmbedLayerNormFusion",
 )
+# this one writes transposed matrices to memory of its own
+COPYING_OPTIMIZERS = ("ConstantFolding",)
 
 
 class Engine:
@@ -37,13 +40,21 @@ class Engine:
         buffers: trainable name -> contiguous float32 array; changes to it are seen by the next ``run``.
         threads: intra-op threads; 0 leaves the choice to onnxruntime.
         provider: execution provider; "cpu".
+        frozen: name -> array of frozen tensors to use where they lie; None lets onnxruntime load, fold and
+            prepack them, which is faster on short inputs and holds a second copy of every matrix.
 
     Raises:
         InputError: an unknown provider, or a graph that onnxruntime can't run.
     """
 
     def __init__(
-        self, graph: Path, buffers: Mapping[str, Array], *, threads: int = 0, provider: str = "cpu"
+        self,
+        graph: Path,
+        buffers: Mapping[str, Array],
+        *,
+        threads: int = 0,
+        provider: str = "cpu",
+        frozen: Mapping[str, Array] | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3  # one warning per overridable initializer says what we intend
@@ -53,8 +64,11 @@ class Engine:
         options.intra_op_num_threads = threads
         # threads that spin after a run would steal the cores from the noise kernel
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if frozen is not None:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        given = {**(frozen or {}), **buffers}
         self._keep = {
-            name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in buffers.items()
+            name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in given.items()
         }
         for name, (value, array) in self._keep.items():
             if value.data_ptr() != array.ctypes.data:
@@ -67,7 +81,7 @@ class Engine:
                 str(graph),
                 options,
                 providers=_providers(provider),
-                disabled_optimizers=list(STALE_OPTIMIZERS),
+                disabled_optimizers=[*STALE_OPTIMIZERS, *(COPYING_OPTIMIZERS if frozen is not None else ())],
             )
         except ORT_ERRORS as error:
             raise InputError(

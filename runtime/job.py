@@ -16,6 +16,7 @@ from .data import KeyNames, hold_out, read
 from .dataset import Dataset, encode
 from .engine import Engine
 from .fold import FULL, Fold
+from .frozen import Array, frozen_tensors
 from .head.initial import initial_head
 from .head.probe import deal
 from .head.refit import HeadRefit
@@ -70,8 +71,17 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
     Raises:
         InputError: something can't be used.
     """
+    return assemble(bundle, *read_rows(bundle, data, options))
+
+
+def read_rows(bundle: Bundle, data: str, options: TuneOptions) -> tuple[Splits, Plan]:
+    """Read and encode the data, and decide what the run will do with it.
+
+    Raises:
+        InputError: something can't be used.
+    """
     manifest = bundle.manifest
-    goal = objective(options.objective, manifest)
+    objective(options.objective, manifest)  # an unknown one is said before the data is read
     keys = KeyNames(
         text=options.text_key,
         label=options.label_key,
@@ -84,13 +94,20 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
     options = plan.options
     task = task_for(bundle, options.seed)
     valid = encode(valid_rows, task) if valid_rows is not None else None
-    splits = _split(encode(rows, task), valid, options)
+    return _split(encode(rows, task), valid, options), plan
+
+
+def assemble(bundle: Bundle, splits: Splits, plan: Plan) -> Job:
+    """Open what a run needs: buffers, a session, and what refits and evaluates."""
+    manifest, options = bundle.manifest, plan.options
+    goal = objective(options.objective, manifest)
     fold, buffers, note = build_fold(bundle, plan)
     engine = Engine(
         bundle.path(LOSS_FILE),
         buffers,
         threads=threads_for(manifest, options.threads),
         provider=options.provider,
+        frozen=frozen_where(bundle, options),
     )
     dealt = _deal(options.seed, len(splits.train), plan.folds)
     measure = Measure(
@@ -109,6 +126,11 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
     initial = _initial(bundle, plan, splits.train, refit)
     notes = tuple(n for n in (note, *plan.notes) if n)
     return Job(bundle, splits, plan, fold, measure, refit if plan.solved else None, initial, notes)
+
+
+def frozen_where(bundle: Bundle, options: TuneOptions) -> dict[str, Array] | None:
+    """Return the frozen tensors where sessions are to use them in place; None where they may copy them."""
+    return frozen_tensors(bundle) if options.prepack == "no" else None
 
 
 def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], str | None]:
@@ -158,6 +180,8 @@ def _initial(
                 rows,
                 threads=threads_for(bundle.manifest, options.threads),
                 provider=options.provider,
+                frozen=frozen_where(bundle, options),
+                max_rows=options.micro_batch_size,
             )
         )
     given = [make for make in makers if make is not None]

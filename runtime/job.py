@@ -19,7 +19,7 @@ from .fold import FULL, Fold
 from .frozen import Array, frozen_tensors
 from .head.initial import initial_head
 from .head.probe import deal
-from .head.refit import HeadRefit
+from .head.refit import Forward, HeadRefit
 from .journal import Assign
 from .kernels import add_terms_here
 from .measure import Measure
@@ -122,7 +122,9 @@ def assemble(bundle: Bundle, splits: Splits, plan: Plan) -> Job:
         dealt=dealt,
         by_objective=options.objective != "loss",
     )
-    refit = _refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure)
+    refit = head_refit(
+        manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure.forward
+    )
     initial = _initial(bundle, plan, splits.train, refit)
     notes = tuple(n for n in (note, *plan.notes) if n)
     return Job(bundle, splits, plan, fold, measure, refit if plan.solved else None, initial, notes)
@@ -172,31 +174,36 @@ def _initial(
     if not plan.solved:
         makers.append(initial_head(bundle.manifest, options.head_init, options.seed, refit))
     if options.lora_space == "activations":
-        rows = permutation(options.seed, "zoedge.activations", 0, len(train))
-        makers.append(
-            lambda: branch_bases(
-                bundle,
-                train.examples,
-                rows,
-                threads=threads_for(bundle.manifest, options.threads),
-                provider=options.provider,
-                frozen=frozen_where(bundle, options),
-                max_rows=options.micro_batch_size,
-            )
-        )
+        makers.append(lambda: branch_directions(bundle, options, train))
     given = [make for make in makers if make is not None]
     if not given:
         return None
     return lambda: Assign(0, {FULL: {name: v for make in given for name, v in make().slots[FULL].items()}})
 
 
+def branch_directions(bundle: Bundle, options: TuneOptions, train: Dataset) -> Assign:
+    """Return the record of the directions in which LoRA branches are moved, from some training rows."""
+    return branch_bases(
+        bundle,
+        train.examples,
+        permutation(options.seed, "zoedge.activations", 0, len(train)),
+        threads=threads_for(bundle.manifest, options.threads),
+        provider=options.provider,
+        frozen=frozen_where(bundle, options),
+        max_rows=options.micro_batch_size,
+    )
+
+
 def _deal(seed: int, rows: int, folds: int) -> list[list[int]]:
     return deal(permutation(seed, "zoedge.folds", 0, rows).tolist(), folds) if folds else []
 
 
-def _refit(manifest: Manifest, dealt: Sequence[Sequence[int]], measure: Measure) -> HeadRefit | None:
+def head_refit(
+    manifest: Manifest, dealt: Sequence[Sequence[int]], forward: Forward
+) -> HeadRefit | None:
+    """Return what solves a new head in closed form; None where there is no new head."""
     head = manifest.head
     if head is None or not head.fresh:
         return None
     classes = next(p.shape[0] for p in manifest.parameters if p.name == head.weight)
-    return HeadRefit(head, manifest.loss, classes, dealt, measure.forward)
+    return HeadRefit(head, manifest.loss, classes, dealt, forward)

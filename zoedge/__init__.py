@@ -1,6 +1,6 @@
 """zoedge: fine-tune ONNX models on the device that runs them, with forward passes alone.
 
-The Python verbs, each imported when it is first used: ``tune``, ``evaluate``, ``predict``, ``merge``,
+The Python verbs, each imported when it is first used: ``tune``, ``estimate``, ``evaluate``, ``predict``, ``merge``,
 ``write_adapter`` and ``replay``; ``Bundle`` and ``Run`` open the folders they work on. Making a bundle is
 ``zoedge.export.to_bundle``.
 """
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoedge.runtime.estimate import estimate
     from zoedge.runtime.evaluate import evaluate, predict
     from zoedge.runtime.outputs.adapter import write_adapter
     from zoedge.runtime.outputs.merge import merge
@@ -35,6 +36,7 @@ __all__ = [
     "TuneOptions",
     "ZoedgeError",
     "__version__",
+    "estimate",
     "evaluate",
     "merge",
     "predict",
@@ -48,6 +50,7 @@ _HOME = {
     "Bundle": "zoedge.bundle",
     "TuneOptions": "zoedge.options",
     "Run": "zoedge.runtime.run_folder",
+    "estimate": "zoedge.runtime.estimate",
     "evaluate": "zoedge.runtime.evaluate",
     "merge": "zoedge.runtime.outputs.merge",
     "predict": "zoedge.runtime.evaluate",

@@ -67,9 +67,7 @@ class Engine:
         if frozen is not None:
             options.add_session_config_entry("session.disable_prepacking", "1")
         given = {**(frozen or {}), **buffers}
-        self._keep = {
-            name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in given.items()
-        }
+        self._keep = {name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in given.items()}
         for name, (value, array) in self._keep.items():
             if value.data_ptr() != array.ctypes.data:
                 raise ZoedgeError(

@@ -65,15 +65,6 @@ class Splits(NamedTuple):
     valid: Dataset | None
 
 
-def prepare(bundle: Bundle, data: str, options: TuneOptions) -> Job:
-    """Read and check everything that a run needs.
-
-    Raises:
-        InputError: something can't be used.
-    """
-    return assemble(bundle, *read_rows(bundle, data, options))
-
-
 def read_rows(bundle: Bundle, data: str, options: TuneOptions) -> tuple[Splits, Plan]:
     """Read and encode the data, and decide what the run will do with it.
 
@@ -122,9 +113,7 @@ def assemble(bundle: Bundle, splits: Splits, plan: Plan) -> Job:
         dealt=dealt,
         by_objective=options.objective != "loss",
     )
-    refit = head_refit(
-        manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure.forward
-    )
+    refit = head_refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure.forward)
     initial = _initial(bundle, plan, splits.train, refit)
     notes = tuple(n for n in (note, *plan.notes) if n)
     return Job(bundle, splits, plan, fold, measure, refit if plan.solved else None, initial, notes)
@@ -198,9 +187,7 @@ def _deal(seed: int, rows: int, folds: int) -> list[list[int]]:
     return deal(permutation(seed, "zoedge.folds", 0, rows).tolist(), folds) if folds else []
 
 
-def head_refit(
-    manifest: Manifest, dealt: Sequence[Sequence[int]], forward: Forward
-) -> HeadRefit | None:
+def head_refit(manifest: Manifest, dealt: Sequence[Sequence[int]], forward: Forward) -> HeadRefit | None:
     """Return what solves a new head in closed form; None where there is no new head."""
     head = manifest.head
     if head is None or not head.fresh:

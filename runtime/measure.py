@@ -120,8 +120,6 @@ class Measure:
         if self._by_objective:
             rows = np.arange(len(self._valid))
             wanted = self._objective.outputs
-            results = run_rows(
-                self._engine, self._manifest, self._valid, rows, wanted, max_rows=most
-            )
+            results = run_rows(self._engine, self._manifest, self._valid, rows, wanted, max_rows=most)
             metrics["objective"] = self._objective(list(results))
         return metrics

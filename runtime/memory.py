@@ -11,7 +11,13 @@ from types import TracebackType
 import msgspec
 
 _STATUS = Path("/proc/self/status")
-_FIELDS = {"VmHWM": "peak", "VmRSS": "resident", "RssAnon": "anonymous", "VmData": "data", "VmSize": "address"}
+_FIELDS = {
+    "VmHWM": "peak",
+    "VmRSS": "resident",
+    "RssAnon": "anonymous",
+    "VmData": "data",
+    "VmSize": "address",
+}
 _SAMPLE_SECONDS = 0.005
 
 

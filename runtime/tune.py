@@ -15,12 +15,14 @@ from zoedge.options import TuneOptions
 
 from . import journal as journals
 from . import snapshots
-from .job import Job, prepare
+from .job import Job, assemble, read_rows
 from .journal import Contents, Header, Journal
 from .noise import NOISE_VERSION
 from .plan import trainable_elements
+from .preflight import check
 from .progress import Progress, Silent
 from .run_folder import LOG_FILE, Log, Run, locked, remove_leftovers
+from .trial import Ask
 from .tuner import Tuner
 
 # a resumed run may be given others: they decide how long and where it runs (threads and providers may round
@@ -31,6 +33,7 @@ FREE_ON_RESUME = (
     "max_time",
     "early_stopping_patience",
     "log_every",
+    "prepack",
     "threads",
     "provider",
 )
@@ -44,6 +47,7 @@ def tune(
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    preflight: bool = True,
 ) -> Run:
     """Tune a bundle.
 
@@ -54,12 +58,14 @@ def tune(
         options: what to do; defaults suit the method and the bundle.
         resume: continue the run in ``output``; without a run there, start one.
         progress: who is told; nobody by default.
+        preflight: refuse a run that can't fit into the memory this process may hold.
 
     Returns:
         The run, finished.
 
     Raises:
         InputError: something given can't be used; nothing was written.
+        RefusedError: the run can't fit into memory; nothing was written.
         KeyboardInterrupt: interrupted; the run is saved and can be resumed.
     """
     folder, asked = Path(output), options or TuneOptions()
@@ -68,16 +74,29 @@ def tune(
         if contents is None:
             Run.check_new(folder)
         given = asked if contents is None else _continued(asked, contents.header, folder)
-        job = prepare(Bundle.open(bundle), str(data), given)
+        job = _ready(Bundle.open(bundle), str(data), given, preflight)
         if contents is not None:
             _check_same(contents.header, job, folder)
         remove_leftovers(folder)
         return _run(job, folder, str(data), contents, progress or Silent())
 
 
-def dry_run(bundle: str | Path, data: str | Path, options: TuneOptions | None = None) -> dict[str, str]:
+def dry_run(
+    bundle: str | Path, data: str | Path, options: TuneOptions | None = None, *, preflight: bool = True
+) -> dict[str, str]:
     """Check everything ``tune`` would, write nothing, and return the header that it would print."""
-    return _header_lines(prepare(Bundle.open(bundle), str(data), options or TuneOptions()), str(data))
+    asked = options or TuneOptions()
+    return _header_lines(_ready(Bundle.open(bundle), str(data), asked, preflight), str(data))
+
+
+def _ready(bundle: Bundle, data: str, options: TuneOptions, preflight: bool) -> Job:
+    """Read everything, see whether it fits, and open it."""
+    splits, plan = read_rows(bundle, data, options)
+    if preflight:
+        lengths = [rows.lengths.max(initial=0) for rows in splits if rows is not None]
+        ask = Ask(bundle=str(bundle.folder), data=data, options=options)
+        plan = check(ask, bundle.manifest, plan, int(max(lengths)))
+    return assemble(bundle, splits, plan)
 
 
 def _journal_of(folder: Path, resume: bool) -> Contents | None:

@@ -1,6 +1,6 @@
 """zoedge: fine-tune ONNX models on the device that runs them, with forward passes alone.
 
-The Python verbs, each imported when it is first used: ``tune``, ``estimate``, ``evaluate``, ``predict``, ``merge``,
+The Python verbs, each imported when it is first used: ``tune``, ``estimate``, ``bench``, ``evaluate``, ``predict``, ``merge``,
 ``write_adapter`` and ``replay``; ``Bundle`` and ``Run`` open the folders they work on. Making a bundle is
 ``zoedge.export.to_bundle``.
 """
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoedge.runtime.bench import bench
     from zoedge.runtime.estimate import estimate
     from zoedge.runtime.evaluate import evaluate, predict
     from zoedge.runtime.outputs.adapter import write_adapter
@@ -36,6 +37,7 @@ __all__ = [
     "TuneOptions",
     "ZoedgeError",
     "__version__",
+    "bench",
     "estimate",
     "evaluate",
     "merge",
@@ -50,6 +52,7 @@ _HOME = {
     "Bundle": "zoedge.bundle",
     "TuneOptions": "zoedge.options",
     "Run": "zoedge.runtime.run_folder",
+    "bench": "zoedge.runtime.bench",
     "estimate": "zoedge.runtime.estimate",
     "evaluate": "zoedge.runtime.evaluate",
     "merge": "zoedge.runtime.outputs.merge",

@@ -46,13 +46,18 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 def held() -> Held:
     """Return what this process holds now."""
     if not _STATUS.exists():
-        return Held(peak=peak_rss_bytes())
+        return Held(peak=_used())
     lines = (line.split() for line in _STATUS.read_text(encoding="ascii").splitlines())
     return Held(**{_FIELDS[row[0][:-1]]: 1024 * int(row[1]) for row in lines if row[0][:-1] in _FIELDS})
 
 
 def peak_rss_bytes() -> int:
     """Return the highest resident set size of this process so far, in bytes."""
+    return held().peak
+
+
+def _used() -> int:
+    """Return the peak of ``getrusage``, which on Linux may be that of the process that started this one."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 

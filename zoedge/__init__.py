@@ -1,8 +1,8 @@
 """zoedge: fine-tune ONNX models on the device that runs them, with forward passes alone.
 
-The Python verbs, each imported when it is first used: ``tune``, ``estimate``, ``bench``, ``evaluate``, ``predict``, ``merge``,
-``write_adapter`` and ``replay``; ``Bundle`` and ``Run`` open the folders they work on. Making a bundle is
-``zoedge.export.to_bundle``.
+The Python verbs, each imported when it is first used: ``tune``, ``estimate``, ``bench``, ``evaluate``,
+``predict``, ``merge``, ``write_adapter`` and ``replay``; ``Bundle`` and ``Run`` open the folders they work on.
+Making a bundle is ``zoedge.export.to_bundle``.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from zoedge.export import to_bundle
 
+from .networks import mlp, rows
+
 MIB = 1 << 20
 WIDTH, LAYERS = 4096, 9  # 604 MB of frozen float32
 LIMIT = 400 * MIB
@@ -85,8 +87,8 @@ def test_a_base_larger_than_the_limit_is_tuned(wide, tmp_path):
     anonymous, data = map(int, done.stdout.split()[-2:])
     assert (wide / "bundle" / "weights.safetensors").stat().st_size > LIMIT
     assert anonymous < data <= LIMIT
-    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert sum("step_seconds" in row for row in rows) == 3
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert sum("step_seconds" in row for row in log) == 3
 
 
 @pytest.mark.slow
@@ -102,6 +104,43 @@ def test_prepacking_changes_no_more_than_rounding(wide, tmp_path):
     for prepack in ("yes", "no"):
         done = tune(wide, tmp_path / prepack, "--prepack", prepack)
         assert done.returncode == 0, done.stderr
-        rows = [json.loads(line) for line in (tmp_path / prepack / "log.jsonl").read_text().splitlines()]
-        losses.append([row["loss"] for row in rows if "loss" in row])
+        log = [json.loads(line) for line in (tmp_path / prepack / "log.jsonl").read_text().splitlines()]
+        losses.append([row["loss"] for row in log if "loss" in row])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+GROWTH = """
+import sys
+from zoedge.options import TuneOptions
+from zoedge.runtime.memory import held
+from zoedge.runtime.progress import Silent
+from zoedge.runtime.tune import tune
+
+
+class Weighed(Silent):
+    def step(self, row, *, report):
+        if row["step"] in (1000, 5000):
+            print(held().anonymous)
+
+
+options = TuneOptions(steps=5000, batch_size=8, queries=2, eval_every=500, lr=1e-4)
+tune(*sys.argv[1:4], options, progress=Weighed())
+"""
+
+
+@pytest.mark.slow
+def test_five_thousand_steps_don_t_grow(tmp_path):
+    to_bundle(mlp(tmp_path / "mlp.onnx"), tmp_path / "bundle", task="classification", train=("lora",))
+    rows(tmp_path / "data.jsonl", 100)
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        GROWTH,
+        tmp_path / "bundle",
+        tmp_path / "data.jsonl",
+        tmp_path / "r",
+    ]
+    done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
+    early, late = map(int, done.stdout.split())
+    assert late - early < MIB

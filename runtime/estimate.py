@@ -24,7 +24,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         passes: forward passes of a step.
         largest_rows, largest_width: the largest pass of the run: rows and padded tokens.
         start_seconds: opening everything, and the directions of LoRA branches.
-        solve_seconds: solving a new head, all times together, roughly; 0 without data.
+        solve_seconds: solving a new head, all times together; 0 without data. Read it as a lower bound:
+            how long the host iterates isn't known before the features are.
         evaluation_seconds: all evaluations together; 0 without data.
         total_seconds: the whole run.
         steps: how many steps that is.

@@ -50,9 +50,13 @@ def _rows(result: Bench) -> list[tuple[str, str, str, str]]:
         "floor: the passes alone": result.floor,
     }
     return [
-        (name, *(f"{1e3 * value:.2f} ms" for value in (part.median, part.lower, part.upper)))
+        (name, _milliseconds(part.median), _milliseconds(part.lower), _milliseconds(part.upper))
         for name, part in parts.items()
     ]
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f} ms"
 
 
 def _show(rows: list[tuple[str, str, str, str]]) -> None:

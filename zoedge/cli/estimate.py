@@ -49,7 +49,7 @@ def _lines(result: Estimate, on_data: bool) -> dict[str, str]:
         "start": f"{result.start_seconds:.3g} s",
     }
     if result.solve_seconds:
-        lines["head"] = f"{result.solve_seconds:.3g} s for solving it now and then, roughly"
+        lines["head"] = f"{result.solve_seconds:.3g} s or more for solving it now and then"
     if result.evaluation_seconds:
         lines["evaluations"] = f"{result.evaluation_seconds:.3g} s"
     beside = "" if on_data else ", without evaluations and a new head (give --data)"

@@ -191,8 +191,9 @@ def _solve_seconds(job: Job, per_size: float) -> float:
     most = min(rows, _SOLVED_ROWS[1])
     few = min(rows, _SOLVED_ROWS[0])
     first, second = _solving(job, few), _solving(job, most)
-    power: float = min(2.0, max(1.0, log2(second / first))) if first > 0.0 and most > few else 1.0
-    return second * float(rows / most) ** power + per_size * _total_size(train.subset(np.arange(rows)))
+    power = min(2.0, max(1.0, log2(second / first))) if first > 0.0 and most > few else 1.0
+    solving: float = second * (rows / most) ** power
+    return solving + per_size * _total_size(train.subset(np.arange(rows)))
 
 
 def _solving(job: Job, count: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,14 @@ _FEWEST = 64  # vectors kept however wide the model
 
 
 def branch_bases(
-    bundle: Bundle, examples: Sequence[Example], rows: Rows, *, threads: int, provider: str
+    bundle: Bundle,
+    examples: Sequence[Example],
+    rows: Rows,
+    *,
+    threads: int,
+    provider: str,
+    frozen: Mapping[str, Array] | None = None,
+    max_rows: int | None = None,
 ) -> Assign:
     """Return the record that gives every branch its directions.
 
@@ -41,13 +48,18 @@ def branch_bases(
         bundle: with an activations graph.
         examples: encoded training rows.
         rows: which of them to look at, the first ``ROWS`` at most.
-        threads, provider: as for the engine.
+        threads, provider, frozen: as for the engine.
+        max_rows: most rows of a pass; None for the usual.
     """
-    engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, threads=threads, provider=provider)
+    engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, threads=threads, provider=provider, frozen=frozen)
     most = _most_vectors(bundle)
-    max_rows = PASS_ROWS if bundle.manifest.text is not None else 1
+    pass_rows = PASS_ROWS if bundle.manifest.text is not None else 1
     batches = micro_batches(
-        examples, rows[:ROWS], manifest=bundle.manifest, max_rows=max_rows, max_tokens=most
+        examples,
+        rows[:ROWS],
+        manifest=bundle.manifest,
+        max_rows=min(pass_rows, max_rows or pass_rows),
+        max_tokens=most,
     )
     share = most / sum(_mass(batch) for batch in batches)
     seen: dict[str, list[Float32]] = {name: [] for name in engine.outputs}

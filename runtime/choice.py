@@ -18,7 +18,8 @@ from zoedge.errors import InputError
 from zoedge.manifest import LOSS_FILE
 
 from .batches import MicroBatch
-from .engine import Engine
+from .engine import Engine, SessionSettings
+from .example import Array
 from .measure import EVAL_ROWS, EVAL_TOKENS
 from .noise import Float32
 from .probing import Forward, OneByOne, Probing, Together
@@ -48,7 +49,7 @@ class Situation:
         batch: the passes of one step.
         outputs: what the objective reads; None for all.
         points: points of a step.
-        threads, provider: as for ``Engine``.
+        threads, provider, frozen: as for ``Engine``.
     """
 
     bundle: Bundle
@@ -59,6 +60,7 @@ class Situation:
     points: int
     threads: int
     provider: str
+    frozen: Mapping[str, Array] | None = None
 
     @property
     def stackable(self) -> bool:
@@ -72,7 +74,10 @@ class Situation:
 
     def staged(self) -> Staged:
         """Open the two parts."""
-        return Staged(self.bundle, self.buffers, threads=self.threads, provider=self.provider)
+        return Staged(self.bundle, self.buffers, **self._session())
+
+    def _session(self) -> SessionSettings:
+        return {"threads": self.threads, "provider": self.provider, "frozen": self.frozen}
 
     def together(self, staged: Staged, count: int) -> Together:
         """Return the way that measures ``count`` points a pass."""

@@ -2,13 +2,15 @@
 
 Trainable tensors are overridable initializers (initializer and graph input, IR >= 4): onnxruntime then
 neither folds nor prepacks them, and reads the array given by ``add_initializer`` at every run. Frozen ones
-stay ordinary constants, mapped from the bundle's file and prepacked.
+stay ordinary constants, mapped from the bundle's file and prepacked: unless memory is short, when they are
+given as read-only maps and used where they lie.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,16 @@ STALE_OPTIMIZERS = (
     "WeightBiasQuantization",
     "EmbedLayerNormFusion",
 )
+# this one writes transposed matrices to memory of its own
+COPYING_OPTIMIZERS = ("ConstantFolding",)
+
+
+class SessionSettings(TypedDict, total=False):
+    """The settings that all sessions of a run share; see ``Engine``."""
+
+    threads: int
+    provider: str
+    frozen: Mapping[str, Array] | None
 
 
 class Engine:
@@ -37,25 +49,34 @@ class Engine:
         buffers: trainable name -> contiguous float32 array; changes to it are seen by the next ``run``.
         threads: intra-op threads; 0 leaves the choice to onnxruntime.
         provider: execution provider; "cpu".
+        frozen: name -> array of frozen tensors to use where they lie; None lets onnxruntime load, fold and
+            prepack them, which is faster on short inputs and holds a second copy of every matrix.
 
     Raises:
         InputError: an unknown provider, or a graph that onnxruntime can't run.
     """
 
     def __init__(
-        self, graph: Path, buffers: Mapping[str, Array], *, threads: int = 0, provider: str = "cpu"
+        self,
+        graph: Path,
+        buffers: Mapping[str, Array],
+        *,
+        threads: int = 0,
+        provider: str = "cpu",
+        frozen: Mapping[str, Array] | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3  # one warning per overridable initializer says what we intend
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.enable_mem_pattern = False  # shapes differ from batch to batch
-        options.enable_cpu_mem_arena = False  # lowest peak: what a batch needed goes back
+        # its arena (the default) holds less than the allocator of the C library, which splits what it gets back
         options.intra_op_num_threads = threads
         # threads that spin after a run would steal the cores from the noise kernel
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._keep = {
-            name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in buffers.items()
-        }
+        if frozen is not None:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        given = {**(frozen or {}), **buffers}
+        self._keep = {name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in given.items()}
         for name, (value, array) in self._keep.items():
             if value.data_ptr() != array.ctypes.data:
                 raise ZoedgeError(
@@ -67,7 +88,7 @@ class Engine:
                 str(graph),
                 options,
                 providers=_providers(provider),
-                disabled_optimizers=list(STALE_OPTIMIZERS),
+                disabled_optimizers=[*STALE_OPTIMIZERS, *(COPYING_OPTIMIZERS if frozen is not None else ())],
             )
         except ORT_ERRORS as error:
             raise InputError(

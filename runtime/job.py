@@ -16,9 +16,10 @@ from .choice import Situation, choose
 from .data import KeyNames, hold_out, read
 from .dataset import Dataset, encode
 from .fold import FULL, Fold
+from .frozen import Array, frozen_tensors
 from .head.initial import initial_head
 from .head.probe import deal
-from .head.refit import HeadRefit
+from .head.refit import Forward, HeadRefit
 from .journal import Assign
 from .kernels import add_terms_here
 from .measure import Measure
@@ -65,8 +66,10 @@ class Splits(NamedTuple):
     valid: Dataset | None
 
 
-def prepare(bundle: Bundle, data: str, options: TuneOptions, given: Collection[str] = ()) -> Job:
-    """Read and check everything that a run needs.
+def read_rows(
+    bundle: Bundle, data: str, options: TuneOptions, given: Collection[str] = ()
+) -> tuple[Splits, Plan]:
+    """Read and encode the data, and decide what the run will do with it.
 
     Args:
         bundle: what to tune.
@@ -78,14 +81,20 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions, given: Collection[s
         InputError: something can't be used.
     """
     manifest = bundle.manifest
-    goal = objective(options.objective, manifest)
+    objective(options.objective, manifest)  # an unknown one is said before the data is read
     keys = KeyNames.of(options)
     rows, valid_rows = read(data, "train", keys), read(data, "valid", keys)
     plan = make_plan(options, manifest, len(rows), valid_rows is not None, given)
     options = plan.options
     task = task_for(bundle, options.seed)
     valid = encode(valid_rows, task) if valid_rows is not None else None
-    splits = _split(encode(rows, task), valid, options)
+    return _split(encode(rows, task), valid, options), plan
+
+
+def assemble(bundle: Bundle, splits: Splits, plan: Plan) -> Job:
+    """Open what a run needs: buffers, a session, and what refits and evaluates."""
+    manifest, options = bundle.manifest, plan.options
+    goal = objective(options.objective, manifest)
     fold, buffers, note = build_fold(bundle, plan)
     dealt = _deal(options.seed, len(splits.train), plan.folds)
     choice = choose(
@@ -98,6 +107,7 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions, given: Collection[s
             points=len(fold.method.ask(fold.eps)),
             threads=threads_for(manifest, options.threads),
             provider=options.provider,
+            frozen=frozen_where(bundle, options),
         ),
         options.probes_per_pass,
     )
@@ -114,10 +124,15 @@ def prepare(bundle: Bundle, data: str, options: TuneOptions, given: Collection[s
         by_objective=options.objective != "loss",
         probing=choice.probing,
     )
-    refit = _refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure)
+    refit = head_refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure.forward)
     initial = _initial(bundle, plan, splits.train, refit)
     notes = tuple(n for n in (note, choice.note, *plan.notes) if n)
     return Job(bundle, splits, plan, fold, measure, refit if plan.solved else None, initial, notes)
+
+
+def frozen_where(bundle: Bundle, options: TuneOptions) -> dict[str, Array] | None:
+    """Return the frozen tensors where sessions are to use them in place; None where they may copy them."""
+    return frozen_tensors(bundle) if options.prepack == "no" else None
 
 
 def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], str | None]:
@@ -160,30 +175,35 @@ def _initial(
     if not plan.solved:
         makers.append(initial_head(bundle.manifest, options.head_init, options.seed, refit))
     if options.lora_space == "activations":
-        rows = permutation(options.seed, "zoedge.activations", 0, len(train))
-        makers.append(
-            lambda: branch_bases(
-                bundle,
-                train.examples,
-                rows,
-                threads=threads_for(bundle.manifest, options.threads),
-                provider=options.provider,
-            )
-        )
+        makers.append(lambda: branch_directions(bundle, options, train))
     given = [make for make in makers if make is not None]
     if not given:
         return None
     return lambda: Assign(0, {FULL: {name: v for make in given for name, v in make().slots[FULL].items()}})
 
 
+def branch_directions(bundle: Bundle, options: TuneOptions, train: Dataset) -> Assign:
+    """Return the record of the directions in which LoRA branches are moved, from some training rows."""
+    return branch_bases(
+        bundle,
+        train.examples,
+        permutation(options.seed, "zoedge.activations", 0, len(train)),
+        threads=threads_for(bundle.manifest, options.threads),
+        provider=options.provider,
+        frozen=frozen_where(bundle, options),
+        max_rows=options.micro_batch_size,
+    )
+
+
 def _deal(seed: int, rows: int, folds: int) -> list[list[int]]:
     return deal(permutation(seed, "zoedge.folds", 0, rows).tolist(), folds) if folds else []
 
 
-def _refit(manifest: Manifest, dealt: Sequence[Sequence[int]], measure: Measure) -> HeadRefit | None:
+def head_refit(manifest: Manifest, dealt: Sequence[Sequence[int]], forward: Forward) -> HeadRefit | None:
+    """Return what solves a new head in closed form; None where there is no new head."""
     head = manifest.head
     if head is None or not head.fresh:
         return None
     shape = next(p.shape for p in manifest.parameters if p.name == head.weight)
     classes = shape[1] if head.transposed else shape[0]
-    return HeadRefit(head, manifest.loss, classes, dealt, measure.forward)
+    return HeadRefit(head, manifest.loss, classes, dealt, forward)

@@ -13,6 +13,7 @@ from zoedge.manifest import LOSS_FILE, MANIFEST_FILE
 
 from .data import KeyNames
 from .engine import Engine
+from .frozen import frozen_tensors
 from .parameters import load_buffers
 from .run_folder import CONFIG_FILE, Run
 from .tasks import Task, task_for
@@ -54,7 +55,11 @@ class Loaded:
         for name, value in run.weights(which).items() if run else ():
             np.copyto(buffers[name], np.asarray(value, np.float32).reshape(buffers[name].shape))
         engine = Engine(
-            bundle.path(LOSS_FILE), buffers, threads=threads_for(bundle.manifest, threads), provider=provider
+            bundle.path(LOSS_FILE),
+            buffers,
+            threads=threads_for(bundle.manifest, threads),
+            provider=provider,
+            frozen=frozen_tensors(bundle) if run and run.options.prepack == "no" else None,
         )
         return cls(bundle, task_for(bundle), engine, KeyNames.of(run.options) if run else KeyNames())
 

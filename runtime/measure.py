@@ -16,6 +16,7 @@ from .probing import Forward, OneByOne, Probing
 
 EVAL_ROWS = 64  # rows of a forward pass where nothing is stepped
 EVAL_TOKENS = 4096  # and tokens: bounds its memory
+EVAL_BLOCK = 16 * EVAL_ROWS  # rows dealt into passes together: enough to bucket well, few enough to stack
 
 
 def run_rows(
@@ -24,22 +25,32 @@ def run_rows(
     examples: Sequence[Example],
     rows: Rows,
     outputs: Sequence[str] | None,
+    *,
+    max_rows: int | None = None,
 ) -> Iterator[Result]:
     """Run any number of rows, a pass at a time; rows of a result count from the start of ``rows``."""
-    block = 16 * EVAL_ROWS  # long enough to bucket well, short enough to stack
-    for start in range(0, len(rows), block):
-        part = rows[start : start + block]
-        for batch in micro_batches(
-            examples, part, manifest=manifest, max_rows=EVAL_ROWS, max_tokens=EVAL_TOKENS
-        ):
+    for start in range(0, len(rows), EVAL_BLOCK):
+        part = rows[start : start + EVAL_BLOCK]
+        for batch in eval_batches(manifest, examples, part, max_rows):
             placed = MicroBatch(batch.inputs, batch.targets, batch.rows + start)
             yield placed, engine.run({**batch.inputs, **batch.targets}, outputs)
 
 
-def score(engine: Forward, manifest: Manifest, examples: Sequence[Example]) -> dict[str, float]:
+def eval_batches(
+    manifest: Manifest, examples: Sequence[Example], rows: Rows, max_rows: int | None
+) -> list[MicroBatch]:
+    """Return the passes of a block of rows; ``max_rows`` is the user's limit, None for the usual."""
+    most = min(EVAL_ROWS, max_rows or EVAL_ROWS)
+    return micro_batches(examples, rows, manifest=manifest, max_rows=most, max_tokens=EVAL_TOKENS)
+
+
+def score(
+    engine: Forward, manifest: Manifest, examples: Sequence[Example], *, max_rows: int | None = None
+) -> dict[str, float]:
     """Return the metrics of all examples at the engine's present weights."""
     metrics = METRICS[manifest.loss]()
-    for batch, outputs in run_rows(engine, manifest, examples, np.arange(len(examples)), metrics.outputs):
+    rows = np.arange(len(examples))
+    for batch, outputs in run_rows(engine, manifest, examples, rows, metrics.outputs, max_rows=max_rows):
         metrics.update(batch, outputs)
     return metrics.result()
 
@@ -55,7 +66,7 @@ class Measure:
         objective: reduces a step's results to the number to minimise.
         seed: of the batches.
         batch_size: rows of a step.
-        micro_batch_size: most rows of a pass; None for no limit.
+        micro_batch_size: most rows of a pass, of those that evaluate too; None for no limit.
         dealt: rows of each cross-fitting fold; () when any row goes with any head.
     """
 
@@ -93,6 +104,11 @@ class Measure:
         chosen = rows[batch_indices(self._seed, turn, len(rows), self._batch_size)]
         return micro_batches(self._train, chosen, manifest=self._manifest, max_rows=self._micro_batch_size)
 
+    @property
+    def together(self) -> int:
+        """How many points a forward pass measures at most."""
+        return self._probing.count
+
     def losses(self, batch: Sequence[MicroBatch], points: Iterable[object]) -> Iterator[float]:
         """Yield the objective of a step's rows at each point: one number over all its passes.
 
@@ -105,15 +121,18 @@ class Measure:
 
     def forward(self, rows: Rows, outputs: Sequence[str]) -> list[Result]:
         """Run training rows."""
-        return list(run_rows(self._engine, self._manifest, self._train, rows, outputs))
+        most = self._micro_batch_size
+        return list(run_rows(self._engine, self._manifest, self._train, rows, outputs, max_rows=most))
 
     def validation(self) -> dict[str, float] | None:
         """Return the metrics of the validation rows; None where there are none."""
         if not self._valid:
             return None
-        metrics = score(self._engine, self._manifest, self._valid)
+        most = self._micro_batch_size
+        metrics = score(self._engine, self._manifest, self._valid, max_rows=most)
         if self._by_objective:
             rows = np.arange(len(self._valid))
-            results = run_rows(self._engine, self._manifest, self._valid, rows, self._objective.outputs)
+            wanted = self._objective.outputs
+            results = run_rows(self._engine, self._manifest, self._valid, rows, wanted, max_rows=most)
             metrics["objective"] = self._objective(list(results))
         return metrics

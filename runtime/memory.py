@@ -4,9 +4,87 @@ from __future__ import annotations
 
 import resource
 import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+_STATUS = Path("/proc/self/status")
+_FIELDS = {
+    "VmHWM": "peak",
+    "VmRSS": "resident",
+    "RssAnon": "anonymous",
+    "VmData": "data",
+    "VmSize": "address",
+}
+_SAMPLE_SECONDS = 0.005
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of this process; 0 where the system doesn't say.
+
+    Attributes:
+        peak: the highest ``resident`` so far.
+        resident: pages in memory, mapped files included.
+        anonymous: those that no file backs: only they can't be dropped and read again.
+        data: private writable mappings, what RLIMIT_DATA counts.
+        address: all mappings, what RLIMIT_AS counts.
+    """
+
+    peak: int = 0
+    resident: int = 0
+    anonymous: int = 0
+    data: int = 0
+    address: int = 0
+
+    def most(self, other: Held) -> Held:
+        """Return the larger of each."""
+        return Held(**{name: max(getattr(self, name), getattr(other, name)) for name in _FIELDS.values()})
+
+
+def held() -> Held:
+    """Return what this process holds now."""
+    if not _STATUS.exists():
+        return Held(peak=_used())
+    lines = (line.split() for line in _STATUS.read_text(encoding="ascii").splitlines())
+    return Held(**{_FIELDS[row[0][:-1]]: 1024 * int(row[1]) for row in lines if row[0][:-1] in _FIELDS})
 
 
 def peak_rss_bytes() -> int:
     """Return the highest resident set size of this process so far, in bytes."""
+    return held().peak
+
+
+def _used() -> int:
+    """Return the peak of ``getrusage``, which on Linux may be that of the process that started this one."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+class Watch:
+    """Follows the process from a thread: the kernel keeps the peak of resident memory alone.
+
+    Attributes:
+        most: the most of each that was seen.
+    """
+
+    def __init__(self) -> None:
+        self.most = held()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.most = self.most.most(held())
+
+    def _follow(self) -> None:
+        while not self._stop.wait(_SAMPLE_SECONDS):
+            self.most = self.most.most(held())

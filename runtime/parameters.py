@@ -11,7 +11,7 @@ from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.manifest import LoraBranch, Manifest, Parameter
 from zoedge.methods import Directions, Point, Update
-from zoedge.tensor_file import map_tensors
+from zoedge.tensor_file import map_some
 
 from .kernels import AddTerms
 from .layers import ActiveLayers, layer_of
@@ -24,7 +24,9 @@ _SETTLE_AFTER = 128  # visits a replay may leave unsettled: bounds the queues
 
 def load_buffers(bundle: Bundle) -> dict[str, Float32]:
     """Return one float32 buffer per trainable tensor: copy-on-write views of the bundle's files."""
-    maps = {file: map_tensors(bundle.path(file)) for file in {p.file for p in bundle.manifest.trainable}}
+    names = {p.name for p in bundle.manifest.trainable}
+    files = {p.file for p in bundle.manifest.trainable}
+    maps = {file: map_some(bundle.path(file), names) for file in files}
     buffers: dict[str, Float32] = {}
     for parameter in bundle.manifest.trainable:
         array = maps[parameter.file][parameter.name]

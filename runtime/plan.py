@@ -171,3 +171,11 @@ def trainable_elements(manifest: Manifest) -> tuple[int, int]:
     """Return how many elements are trainable, and how many there are in all."""
     sizes = [(p.trainable, int(np.prod(p.shape, dtype=np.int64))) for p in manifest.parameters]
     return sum(size for trainable, size in sizes if trainable), sum(size for _, size in sizes)
+
+
+def written_elements(manifest: Manifest, plan: Plan) -> int:
+    """Return how many elements of buffers a move writes: B alone where a small matrix moves in a branch."""
+    kept = set(plan.solved)
+    if plan.options.lora_space == "activations":
+        kept |= {branch.a for branch in manifest.lora}
+    return sum(int(np.prod(p.shape)) for p in manifest.trainable if p.name not in kept)

@@ -24,7 +24,11 @@ class Forward(Protocol):
 
 
 class Probing(Protocol):
-    """Measures a batch at some points."""
+    """Measures a batch at some points; ``count`` of them at most in a pass."""
+
+    @property
+    def count(self) -> int:
+        """Most points in a pass."""
 
     def results(
         self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
@@ -40,6 +44,8 @@ class Probing(Protocol):
 
 class OneByOne:
     """A pass of the whole graph for each point."""
+
+    count = 1
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
@@ -62,19 +68,19 @@ class Together:
     """
 
     def __init__(self, staged: Staged, buffers: Mapping[str, Float32], count: int) -> None:
-        self._staged, self._buffers, self._count = staged, buffers, count
+        self._staged, self._buffers, self.count = staged, buffers, count
 
     def results(
         self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point."""
         begun = [self._staged.begin({**b.inputs, **b.targets}) for b in batch]
-        if self._count == 1:
+        if self.count == 1:
             for _ in points:
                 yield [(b, self._staged.finish(x, {}, outputs)) for b, x in zip(batch, begun, strict=True)]
             return
         left = iter(points)
-        while stacked := self._stack(islice(left, self._count)):
+        while stacked := self._stack(islice(left, self.count)):
             count = len(next(iter(stacked.values())))
             passes = [self._staged.finish(x, stacked, outputs) for x in begun]
             for probe in range(count):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 
 from zoedge.bundle import Bundle
 from zoedge.manifest import PREFIX_FILE, SUFFIX_FILE
 
-from .engine import Engine
+from .engine import Engine, SessionSettings
 from .example import Array, Arrays
 
 
@@ -19,24 +20,22 @@ class Staged:
     Args:
         bundle: one whose manifest has ``stages``.
         buffers: trainable name -> contiguous float32 array, as for ``Engine``.
-        threads, provider: as for ``Engine``.
+        settings: ``threads``, ``provider`` and ``frozen`` as for ``Engine``.
 
     Raises:
         InputError: as ``Engine`` does.
     """
 
     def __init__(
-        self, bundle: Bundle, buffers: Mapping[str, Array], *, threads: int = 0, provider: str = "cpu"
+        self, bundle: Bundle, buffers: Mapping[str, Array], **settings: Unpack[SessionSettings]
     ) -> None:
         factors = {name for branch in bundle.manifest.lora for name in (branch.a, branch.b)}
         self._factors = {name: array for name, array in buffers.items() if name in factors}
         dense = {name: array for name, array in buffers.items() if name not in factors}
         self._prefix = (
-            Engine(bundle.path(PREFIX_FILE), {}, threads=threads, provider=provider)
-            if PREFIX_FILE in bundle.manifest.files
-            else None
+            Engine(bundle.path(PREFIX_FILE), {}, **settings) if PREFIX_FILE in bundle.manifest.files else None
         )
-        self._suffix = Engine(bundle.path(SUFFIX_FILE), dense, threads=threads, provider=provider)
+        self._suffix = Engine(bundle.path(SUFFIX_FILE), dense, **settings)
         self.outputs = self._suffix.outputs
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:

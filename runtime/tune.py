@@ -16,12 +16,14 @@ from zoedge.options import TuneOptions
 
 from . import journal as journals
 from . import snapshots
-from .job import Job, prepare
+from .job import Job, assemble, read_rows
 from .journal import Contents, Header, Journal
 from .noise import NOISE_VERSION
 from .plan import trainable_elements
+from .preflight import check
 from .progress import Extent, Progress, Silent
 from .run_folder import LOG_FILE, Log, Run, locked, remove_leftovers
+from .trial import Ask
 from .tuner import Tuner
 
 # a resumed run may be given others: they decide how long and where it runs (threads and providers may round
@@ -32,6 +34,7 @@ FREE_ON_RESUME = (
     "max_time",
     "early_stopping_patience",
     "log_every",
+    "prepack",
     "threads",
     "provider",
     "probes_per_pass",
@@ -47,6 +50,7 @@ def tune(
     given: Collection[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    preflight: bool = True,
 ) -> Run:
     """Tune a bundle.
 
@@ -60,12 +64,14 @@ def tune(
             told from one left out.
         resume: continue the run in ``output``; without a run there, start one.
         progress: who is told; nobody by default.
+        preflight: refuse a run that can't fit into the memory this process may hold.
 
     Returns:
         The run, finished.
 
     Raises:
         InputError: something given can't be used; nothing was written.
+        RefusedError: the run can't fit into memory; nothing was written.
         KeyboardInterrupt: interrupted; the run is saved and can be resumed.
     """
     folder, asked = Path(output), options or TuneOptions()
@@ -75,7 +81,7 @@ def tune(
         if contents is None:
             Run.check_new(folder)
         settled = asked if contents is None else _continued(asked, given, contents.header, folder)
-        job = prepare(Bundle.open(bundle), str(data), settled, given)
+        job = _ready(Bundle.open(bundle), str(data), settled, given, preflight)
         if contents is not None:
             _check_same(contents.header, job, folder)
         remove_leftovers(folder)
@@ -88,12 +94,23 @@ def dry_run(
     options: TuneOptions | None = None,
     *,
     given: Collection[str] | None = None,
+    preflight: bool = True,
 ) -> dict[str, str]:
     """Check everything ``tune`` would, write nothing, and return the header and the notes that it would print."""
     asked = options or TuneOptions()
     given = tune_options.unlike_default(asked) if given is None else given
-    job = prepare(Bundle.open(bundle), str(data), asked, given)
+    job = _ready(Bundle.open(bundle), str(data), asked, given, preflight)
     return _header_lines(job, str(data)) | ({"note": "; ".join(job.notes)} if job.notes else {})
+
+
+def _ready(bundle: Bundle, data: str, options: TuneOptions, given: Collection[str], preflight: bool) -> Job:
+    """Read everything, see whether it fits, and open it."""
+    splits, plan = read_rows(bundle, data, options, given)
+    if preflight:
+        lengths = [rows.lengths.max(initial=0) for rows in splits if rows is not None]
+        ask = Ask(bundle=str(bundle.folder), data=data, options=options)
+        plan = check(ask, bundle.manifest, plan, int(max(lengths)))
+    return assemble(bundle, splits, plan)
 
 
 def _journal_of(folder: Path, resume: bool) -> Contents | None:

@@ -1,8 +1,8 @@
 """zoedge: fine-tune ONNX models on the device that runs them, with forward passes alone.
 
-The Python verbs, each imported when it is first used: ``tune``, ``evaluate``, ``predict``, ``merge``,
-``write_adapter`` and ``replay``; ``Bundle`` and ``Run`` open the folders they work on. Making a bundle is
-``zoedge.export.to_bundle``.
+The Python verbs, each imported when it is first used: ``tune``, ``estimate``, ``bench``, ``evaluate``,
+``predict``, ``merge``, ``write_adapter`` and ``replay``; ``Bundle`` and ``Run`` open the folders they work on.
+Making a bundle is ``zoedge.export.to_bundle``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoedge.runtime.bench import bench
+    from zoedge.runtime.estimate import estimate
     from zoedge.runtime.evaluate import evaluate, predict
     from zoedge.runtime.outputs.adapter import write_adapter
     from zoedge.runtime.outputs.merge import merge
@@ -35,6 +37,8 @@ __all__ = [
     "TuneOptions",
     "ZoedgeError",
     "__version__",
+    "bench",
+    "estimate",
     "evaluate",
     "merge",
     "predict",
@@ -48,6 +52,8 @@ _HOME = {
     "Bundle": "zoedge.bundle",
     "TuneOptions": "zoedge.options",
     "Run": "zoedge.runtime.run_folder",
+    "bench": "zoedge.runtime.bench",
+    "estimate": "zoedge.runtime.estimate",
     "evaluate": "zoedge.runtime.evaluate",
     "merge": "zoedge.runtime.outputs.merge",
     "predict": "zoedge.runtime.evaluate",

@@ -67,6 +67,10 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         "what moves in a LoRA branch: its factors, or a small matrix between principal directions of activations",
     ] = "auto"
     placement: Annotated[Literal["auto", "in-place", "out-of-place"], "where dense directions act"] = "auto"
+    prepack: Annotated[
+        Literal["auto", "yes", "no"],
+        "copies of the frozen matrices in the order the processor likes; no: slower on short inputs, less memory",
+    ] = "auto"
     provider: Annotated[str, "onnxruntime execution provider"] = "cpu"
     threads: Annotated[int, "threads of the forward passes and the noise; 0: one per core"] = 0
     text_key: Annotated[str | None, "name of the text field in the data"] = None

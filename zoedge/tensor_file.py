@@ -8,6 +8,8 @@ the mapping itself (copy on write), and ONNX external data needs the offsets.
 from __future__ import annotations
 
 import math
+import mmap
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,6 +96,22 @@ def map_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
     entries = read_entries(path)
     mapping = np.memmap(path, dtype=np.uint8, mode="c")
     return {name: view(mapping, entry) for name, entry in entries.items()}
+
+
+def map_some(path: Path, names: Collection[str]) -> dict[str, NDArray[np.generic]]:
+    """Return some tensors, each a mapping of its own as ``map_tensors`` makes one of the file.
+
+    A private writable mapping counts in full against RLIMIT_DATA and strict overcommit, so what is not to be
+    written is better left out of it.
+    """
+    found: dict[str, NDArray[np.generic]] = {}
+    for name, entry in read_entries(path).items():
+        if name in names:
+            start = entry.offset - entry.offset % mmap.ALLOCATIONGRANULARITY
+            size = max(1, entry.offset - start + entry.size)
+            mapping = np.memmap(path, dtype=np.uint8, mode="c", offset=start, shape=(size,))
+            found[name] = view(mapping, entry._replace(offset=entry.offset - start))
+    return found
 
 
 def view(mapping: NDArray[np.uint8], entry: Entry) -> NDArray[np.generic]:

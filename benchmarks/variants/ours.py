@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from variants.shapes import load_batch
 from zoedge.bundle import Bundle
 from zoedge.options import TuneOptions
-from zoedge.runtime.batches import MicroBatch
-from zoedge.runtime.job import prepare
+from zoedge.runtime.job import assemble, read_rows
 
 
 class Ours:
@@ -25,7 +25,8 @@ class Ours:
     def __init__(self, folder: Path, data: Path, bundle: str, *, begin: bool = True) -> None:
         ids, labels = load_batch(data)
         options = TuneOptions(method="mezo", batch_size=len(ids), val_size=0.0, steps=10_000)
-        self._job = prepare(Bundle.open(folder / bundle), str(data / "rows.jsonl"), options)
+        opened = Bundle.open(folder / bundle)
+        self._job = assemble(opened, *read_rows(opened, str(data / "rows.jsonl"), options))
         if begin and self._job.initial:
             self._job.fold.apply(self._job.initial())
         (first,) = self._job.measure.batch(0)
@@ -36,13 +37,16 @@ class Ours:
     def step(self) -> None:
         job = self._job
         batch = job.measure.batch(job.fold.step)
-        job.fold.apply(job.fold.measure(job.plan.options.lr or 0.0, lambda index: self._loss(batch)))
+        settled = self._settled
+        lr = job.plan.options.lr or 0.0
+        job.fold.apply(job.fold.measure(lr, lambda points: job.measure.losses(batch, settled(points))))
 
     def loss(self) -> float:
         """Return the loss of the first batch at the present weights."""
         self._job.fold.rest()
-        return self._loss(self._job.measure.batch(0))
+        return next(self._job.measure.losses(self._job.measure.batch(0), range(1)))
 
-    def _loss(self, batch: list[MicroBatch]) -> float:
-        self._job.fold.parameters.settle()
-        return self._job.measure.loss(batch)
+    def _settled(self, points: Iterator[int]) -> Iterator[int]:
+        for point in points:
+            self._job.fold.parameters.settle()
+            yield point

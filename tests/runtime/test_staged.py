@@ -126,7 +126,9 @@ def test_a_factor_that_does_not_vary_is_read_where_it_is(place):
 
 def test_the_fastest_way_is_taken(place, monkeypatch):
     seconds = {0: 1.0, 1: 0.9, 2: 0.5, 4: 0.7}
-    monkeypatch.setattr(choice, "_timed", lambda s, probing: seconds[getattr(probing, "_count", 0)])
+    monkeypatch.setattr(
+        choice, "_timed", lambda s, probing: seconds[probing.count * isinstance(probing, Together)]
+    )
     chosen = choose(situation(place, "lora"), None)
     assert isinstance(chosen.forward, Staged)
     assert "2 probes a pass" in chosen.note
@@ -140,7 +142,9 @@ def test_the_whole_graph_is_taken_where_nothing_is_faster(place, monkeypatch):
 
 
 def test_other_bits_are_never_taken_however_fast(place, monkeypatch):
-    monkeypatch.setattr(choice, "_timed", lambda s, probing: 1.0 / (1 + getattr(probing, "_count", 0)))
+    monkeypatch.setattr(
+        choice, "_timed", lambda s, probing: 1.0 / (1 + probing.count * isinstance(probing, Together))
+    )
     run = Staged.finish
     monkeypatch.setattr(
         Staged,

@@ -12,7 +12,10 @@ from zoedge.cli.main import main
 from zoedge.methods import RECIPES
 from zoedge.options import TuneOptions
 
-COMMANDS = ["adapter", "eval", "export", "inspect", "merge", "methods", "predict", "replay", "tune"]
+COMMANDS = [
+    *("adapter", "bench", "estimate", "eval", "export", "inspect", "merge"),
+    *("methods", "predict", "replay", "tune"),
+]
 
 
 def test_help_lists_the_commands_that_exist():

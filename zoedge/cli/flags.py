@@ -110,6 +110,12 @@ def data(*, required: bool) -> Callable[[Function], Function]:
     return click.option("data", "-d", "--data", required=required, help=text)
 
 
+def sequence_length(function: Function) -> Function:
+    """Give a command ``--sequence-length``."""
+    text = "tokens of a row where no data is given  [default: the bundle's longest]"
+    return click.option("--sequence-length", type=click.IntRange(min=1), help=text)(function)
+
+
 def which(function: Function) -> Function:
     """Give a command ``--which``."""
     text = "which weights of a run  [default: best, or last where it never evaluated]"

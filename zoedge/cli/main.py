@@ -13,6 +13,8 @@ import click
 
 from ..errors import ZoedgeError
 from .adapter import adapter
+from .bench import bench
+from .estimate import estimate
 from .evaluate import evaluate
 from .export import export
 from .inspect import inspect
@@ -109,5 +111,5 @@ def main() -> None:
     """
 
 
-for _command in (export, tune, evaluate, predict, merge, adapter, replay, inspect, methods):
+for _command in (export, estimate, tune, evaluate, predict, merge, adapter, replay, inspect, methods, bench):
     main.add_command(_command)

@@ -19,6 +19,9 @@ from . import flags
     "--resume", is_flag=True, help="continue the run in the output folder; BUNDLE and --data are known then"
 )
 @click.option("--dry-run", is_flag=True, help="check everything and say what would be done")
+@click.option(
+    "--no-preflight", "preflight", flag_value=False, default=True, help="start even if memory won't do"
+)
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="YAML file of settings; flags beat it")
 @flags.tune_options
 def tune(
@@ -28,6 +31,7 @@ def tune(
     resume: bool,
     dry_run: bool,
     config: Path | None,
+    preflight: bool,
     **given: object,
 ) -> None:
     """Tune BUNDLE on your data with forward passes alone."""
@@ -37,12 +41,21 @@ def tune(
     settings, names = options.load(config, {n: value for n, value in given.items() if value is not None})
     bundle, data = _what(bundle, data, output, resume)
     if dry_run:
-        lines = runtime.dry_run(bundle, data, settings, given=names)
+        lines = runtime.dry_run(bundle, data, settings, given=names, preflight=preflight)
         width = max(map(len, lines))
         click.echo("\n".join(f"{name:<{width}}  {value}" for name, value in lines.items()))
         return
     try:
-        runtime.tune(bundle, data, output, settings, given=names, resume=resume, progress=for_terminal())
+        runtime.tune(
+            bundle,
+            data,
+            output,
+            settings,
+            given=names,
+            resume=resume,
+            progress=for_terminal(),
+            preflight=preflight,
+        )
     except KeyboardInterrupt:
         if (output / "journal.zoj").exists():
             click.echo(f"Interrupted; go on with: zoedge tune --resume -o {output}", err=True)

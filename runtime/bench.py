@@ -1,0 +1,169 @@
+"""``zoedge bench``: what a step costs here, part by part, in seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from zoedge.bundle import Bundle
+from zoedge.options import TuneOptions
+
+from .batches import MicroBatch
+from .job import Job, Splits, assemble
+from .journal import Header, Journal
+from .made_up import made_up_rows
+from .noise import NOISE_VERSION
+from .plan import make_plan, written_elements
+
+STEPS = 7  # timed, after one that warms up
+_MOST_SECONDS = 60.0
+_LEAST_STEPS = 3
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Median and quartiles over steps, in seconds."""
+
+    median: float
+    lower: float
+    upper: float
+
+
+class Bench(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of a step; all but the counts and ratios are seconds per step.
+
+    Attributes:
+        forward: forward passes among the moves.
+        moves: perturbations and the update.
+        rest: batching and the journal.
+        step: everything.
+        floor: the same forward passes without anything between them, in turns with the steps.
+        ratio: step over floor, medians.
+        passes: forward passes of a step.
+        written_elements: elements of buffers that a move writes.
+        noise_ns: nanoseconds of the moves per such element and point or update.
+        steps: how many were timed.
+        rows, sequence_length: of a batch; the length is None where the graph fixes it.
+    """
+
+    forward: Spread
+    moves: Spread
+    rest: Spread
+    step: Spread
+    floor: Spread
+    ratio: float
+    passes: int
+    written_elements: int
+    noise_ns: float
+    steps: int
+    rows: int
+    sequence_length: int | None
+
+
+def bench(
+    bundle: str | Path, options: TuneOptions | None = None, *, sequence_length: int | None = None
+) -> Bench:
+    """Time steps on rows made up; the bundle isn't changed.
+
+    Args:
+        bundle: the bundle's folder.
+        options: of a run.
+        sequence_length: tokens of a row; the bundle's longest by default.
+
+    Raises:
+        InputError: something given can't be used.
+    """
+    asked = options or TuneOptions()
+    opened = Bundle.open(bundle)
+    manifest = opened.manifest
+    count = 2 * asked.batch_size
+    rows = made_up_rows(manifest, count, sequence_length, opened.folder)
+    job = assemble(opened, Splits(rows, rows), make_plan(asked, manifest, count, has_validation=True))
+    with TemporaryDirectory() as folder:
+        journal = Journal.create(Path(folder) / "journal", _header(job))
+        try:
+            parts, passes = _run(job, journal)
+        finally:
+            journal.close()
+    return _result(job, parts, passes, sequence_length or (int(rows.lengths[0]) or None))
+
+
+def _run(job: Job, journal: Journal) -> tuple[list[dict[str, float]], int]:
+    """Return the seconds of each step's parts; a step and its floor take turns, so that both see the same load."""
+    parts: list[dict[str, float]] = []
+    began = time.perf_counter()
+    for step in range(STEPS + 1):
+        row, batch, points = _step(job, journal)
+        job.fold.rest()
+        started = time.perf_counter()
+        list(job.measure.losses(batch, range(points)))
+        row["floor"] = time.perf_counter() - started
+        if step > 0:
+            parts.append(row)
+        if len(parts) >= _LEAST_STEPS and time.perf_counter() - began > _MOST_SECONDS:
+            break
+    return parts, -(-points // job.measure.together) * len(batch)
+
+
+def _step(job: Job, journal: Journal) -> tuple[dict[str, float], list[MicroBatch], int]:
+    """Take a step of learning rate 0 as a run does; return its parts, its batch and its points."""
+    started = time.perf_counter()
+    batch = job.measure.batch(job.fold.step)
+    settled: list[float] = []
+
+    def settling(points: Iterable[int]) -> Iterator[int]:
+        for point in points:
+            began = time.perf_counter()
+            job.fold.parameters.settle()
+            settled.append(time.perf_counter() - began)
+            yield point
+
+    began = time.perf_counter()
+    record = job.fold.measure(0.0, lambda points: list(job.measure.losses(batch, settling(points))))
+    forward = time.perf_counter() - began - sum(settled)
+    journal.append(record)
+    began = time.perf_counter()
+    job.fold.apply(record)
+    job.fold.parameters.settle()
+    ended = time.perf_counter()
+    row = {"step": ended - started, "forward": forward, "moves": sum(settled) + ended - began}
+    return row | {"rest": row["step"] - row["forward"] - row["moves"]}, batch, len(settled)
+
+
+def _result(job: Job, parts: Sequence[dict[str, float]], passes: int, length: int | None) -> Bench:
+    spreads: dict[str, Any] = {name: _spread([row[name] for row in parts]) for name in parts[0]}
+    elements = written_elements(job.bundle.manifest, job.plan)
+    visits = len(job.fold.method.ask(job.fold.eps)) + 1
+    return Bench(
+        **spreads,
+        ratio=spreads["step"].median / spreads["floor"].median,
+        passes=passes,
+        written_elements=elements,
+        noise_ns=1e9 * spreads["moves"].median / (elements * visits),
+        steps=len(parts),
+        rows=job.plan.options.batch_size,
+        sequence_length=length,
+    )
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    lower, middle, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return Spread(middle, lower, upper)
+
+
+def _header(job: Job) -> Header:
+    return Header(
+        bundle=job.bundle.digest,
+        data="",
+        seed=job.plan.options.seed,
+        noise=NOISE_VERSION,
+        options={},
+        solved=job.plan.solved,
+        zoedge="",
+        versions={},
+    )

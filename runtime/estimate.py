@@ -1,0 +1,105 @@
+"""``zoedge estimate``: what a run will hold and take, from a rehearsal of its first seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from zoedge.errors import InputError
+from zoedge.options import TuneOptions, seconds
+
+from .rehearsal import rehearse
+from .trial import Ask, Trial
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What to expect of a run; bytes and seconds.
+
+    Attributes:
+        peak_rss_bytes: most resident memory, pages of files included (the system can drop most of those).
+        peak_anonymous_bytes: most memory that can't be dropped: what a run needs.
+        step_seconds: forward passes and moves of a step.
+        forward_seconds, moves_seconds: the two parts.
+        passes: forward passes of a step.
+        largest_rows, largest_width: the largest pass of the run: rows and padded tokens.
+        start_seconds: opening everything, and the directions of LoRA branches.
+        solve_seconds: solving a new head, all times together; 0 without data. Read it as a lower bound:
+            how long the host iterates isn't known before the features are.
+        evaluation_seconds: all evaluations together; 0 without data.
+        total_seconds: the whole run.
+        steps: how many steps that is.
+    """
+
+    peak_rss_bytes: int
+    peak_anonymous_bytes: int
+    step_seconds: float
+    forward_seconds: float
+    moves_seconds: float
+    passes: float
+    largest_rows: int
+    largest_width: int
+    start_seconds: float
+    solve_seconds: float
+    evaluation_seconds: float
+    total_seconds: float
+    steps: int
+
+
+def estimate(
+    bundle: str | Path,
+    data: str | Path | None = None,
+    options: TuneOptions | None = None,
+    *,
+    sequence_length: int | None = None,
+) -> Estimate:
+    """Estimate the memory and the time of a run.
+
+    Args:
+        bundle: the bundle's folder.
+        data: what it would be tuned on; without it, rows of one length are made up.
+        options: of the run.
+        sequence_length: of rows made up; the bundle's longest by default.
+
+    Raises:
+        InputError: something given can't be used.
+        RefusedError: the rehearsal itself took more memory than there is.
+    """
+    if data is not None and sequence_length is not None:
+        raise InputError("--sequence-length is for an estimate without --data: leave one out")
+    asked = options or TuneOptions()
+    trial = rehearse(
+        Ask(
+            bundle=str(bundle),
+            data=str(data) if data is not None else None,
+            options=asked,
+            sequence_length=sequence_length,
+        )
+    )
+    return _of(trial, asked)
+
+
+def _of(trial: Trial, options: TuneOptions) -> Estimate:
+    step = trial.forward_seconds + trial.moves_seconds
+    solving = trial.solves * trial.solve_seconds
+    evaluating = trial.evaluations * trial.evaluation_seconds
+    beside = trial.start_seconds + solving + evaluating
+    steps, total = trial.steps, beside + (trial.steps or 0) * step
+    if options.max_time is not None and (steps is None or total > seconds(options.max_time)):
+        total = seconds(options.max_time)
+        steps = max(0, int((total - beside) / step))
+    return Estimate(
+        peak_rss_bytes=max(trial.most.peak, trial.most.resident),
+        peak_anonymous_bytes=trial.most.anonymous,
+        step_seconds=step,
+        forward_seconds=trial.forward_seconds,
+        moves_seconds=trial.moves_seconds,
+        passes=trial.passes,
+        largest_rows=trial.largest.rows,
+        largest_width=trial.largest.width,
+        start_seconds=trial.start_seconds,
+        solve_seconds=solving,
+        evaluation_seconds=evaluating,
+        total_seconds=total,
+        steps=steps or 0,
+    )

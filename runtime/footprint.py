@@ -11,6 +11,7 @@ import numpy as np
 from zoedge.manifest import Manifest, Parameter
 from zoedge.options import TuneOptions
 
+from .activations import ROWS
 from .measure import EVAL_ROWS, EVAL_TOKENS
 
 _COPIES_OF_FROZEN = 1.3  # prepacked, and what folding leaves behind
@@ -25,16 +26,18 @@ class Footprint(NamedTuple):
         trained: buffers, which become private when written, and masters beside them.
         copied: what sessions copy of the frozen matrices, unless prepacking is off.
         passes: a forward pass.
+        seen: the activations from which LoRA branches get their directions.
     """
 
     trained: int
     copied: int
     passes: int
+    seen: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.trained + self.copied + self.passes
+        return self.trained + self.copied + self.passes + self.seen
 
 
 def footprint(manifest: Manifest, options: TuneOptions, longest: int) -> Footprint:
@@ -51,7 +54,8 @@ def footprint(manifest: Manifest, options: TuneOptions, longest: int) -> Footpri
     frozen = size_bytes(p for p in matrices if not p.trainable)
     sessions = _SESSIONS if options.lora_space == "activations" else 1
     copied = 0 if options.prepack == "no" else int(_COPIES_OF_FROZEN * sessions * frozen)
-    return Footprint(masters * trained, copied, _pass_bytes(manifest, options, matrices, longest))
+    passes = _pass_bytes(manifest, options, matrices, longest)
+    return Footprint(masters * trained, copied, passes, _seen_bytes(manifest, options, longest))
 
 
 def _pass_bytes(manifest: Manifest, options: TuneOptions, matrices: list[Parameter], longest: int) -> int:
@@ -65,6 +69,15 @@ def _pass_bytes(manifest: Manifest, options: TuneOptions, matrices: list[Paramet
     inputs = sum(math.prod(d for d in port.shape[1:] if isinstance(d, int)) for port in manifest.inputs)
     widest = max((max(p.shape) for p in matrices), default=1)
     return 4 * rows * _LIVE_ARRAYS * max(widest, 16 * inputs)  # 16: channels of a picture's first layers
+
+
+def _seen_bytes(manifest: Manifest, options: TuneOptions, longest: int) -> int:
+    """Return what branches' inputs and outputs take for the rows looked at, all as long as the longest."""
+    if options.lora_space != "activations":
+        return 0
+    shapes = {p.name: p.shape for p in manifest.parameters}
+    widths = sum(shapes[branch.a][1] + shapes[branch.b][0] for branch in manifest.lora)
+    return 4 * ROWS * max(longest, 1) * widths
 
 
 def size_bytes(parameters: Iterable[Parameter]) -> int:

@@ -8,6 +8,7 @@ and isn't penalised:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
+Product = Callable[[Float64], Float64]
 
 _NEWTON_STEPS = 50
 _CG_STEPS = 250
@@ -26,12 +28,12 @@ class Loss(NamedTuple):
     Attributes:
         value: (scores [n, c], targets [n, c]) -> [n].
         gradient: the same -> d value / d scores [n, c].
-        curvature: (scores, V [n, c]) -> the Hessian's product with V, row by row [n, c].
+        curvature: scores -> a function from V [n, c] to the Hessian's product with V, row by row [n, c].
     """
 
     value: Callable[[Float64, Float64], Float64]
     gradient: Callable[[Float64, Float64], Float64]
-    curvature: Callable[[Float64, Float64], Float64]
+    curvature: Callable[[Float64], Product]
 
 
 def softmax(scores: Float64) -> Float64:
@@ -45,10 +47,19 @@ def _log_sum_exp(scores: Float64) -> Float64:
     return np.asarray(top + np.log(np.exp(scores - top[:, None]).sum(axis=1)))
 
 
-def _softmax_curvature(scores: Float64, v: Float64) -> Float64:
+def _softmax_curvature(scores: Float64) -> Product:
     p = softmax(scores)
-    pv = p * v
-    return np.asarray(pv - p * pv.sum(axis=1, keepdims=True))
+
+    def product(v: Float64) -> Float64:
+        pv = p * v
+        return np.asarray(pv - p * pv.sum(axis=1, keepdims=True))
+
+    return product
+
+
+def _own_curvature(d: Float64) -> Product:
+    """Return the product of a loss whose scores don't mix."""
+    return lambda v: d * v
 
 
 def _sigmoid(scores: Float64) -> Float64:
@@ -66,12 +77,12 @@ LOSSES: dict[str, Loss] = {
     "bce-with-logits": Loss(
         value=lambda s, y: np.asarray((np.logaddexp(0.0, s) - s * y).mean(axis=1)),
         gradient=lambda s, y: (_sigmoid(s) - y) / s.shape[1],
-        curvature=lambda s, v: _sigmoid(s) * _sigmoid(-s) * v / s.shape[1],
+        curvature=lambda s: _own_curvature(_sigmoid(s) * _sigmoid(-s) / s.shape[1]),
     ),
     "mse": Loss(
         value=lambda s, y: np.asarray(((s - y) ** 2).mean(axis=1)),
         gradient=lambda s, y: 2.0 * (s - y) / s.shape[1],
-        curvature=lambda s, v: 2.0 * v / s.shape[1],
+        curvature=lambda s: _own_curvature(np.full_like(s, 2.0 / s.shape[1])),
     ),
 }
 
@@ -85,6 +96,9 @@ def solve(
     loss: Loss, x: Float64, y: Float64, l2: float, start: Float64 | None = None, *, tolerance: float = 1e-8
 ) -> Float64:
     """Return the minimiser W [c, d + 1] by Newton steps whose systems conjugate gradients solve.
+
+    The gradients are preconditioned by the Hessian's diagonal as if curvature were the same for all rows:
+    the nearer the columns of x are to uncorrelated, the fewer products they take.
 
     Args:
         loss: of ``LOSSES``.
@@ -102,6 +116,7 @@ def solve(
     def objective(w: Float64) -> float:
         return float(loss.value(x @ w.T, y).mean() + 0.5 * (ridge * w**2).sum())
 
+    squares = np.square(x).mean(axis=0)
     value = objective(w)
     for _ in range(_NEWTON_STEPS):
         scores = x @ w.T
@@ -109,11 +124,13 @@ def solve(
         size = float(np.linalg.norm(gradient))
         if size < tolerance:
             break
+        curvature = loss.curvature(scores)
 
-        def hessian(v: Float64, scores: Float64 = scores) -> Float64:
-            return np.asarray(loss.curvature(scores, x @ v.T).T @ x / n + ridge * v)
+        def hessian(v: Float64, curvature: Product = curvature) -> Float64:
+            return np.asarray(curvature(x @ v.T).T @ x / n + ridge * v)
 
-        step = _conjugate_gradients(hessian, -gradient, min(0.1, size))
+        diagonal = _mean_curvature(curvature, scores)[:, None] * squares + ridge
+        step = _conjugate_gradients(hessian, -gradient, diagonal, min(0.25, math.sqrt(size)))
         slope = float((gradient * step).sum())
         length = 1.0
         while (trial := objective(w + length * step)) > value + 1e-4 * length * slope and length > 1e-10:
@@ -124,20 +141,29 @@ def solve(
     return w
 
 
-def _conjugate_gradients(product: Callable[[Float64], Float64], b: Float64, tolerance: float) -> Float64:
-    """Return x with product(x) = b up to ``tolerance`` times the norm of b."""
+def _mean_curvature(curvature: Product, scores: Float64) -> Float64:
+    """Return the mean over rows of each score's own second derivative, [c]; kept above 0 for far-off starts."""
+    columns = np.eye(scores.shape[1])
+    own = [curvature(np.broadcast_to(e, scores.shape))[:, k].mean() for k, e in enumerate(columns)]
+    return np.maximum(own, 1e-6)
+
+
+def _conjugate_gradients(product: Product, b: Float64, diagonal: Float64, tolerance: float) -> Float64:
+    """Return x with product(x) = b up to ``tolerance`` times the norm of b, preconditioned by a diagonal."""
     x, r = np.zeros_like(b), b.copy()
-    p, rr = r.copy(), float((r * r).sum())
-    target = tolerance**2 * rr
+    z = r / diagonal
+    p, rz = z.copy(), float((r * z).sum())
+    target = tolerance**2 * float((b * b).sum())
     for _ in range(_CG_STEPS):
-        if rr <= target:
+        if float((r * r).sum()) <= target:
             break
         q = product(p)
         curvature = float((p * q).sum())
         if curvature <= 0.0:
             break
-        x += (rr / curvature) * p
-        r -= (rr / curvature) * q
-        rr, previous = float((r * r).sum()), rr
-        p = r + (rr / previous) * p
+        x += (rz / curvature) * p
+        r -= (rz / curvature) * q
+        z = r / diagonal
+        rz, previous = float((r * z).sum()), rz
+        p = z + (rz / previous) * p
     return x

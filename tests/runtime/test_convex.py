@@ -50,4 +50,4 @@ def test_gradient_and_curvature_against_finite_differences(name):
     slope = (loss.value(scores + h * v, y) - loss.value(scores - h * v, y)) / (2 * h)
     np.testing.assert_allclose(slope, (loss.gradient(scores, y) * v).sum(axis=1), atol=1e-8)
     curve = (loss.gradient(scores + h * v, y) - loss.gradient(scores - h * v, y)) / (2 * h)
-    np.testing.assert_allclose(curve, loss.curvature(scores, v), atol=1e-8)
+    np.testing.assert_allclose(curve, loss.curvature(scores)(v), atol=1e-8)

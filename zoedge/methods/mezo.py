@@ -10,7 +10,7 @@ RECIPE = Recipe(
     # small and dense: lr and eps of the paper's tables 15 and 16, LoRA and full
     defaults=Defaults(
         activations=Length(lr=4e-3, eps=1e-2),
-        factors=Length(lr=1e-4, eps=1e-2),
+        factors=Length(lr=5e-4, eps=1e-2),
         small=Length(lr=1e-4, eps=1e-2),
         dense=Length(lr=1e-6, eps=1e-3),
         queries=1,

@@ -9,7 +9,7 @@ RECIPE = Recipe(
     source="arXiv 2410.08989, algorithm 1, directions scaled to a dense direction's norm",
     defaults=Defaults(
         activations=None,
-        factors=Length(lr=1e-4, eps=1e-3),
+        factors=Length(lr=2e-5, eps=1e-3),
         small=Length(lr=1e-4, eps=1e-3),
         dense=Length(lr=1e-6, eps=1e-3),
         queries=1,

@@ -22,6 +22,7 @@ BUNDLES = {
     "lora": ("--train", "lora"),
     "lora-qv": ("--train", "lora", "--target-modules", "q_proj,v_proj"),
     "lora-int8": ("--train", "lora", "--quantize", "int8"),
+    "lora-qv-int8": ("--train", "lora", "--target-modules", "q_proj,v_proj", "--quantize", "int8"),
 }
 TOLERANCE = 1e-3  # of logits, whose size is about 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from variants.shapes import load_batch
 from zoedge.bundle import Bundle
-from zoedge.options import TuneOptions
+from zoedge.options import Distribution, TuneOptions
 from zoedge.runtime.job import assemble, read_rows
 
 
@@ -17,14 +17,25 @@ class Ours:
     Args:
         folder, data: the model's and the data's folders.
         bundle: which of the model's bundles.
+        directions: their distribution; the method's own by default.
         begin: give LoRA branches their directions, as a run does before its first step.
     """
 
     passes = "2 forwards"
 
-    def __init__(self, folder: Path, data: Path, bundle: str, *, begin: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        data: Path,
+        bundle: str,
+        *,
+        directions: Distribution | None = None,
+        begin: bool = True,
+    ) -> None:
         ids, labels = load_batch(data)
-        options = TuneOptions(method="mezo", batch_size=len(ids), val_size=0.0, steps=10_000)
+        options = TuneOptions(
+            method="mezo", directions=directions, batch_size=len(ids), val_size=0.0, steps=10_000
+        )
         opened = Bundle.open(folder / bundle)
         self._job = assemble(opened, *read_rows(opened, str(data / "rows.jsonl"), options))
         if begin and self._job.initial:

@@ -12,7 +12,7 @@ from variants.processes import Measured
 
 # groups of processes that run at the same time: few enough for the memory of a small machine
 GROUPS = (
-    ("stock", "full", "lora", "lora-qv", "lora-int8"),
+    ("stock", "full", "full-signs", "lora", "lora-qv", "lora-int8", "lora-qv-int8"),
     ("full", "torch-mezo"),
     ("lora-int8", "lora", "torch-mezo-lora"),
     ("full", "torch-adamw"),
@@ -59,9 +59,11 @@ def _seconds(measured: Measured) -> Sequence[float]:
 RATIOS = (
     Ratio("full / two stock forwards", "full", "stock", _seconds,
           goals={"B1 T16": 2.5, "B8 T64": 0.90, "B16 T128": 0.72}),
+    Ratio("full, sign directions / two stock forwards", "full-signs", "stock", _seconds),
     Ratio("LoRA / two stock forwards", "lora", "stock", _seconds),
     Ratio("LoRA q,v / two stock forwards", "lora-qv", "stock", _seconds),
     Ratio("LoRA int8 / one stock forward", "lora-int8", "stock", _seconds, scale=2.0, goals={"": 0.65}),
+    Ratio("LoRA q,v int8 / one stock forward", "lora-qv-int8", "stock", _seconds, scale=2.0),
     Ratio("torch MeZO / full", "torch-mezo", "full", _seconds, goals={"": 5.0}, at_least=True),
     Ratio("torch MeZO LoRA / LoRA", "torch-mezo-lora", "lora", _seconds),
     Ratio("torch AdamW / full", "torch-adamw", "full", _seconds),

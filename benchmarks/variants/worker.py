@@ -20,11 +20,11 @@ def _stock(folder: Path, data: Path) -> Any:
     return Stock(folder, data)
 
 
-def _ours(bundle: str) -> Callable[[Path, Path], Any]:
+def _ours(bundle: str, **settings: Any) -> Callable[[Path, Path], Any]:
     def make(folder: Path, data: Path) -> Any:
         from variants.ours import Ours
 
-        return Ours(folder, data, bundle)
+        return Ours(folder, data, bundle, **settings)
 
     return make
 
@@ -41,9 +41,11 @@ def _torch(kind: str, *, lora: bool) -> Callable[[Path, Path], Any]:
 VARIANTS: dict[str, Callable[[Path, Path], Any]] = {
     "stock": _stock,
     "full": _ours("full"),
+    "full-signs": _ours("full", directions="rademacher"),
     "lora": _ours("lora"),
     "lora-qv": _ours("lora-qv"),
     "lora-int8": _ours("lora-int8"),
+    "lora-qv-int8": _ours("lora-qv-int8"),
     "torch-mezo": _torch("TorchMezo", lora=False),
     "torch-mezo-lora": _torch("TorchMezo", lora=True),
     "torch-adamw": _torch("TorchAdamW", lora=False),

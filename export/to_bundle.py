@@ -135,7 +135,13 @@ def _read(
         if "task" not in given or "example_inputs" not in given:
             missing = "task" if "task" not in given else "example_inputs"
             raise InputError(
-                f"a torch module needs {missing}: to_bundle(module, output, task=..., example_inputs=...)"
+                f'a torch module needs {missing}: to_bundle(module, output, task="classification" or "regression", '
+                'example_inputs={"name of an argument of forward": array})'
+            )
+        if not isinstance(given["example_inputs"], Mapping):
+            raise InputError(
+                f"example_inputs is a {type(given['example_inputs']).__name__} and must tell each argument of forward "
+                'by its name: example_inputs={"x": array}'
             )
         from .sources.torch_module import from_module
 

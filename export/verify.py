@@ -39,7 +39,8 @@ def verify_values(folder: Path, exported: Exported, manifest: Manifest, *, coars
         coarse: the source computes with float16 or quantised activations.
 
     Returns:
-        How far logits are from the source's at most: root mean square of the difference over that of the source's.
+        How far logits, or the features of a fresh head, are from the source's at most: root mean square of the
+        difference over that of the source's.
 
     Raises:
         InputError: onnxruntime can't run a graph.
@@ -105,6 +106,7 @@ def _check_loss(
     if manifest.head is not None:
         if FEATURES in source:  # the logits of a fresh head of zeros would agree with anything
             check_close(got[manifest.head.features], source[FEATURES], tolerance, f"features of {LOSS_FILE}")
+            used, wanted = got[manifest.head.features], source[FEATURES]
         _check_head(got, exported, manifest.head)
     return _distance(used, wanted)
 

@@ -112,8 +112,12 @@ def choose(situation: Situation, asked: int | None) -> Choice:
         whole = situation.whole()
         return Choice(whole, OneByOne(whole))
     staged = situation.staged()
-    how = f"{count} probes a pass" if count > 1 else "what no trained tensor reaches once a step"
-    return Choice(staged, situation.together(staged, count), f"faster here, and the same bits: {how}")
+    how = (
+        f"{count} probes share a pass"
+        if count > 1
+        else "the layers before the first trained one run once a step"
+    )
+    return Choice(staged, situation.together(staged, count), f"{how}: faster here, with the same results")
 
 
 def _best_count(situation: Situation, seconds: float, wanted: list[bytes]) -> int:

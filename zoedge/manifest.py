@@ -94,15 +94,18 @@ class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     kind: str  # int8 | int4
     matrices: tuple[QuantizedMatrix, ...]
-    error: float = 0.0  # root mean square of the logits' change over that of the logits
+    error: float = (
+        0.0  # root mean square of the change of the logits (of a fresh head: of its features) over theirs
+    )
     noise: float = 0.0  # standard deviation of a loss around the smooth function it rounds
     least_eps: float = 0.0  # perturbation of the trainables whose two losses differ by 3 times their noise
 
     def __str__(self) -> str:
         size = sum(math.prod(matrix.shape) for matrix in self.matrices)
         return (
-            f"{self.kind}: {len(self.matrices)} matrices of {size:,} elements, logits off by {100 * self.error:.2g} %, "
-            f"losses by {self.noise:.1e} at random; use --eps {self.least_eps:.0e} or more (measured on random inputs)"
+            f"{self.kind}: {len(self.matrices)} matrices of {size:,} elements; what the model computes is off by "
+            f"{100 * self.error:.2g} %; rounding makes losses uneven by {self.noise:.1e}: use --eps "
+            f"{self.least_eps:.0e} or more (measured on random inputs)"
         )
 
 

@@ -58,6 +58,8 @@ def from_onnx(
         InputError: the file can't be read or run, or the options don't fit it.
     """
     path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} doesn't exist: give the path of an .onnx file")
     task, loss = choose_task(task, loss)
     model, arrays = _read(path, named)
     graph = Graph(model)

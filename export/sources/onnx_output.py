@@ -20,7 +20,10 @@ def choose_task(task: str | None, loss: str | None) -> tuple[str, str]:
     """
     known = [name for names in LOSSES.values() for name in names]
     if task is None and loss is None:
-        raise InputError(f"an .onnx file doesn't say what it was trained for: give --loss {', '.join(known)}")
+        raise InputError(
+            f"an .onnx file doesn't say what it was trained for: give --loss {', '.join(known)} "
+            f"or --task {', '.join(LOSSES)}"
+        )
     if task is None:
         task = next((t for t, losses in LOSSES.items() if loss in losses), None)
         if task is None:

@@ -29,8 +29,9 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
+        column = len(line[: error.pos].rstrip("\r\n")) + 1  # where the line ends too early, its end
         raise DataError(
-            f"{where} is not JSON ({error.msg} at column {error.colno}): write one whole object on each line"
+            f"{where} is not JSON ({error.msg} at column {column}): write one whole object on each line"
         ) from error
     except ValueError as error:  # a number of thousands of digits
         raise DataError(f"{where} can't be read ({error}): correct the line") from error

@@ -6,6 +6,7 @@ bundle's file, so the graph is copied byte for byte but for that name, which is 
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from zoedge.tensor_file import Entry, map_tensors, read_entries
 from .floats import FLOATS, item_bytes, read_floats, write_floats
 from .merge_quantized import write_merged
 
+CONFIG_FILE = "config.json"  # where transformers keeps a model's labels
 MERGED_WEIGHTS_FILE = "model.safetensors"  # the name that transformers looks for
 
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -82,10 +84,16 @@ def merge(bundle: Bundle, tensors: Tensors, output: Path) -> None:
 
 
 def _copy_sources(bundle: Bundle, folder: Path) -> None:
-    """Copy the tokenizer and the configuration."""
+    """Copy the tokenizer and the configuration, which learns the labels of a new head."""
     for name in sorted(filter(_is_sources, bundle.manifest.files)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.path(name), folder / name)
+    head, config = bundle.manifest.head, folder / CONFIG_FILE
+    if head is not None and head.fresh and bundle.manifest.labels:
+        known = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+        names = {str(i): label for i, label in enumerate(bundle.manifest.labels)}
+        known |= {"id2label": names, "label2id": {label: int(i) for i, label in names.items()}}
+        config.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _is_sources(name: str) -> bool:

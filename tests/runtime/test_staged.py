@@ -131,7 +131,7 @@ def test_the_fastest_way_is_taken(place, monkeypatch):
     )
     chosen = choose(situation(place, "lora"), None)
     assert isinstance(chosen.forward, Staged)
-    assert "2 probes a pass" in chosen.note
+    assert "2 probes share a pass" in chosen.note
 
 
 def test_the_whole_graph_is_taken_where_nothing_is_faster(place, monkeypatch):

@@ -70,6 +70,8 @@ def _what(bundle: Path | None, data: str | None, output: Path, resume: bool) -> 
     if resume and (output / CONFIG_FILE).is_file():
         run = Run.open(output)
         bundle, data = bundle or run.bundle_folder, data or run.data
+    if bundle is None and resume:
+        raise InputError(f"{output} holds no run that could be resumed: give the -o that it was started with")
     if bundle is None:
         raise InputError(
             "no BUNDLE is given: zoedge tune BUNDLE --data DATA -o RUN (zoedge export makes bundles)"

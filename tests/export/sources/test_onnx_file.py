@@ -285,7 +285,8 @@ def test_options_that_do_not_fit_are_refused(tmp_path):
         "m.onnx has no output 'logit': its outputs are logits; did you mean logits?"
     )
     assert refuse(mlp(), tmp_path, loss=None) == (
-        "an .onnx file doesn't say what it was trained for: give --loss cross-entropy, bce-with-logits, mse"
+        "an .onnx file doesn't say what it was trained for: give --loss cross-entropy, bce-with-logits, mse "
+        "or --task classification, regression"
     )
     assert refuse(mlp(), tmp_path, loss="cross_entropy") == (
         "--loss cross_entropy is not built in: use cross-entropy, bce-with-logits, mse; did you mean cross-entropy?"

@@ -96,6 +96,9 @@ def test_a_head_that_transformers_lacks_leaves_by_merging(walk, tiny_encoder, tm
     assert result.stderr == (
         "Left out, as the format has no place for them: classifier.bias, classifier.weight; zoedge merge keeps them\n"
     )
+    config = json.loads((tmp_path / "merged" / "config.json").read_text(encoding="utf-8"))
+    assert list(config["id2label"].values()) == list(Bundle.open(walk / "bundle").manifest.labels)
+    assert {config["label2id"][label] for label in config["id2label"].values()} == {0, 1}
     merged = transformers.AutoModel.from_pretrained(tmp_path / "merged")
     base = transformers.AutoModel.from_pretrained(tiny_encoder)
     adapted = peft.PeftModel.from_pretrained(base, tmp_path / "peft")

@@ -61,7 +61,7 @@ def test_the_graphs_compute_the_model_nearly(tmp_path, kind):
     assert 1e-4 < np.abs(got - logits).max() < 0.3 * np.abs(logits).max()
     for name in ("model.onnx", "model_adapters.onnx", "model_merged.onnx"):
         np.testing.assert_allclose(Engine(bundle.path(name), {}).run({"x": X})["y"], got, atol=1e-5)
-    assert told[0].startswith(f"{kind}: 2 matrices of 320 elements, logits off by ")
+    assert told[0].startswith(f"{kind}: 2 matrices of 320 elements; what the model computes is off by ")
     assert bundle.manifest.quantization.noise < 0.05
 
 

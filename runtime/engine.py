@@ -69,7 +69,9 @@ class Engine:
         options.log_severity_level = 3  # one warning per overridable initializer says what we intend
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.enable_mem_pattern = False  # shapes differ from batch to batch
-        # its arena (the default) holds less than the allocator of the C library, which splits what it gets back
+        # its arena holds less than the C library's allocator, which splits what it gets back, but asks for more
+        # address space than it fills: where memory is short, that counts against limits
+        options.enable_cpu_mem_arena = frozen is None
         options.intra_op_num_threads = threads
         # threads that spin after a run would steal the cores from the noise kernel
         options.add_session_config_entry("session.force_spinning_stop", "1")

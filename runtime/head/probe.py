@@ -18,6 +18,7 @@ from .convex import LOSSES, Float64, Loss, solve, with_bias
 
 # candidates for l2, strong to weak, for features whose mean variance is 1
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 1e-3, 3e-4, 1e-4)
+_MOST_TURNED = 1024  # rows or features; the time to find axes grows with the cube
 _TOLERANCE = 1e-5  # of the gradient; accuracy beyond it changes no prediction
 
 
@@ -86,23 +87,31 @@ class Scale(NamedTuple):
 
     mean: Float64
     deviation: float
-    axes: Float64  # [d, d], orthonormal columns
+    axes: Float64 | None  # [d, min(n, d)], orthonormal columns; None where finding them would take too long
 
     @classmethod
     def of(cls, features: NDArray[np.generic]) -> Scale:
         """Return the scale that gives features [n, d] mean 0, mean variance 1 and uncorrelated columns."""
         wide = features.astype(np.float64)
         centred = wide - wide.mean(axis=0)
-        axes = np.linalg.eigh(centred.T @ centred)[1]
+        rows, width = centred.shape
+        if min(rows, width) > _MOST_TURNED:
+            axes = None
+        elif width <= rows:
+            axes = np.linalg.eigh(centred.T @ centred)[1]
+        else:  # the solution lies in the span of the rows
+            axes = np.linalg.svd(centred, full_matrices=False)[2].T
         return cls(wide.mean(axis=0), float(np.sqrt(wide.var(axis=0).mean())) or 1.0, axes)
 
     def normalised(self, features: NDArray[np.generic]) -> Float64:
         """Return the scaled features."""
-        return np.asarray((features.astype(np.float64) - self.mean) @ self.axes / self.deviation)
+        centred = (features.astype(np.float64) - self.mean) / self.deviation
+        return centred if self.axes is None else np.asarray(centred @ self.axes)
 
     def folded(self, w: Float64) -> Float64:
         """Return the head for unscaled features that does what ``w`` does for scaled ones."""
-        weight = w[:, :-1] @ self.axes.T / self.deviation
+        weight = w[:, :-1] if self.axes is None else w[:, :-1] @ self.axes.T
+        weight = weight / self.deviation
         return np.hstack([weight, (w[:, -1] - weight @ self.mean)[:, None]])
 
 

@@ -37,15 +37,16 @@ def test_dry_run_writes_nothing(made, tmp_path):
 
 def test_an_interrupted_run_is_saved_and_resumed(made, tmp_path, monkeypatch):
     """Ctrl-C in the third step: exit code 130, and the resumed run ends as one that was never interrupted."""
-    forward, calls = Measure.loss, []
+    losses, calls = Measure.losses, []
 
-    def interrupted(self, batch):
-        calls.append(1)
-        if len(calls) == 20:
-            os.kill(os.getpid(), signal.SIGINT)
-        return forward(self, batch)
+    def interrupted(self, batch, points):
+        for loss in losses(self, batch, points):
+            calls.append(1)
+            if len(calls) == 20:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield loss
 
-    monkeypatch.setattr(Measure, "loss", interrupted)
+    monkeypatch.setattr(Measure, "losses", interrupted)
     folder = tmp_path / "run"
     result = run("tune", made / "bundle", "--data", made / "data.npz", "-o", folder, *SIX_STEPS, code=130)
     assert result.stderr == f"Interrupted; go on with: zoedge tune --resume -o {folder}\n"

@@ -70,7 +70,7 @@ class Situation:
 
     def whole(self) -> Engine:
         """Open the whole graph."""
-        return Engine(self.bundle.path(LOSS_FILE), self.buffers, threads=self.threads, provider=self.provider)
+        return Engine(self.bundle.path(LOSS_FILE), self.buffers, **self._session())
 
     def staged(self) -> Staged:
         """Open the two parts."""

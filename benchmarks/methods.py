@@ -26,13 +26,13 @@ LABELS = {"trec": TREC_LABELS, "sst2": SST2_LABELS}
 PASSES_A_STEP = {"fzoo": 17, "mezo": 2, "meazo": 2, "subzero": 2}
 
 GRID = [
-    *(f"fzoo:activations:{lr}" for lr in (0.025, 0.05, 0.1)),
+    *(f"fzoo:activations:{lr}" for lr in (0.05, 0.1)),
+    *(f"mezo:activations:{lr}" for lr in (0.0015, 0.004, 0.01)),
     *(f"meazo:activations:{lr}" for lr in (0.002, 0.006, 0.015)),
-    *(f"mezo:activations:{lr}" for lr in (0.001, 0.003, 0.01)),
-    *(f"fzoo:factors:{lr}" for lr in (0.005, 0.015, 0.05)),
-    *(f"meazo:factors:{lr}" for lr in (0.0006, 0.002, 0.006)),
-    *(f"mezo:factors:{lr}" for lr in (0.0001, 0.001, 0.01)),
-    *(f"subzero:factors:{lr}" for lr in (0.0001, 0.001, 0.01)),
+    *(f"fzoo:factors:{lr}" for lr in (0.015, 0.05)),
+    *(f"meazo:factors:{lr}" for lr in (0.002, 0.006)),
+    "mezo:factors:0.0005",
+    *(f"subzero:factors:{lr}" for lr in (5e-6, 2e-5, 5e-4)),
 ]
 
 

@@ -39,6 +39,7 @@ class Exported:
         quantization: which matrices of the source export rounded; None where it rounded none.
         reference: the source's own outputs for model inputs: torch's, or for an ``.onnx`` file those of
             onnxruntime on the original; ``logits`` is among them.
+        early_rows: whether the loss graph computes the last layer for labelled positions only.
         sample_inputs: (generator, batch, length) -> fresh valid inputs of ``model``.
     """
 
@@ -57,4 +58,5 @@ class Exported:
     image: Image | None = None
     fresh_head: tuple[str, str] | None = None
     quantization: Quantization | None = None
+    early_rows: bool = True
     files: dict[str, bytes] = field(default_factory=dict)

@@ -56,7 +56,7 @@ def build_loss_graph(exported: Exported) -> LossGraph:
     positions = _positions(exported, shape)
     if positions is not None:
         inputs.append(positions)
-        logits = gather_positions(graph, logits, POSITIONS)
+        logits = gather_positions(graph, logits, POSITIONS, early=exported.early_rows)
         shape = (shape[0], positions.shape[1], *shape[2:])
     if _by_label_words(exported.text):
         ids = exported.text.label_word_ids if exported.text else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from msgspec import structs
 from onnx import TensorProto
 
 from zoedge.bundle import Bundle, encode
+from zoedge.errors import ZoedgeError
 from zoedge.files import new_folder
 from zoedge.manifest import (
     ACTIVATIONS_FILE,
@@ -67,9 +69,17 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         weights = write_tensors(folder / WEIGHTS_FILE, exported.weights, _bfloat16(exported))
         files = {WEIGHTS_FILE: weights.sha256} | _write_files(folder, exported)
         files[MODEL_FILE] = _write_graph(folder, MODEL_FILE, exported.model, weights, None)
-        assembled, manifest = _write_live(folder, exported, request, first, weights, files)
         coarse = _is_coarse(exported)
-        error = verify_values(folder, exported, manifest, coarse=coarse)
+        try:
+            assembled, manifest = _write_live(folder, exported, request, first, weights, files)
+            error = verify_values(folder, exported, manifest, coarse=coarse)
+        except ZoedgeError:
+            plainer = _without_early_rows(exported, request, first)
+            if plainer is None:
+                raise
+            exported, first = plainer
+            assembled, manifest = _write_live(folder, exported, request, first, weights, files)
+            error = verify_values(folder, exported, manifest, coarse=coarse)
         if exported.quantization is not None:
             measured = _measured(folder, exported, manifest, exported.quantization, error)
             manifest = structs.replace(manifest, quantization=measured)
@@ -81,6 +91,15 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")
     return Bundle.open(output, verify=False)
+
+
+def _without_early_rows(
+    exported: Exported, request: Request, failed: Assembled
+) -> tuple[Exported, Assembled] | None:
+    """Return what is tried where rows of the last layer can't be left out; None where that is no other graph."""
+    whole = replace(exported, early_rows=False)
+    assembled = assemble(whole, request)
+    return None if assembled.loss == failed.loss else (whole, assembled)
 
 
 def _measured(

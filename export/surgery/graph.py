@@ -40,6 +40,11 @@ class Graph:
         return tuple(v.name for v in self.proto.input if v.name not in self.initializers)
 
     @property
+    def imports(self) -> list[onnx.OperatorSetIdProto]:
+        """The operator sets that nodes come from."""
+        return list(self._model.opset_import)
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the model's outputs before the surgery."""
         return tuple(v.name for v in self.proto.output)

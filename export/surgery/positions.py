@@ -1,15 +1,16 @@
-"""Computes the vocabulary head at label positions only."""
+"""Computes the vocabulary head, and what leads to it alone, at label positions only."""
 
 from __future__ import annotations
 
 import onnx
 
+from .early_rows import Rows, take_early
 from .graph import Graph
 from .head import find_head
 from .linears import Linear
 
 
-def gather_positions(graph: Graph, logits: str, positions: str) -> str:
+def gather_positions(graph: Graph, logits: str, positions: str, *, early: bool = True) -> str:
     """Take the logits at some positions of each sequence, before the head where it can be found.
 
     A vocabulary-wide head is a large share of a forward pass, and a loss needs it at few positions. Where
@@ -19,6 +20,7 @@ def gather_positions(graph: Graph, logits: str, positions: str) -> str:
         graph: changed in place.
         logits: [batch, sequence, vocabulary].
         positions: int64 input [batch, positions], indices into the sequence.
+        early: compute what leads from the last attention to the head at those positions only, too.
 
     Returns:
         Name of the logits [batch, positions, vocabulary].
@@ -28,8 +30,13 @@ def gather_positions(graph: Graph, logits: str, positions: str) -> str:
     reader = None if head is None else _reader(graph, head.linear)
     if head is None or reader is None:
         return graph.add("GatherND", logits, indices, batch_dims=1)
-    hidden = graph.add("GatherND", head.linear.x, indices, batch_dims=1)
-    graph.set_input(reader, 0, hidden)
+    x = head.linear.x
+    rows = Rows(
+        take=lambda value: graph.add("GatherND", value, indices, batch_dims=1),
+        shape=lambda: graph.add("Shape", positions),
+    )
+    alone = early and graph.consumers(x) == [reader]
+    graph.set_input(reader, 0, take_early(graph, x, rows) if alone else rows.take(x))
     return logits
 
 

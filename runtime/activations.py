@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,16 @@ from .batches import MicroBatch, Rows, micro_batches
 from .engine import Engine
 from .example import Array, Example
 from .fold import FULL
+from .frozen import frozen_tensors
 from .journal import Assign
+from .memory import give_back
 from .noise import PURPOSE_INIT, Float32, Stream, directions
 from .spaces import basis_name
 
 ROWS = 64  # examples looked at
 PASS_ROWS = 16  # per forward pass
-HELD_BYTES = 96 << 20  # of activations at once: a pass returns those of every layer
+HELD_BYTES = 96 << 20  # of activations kept
+_PASSES = 4  # at least: a pass returns those of every layer, which are held beside what is kept
 _PROBES = Stream(0, 0, 0, 0, PURPOSE_INIT)  # where the iteration starts: any fixed directions do
 _OVERSAMPLING = 8
 _ITERATIONS = 4
@@ -36,7 +39,6 @@ def branch_bases(
     *,
     threads: int,
     provider: str,
-    frozen: Mapping[str, Array] | None = None,
     max_rows: int | None = None,
 ) -> Assign:
     """Return the record that gives every branch its directions.
@@ -48,29 +50,66 @@ def branch_bases(
         bundle: with an activations graph.
         examples: encoded training rows.
         rows: which of them to look at, the first ``ROWS`` at most.
-        threads, provider, frozen: as for the engine.
+        threads, provider: as for the engine.
         max_rows: most rows of a pass; None for the usual.
     """
+    held = _vectors_of_layers(bundle, examples, rows[:ROWS], threads, provider, max_rows)
+    found: dict[str, NDArray[np.float32]] = {}
+    for branch in bundle.manifest.lora:
+        found |= bases(branch, held.pop(f"{branch.module}:x"), held.pop(f"{branch.module}:y"))
+    give_back()
+    return Assign(0, {FULL: found})
+
+
+def _vectors_of_layers(
+    bundle: Bundle,
+    examples: Sequence[Example],
+    rows: Rows,
+    threads: int,
+    provider: str,
+    max_rows: int | None,
+) -> dict[str, Float32]:
+    """Return "module:x" and "module:y" -> vectors [n, width]."""
+    # beside the run's own session: frozen tensors stay where they lie, so that this one holds no copy of them
+    frozen = frozen_tensors(bundle)
     engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, threads=threads, provider=provider, frozen=frozen)
     most = _most_vectors(bundle)
     pass_rows = PASS_ROWS if bundle.manifest.text is not None else 1
     batches = micro_batches(
         examples,
-        rows[:ROWS],
+        rows,
         manifest=bundle.manifest,
         max_rows=min(pass_rows, max_rows or pass_rows),
-        max_tokens=most,
+        max_tokens=max(_FEWEST, most // _PASSES),
     )
     share = most / sum(_mass(batch) for batch in batches)
-    seen: dict[str, list[Float32]] = {name: [] for name in engine.outputs}
-    for batch in batches:
-        for name, values in engine.run(batch.inputs).items():
-            seen[name].append(_thinned(_vectors(values, batch), math.ceil(share * _mass(batch))))
-    joined = {name: np.concatenate(parts) for name, parts in seen.items()}
-    found: dict[str, NDArray[np.float32]] = {}
-    for branch in bundle.manifest.lora:
-        found |= bases(branch, joined[f"{branch.module}:x"], joined[f"{branch.module}:y"])
-    return Assign(0, {FULL: found})
+    shares = [math.ceil(share * _mass(batch)) for batch in batches]
+    held = _Held(engine.outputs, sum(shares))
+    for batch, count in zip(batches, shares, strict=True):
+        outputs = engine.run(batch.inputs)
+        for name in engine.outputs:
+            held.add(name, _thinned(_vectors(outputs.pop(name), batch), count))
+    return held.joined()
+
+
+class _Held:
+    """Vectors of some layers, in arrays made once: parts and their concatenation would be held twice."""
+
+    def __init__(self, names: Sequence[str], most: int) -> None:
+        self._arrays: dict[str, Float32] = {}
+        self._counts = dict.fromkeys(names, 0)
+        self._most = most
+
+    def add(self, name: str, vectors: Float32) -> None:
+        """Keep more vectors [n, width] of a layer."""
+        array = self._arrays.setdefault(name, np.empty((self._most, vectors.shape[1]), np.float32))
+        start = self._counts[name]
+        self._counts[name] = start + len(vectors)
+        array[start : self._counts[name]] = vectors
+
+    def joined(self) -> dict[str, Float32]:
+        """Return name -> all vectors."""
+        return {name: array[: self._counts[name]] for name, array in self._arrays.items()}
 
 
 def bases(branch: LoraBranch, x: Float32, y: Float32) -> dict[str, Float32]:
@@ -118,7 +157,7 @@ def _vectors(values: Array, batch: MicroBatch) -> Float32:
 
 
 def _most_vectors(bundle: Bundle) -> int:
-    """Return how many vectors of every layer are held at once, by the sum of the layers' widths."""
+    """Return how many vectors of every layer are kept, by the sum of the layers' widths."""
     shapes = {p.name: p.shape for p in bundle.manifest.parameters}
     widths = sum(shapes[branch.a][1] + shapes[branch.b][0] for branch in bundle.manifest.lora)
     return max(_FEWEST, min(TOKENS, HELD_BYTES // (4 * widths)))
@@ -131,5 +170,5 @@ def _mass(batch: MicroBatch) -> int:
 
 
 def _thinned(vectors: Float32, most: int) -> Float32:
-    """Return at most so many of the vectors, evenly spread, as a copy: the rest can go."""
+    """Return at most so many of the vectors, evenly spread."""
     return vectors[np.linspace(0, len(vectors) - 1, min(most, len(vectors))).astype(np.int64)]

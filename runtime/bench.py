@@ -83,7 +83,8 @@ def bench(
     manifest = opened.manifest
     count = 2 * asked.batch_size
     rows = made_up_rows(manifest, count, sequence_length, opened.folder)
-    job = assemble(opened, Splits(rows, rows), make_plan(asked, manifest, count, has_validation=True))
+    plan = make_plan(asked, manifest, count, has_validation=True)
+    job = assemble(opened, Splits(rows, rows), plan, begun=True)
     with TemporaryDirectory() as folder:
         journal = Journal.create(Path(folder) / "journal", _header(job))
         try:

@@ -21,6 +21,7 @@ from .batches import MicroBatch
 from .engine import Engine, SessionSettings
 from .example import Array
 from .measure import EVAL_ROWS, EVAL_TOKENS
+from .memory import give_back
 from .noise import Float32
 from .probing import Forward, OneByOne, Probing, Together
 from .staged import Staged
@@ -108,6 +109,7 @@ def choose(situation: Situation, asked: int | None) -> Choice:
         seconds, wanted = _timed(situation, OneByOne(whole)), _bits(situation, OneByOne(whole))
         del whole  # one session at a time: measuring must not cost memory that the run doesn't
         count = _best_count(situation, seconds, wanted)
+    give_back()  # what the sessions that were tried held
     if count == 0:
         whole = situation.whole()
         return Choice(whole, OneByOne(whole))
@@ -138,8 +140,9 @@ def _best_count(situation: Situation, seconds: float, wanted: list[bytes]) -> in
 
 def _most_points(situation: Situation) -> int:
     """Return the most points whose rows together stay within what an evaluation runs at once."""
-    if not situation.stackable:
-        return 1
+    quantization = situation.bundle.manifest.quantization
+    if not situation.stackable or (quantization is not None and quantization.kind == "int8"):
+        return 1  # int8 rounds activations by the largest of all rows: more rows give other bits
     tokens = [b.inputs["input_ids"].size for b in situation.batch if "input_ids" in b.inputs]
     rows = [len(next(iter(b.targets.values()))) for b in situation.batch]
     room = EVAL_TOKENS // max(tokens) if tokens else EVAL_ROWS // max(rows)

@@ -44,8 +44,8 @@ class Job:
         fold: the state before the first record.
         measure: losses and metrics.
         refit: solves the head again and again; None where directions move it or there is none.
-        initial: the first values of a moved new head and the directions of LoRA branches; None where there
-            are neither.
+        directions: of LoRA branches; None where none are moved in, or the run has begun.
+        initial: those, and the first values of a moved new head; None where there are neither.
         notes: sentences the user should read.
     """
 
@@ -55,6 +55,7 @@ class Job:
     fold: Fold
     measure: Measure
     refit: HeadRefit | None
+    directions: Assign | None
     initial: Callable[[], Assign] | None
     notes: tuple[str, ...]
 
@@ -91,10 +92,17 @@ def read_rows(
     return _split(encode(rows, task), valid, options), plan
 
 
-def assemble(bundle: Bundle, splits: Splits, plan: Plan) -> Job:
-    """Open what a run needs: buffers, a session, and what refits and evaluates."""
+def assemble(bundle: Bundle, splits: Splits, plan: Plan, *, begun: bool = False) -> Job:
+    """Open what a run needs: buffers, a session, and what refits and evaluates.
+
+    Args:
+        bundle, splits, plan: what, on which rows, and how.
+        begun: the run has its first values already.
+    """
     manifest, options = bundle.manifest, plan.options
     goal = objective(options.objective, manifest)
+    # before the run's own session is open: what this holds is gone by then
+    directions = None if begun else _branch_directions(bundle, options, splits.train)
     fold, buffers, note = build_fold(bundle, plan)
     dealt = _deal(options.seed, len(splits.train), plan.folds)
     choice = choose(
@@ -125,9 +133,11 @@ def assemble(bundle: Bundle, splits: Splits, plan: Plan) -> Job:
         probing=choice.probing,
     )
     refit = head_refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure.forward)
-    initial = _initial(bundle, plan, splits.train, refit)
+    initial = None if begun else _initial(bundle, plan, refit, directions)
     notes = tuple(n for n in (note, choice.note, *plan.notes) if n)
-    return Job(bundle, splits, plan, fold, measure, refit if plan.solved else None, initial, notes)
+    return Job(
+        bundle, splits, plan, fold, measure, refit if plan.solved else None, directions, initial, notes
+    )
 
 
 def frozen_where(bundle: Bundle, options: TuneOptions) -> dict[str, Array] | None:
@@ -168,29 +178,30 @@ def _a_batch(train: Dataset, manifest: Manifest, options: TuneOptions) -> list[M
 
 
 def _initial(
-    bundle: Bundle, plan: Plan, train: Dataset, refit: HeadRefit | None
+    bundle: Bundle, plan: Plan, refit: HeadRefit | None, directions: Assign | None
 ) -> Callable[[], Assign] | None:
     options = plan.options
     makers = []
     if not plan.solved:
         makers.append(initial_head(bundle.manifest, options.head_init, options.seed, refit))
-    if options.lora_space == "activations":
-        makers.append(lambda: branch_directions(bundle, options, train))
+    if directions is not None:
+        makers.append(lambda: directions)
     given = [make for make in makers if make is not None]
     if not given:
         return None
     return lambda: Assign(0, {FULL: {name: v for make in given for name, v in make().slots[FULL].items()}})
 
 
-def branch_directions(bundle: Bundle, options: TuneOptions, train: Dataset) -> Assign:
+def _branch_directions(bundle: Bundle, options: TuneOptions, train: Dataset) -> Assign | None:
     """Return the record of the directions in which LoRA branches are moved, from some training rows."""
+    if options.lora_space != "activations":
+        return None
     return branch_bases(
         bundle,
         train.examples,
         permutation(options.seed, "zoedge.activations", 0, len(train)),
         threads=threads_for(bundle.manifest, options.threads),
         provider=options.provider,
-        frozen=frozen_where(bundle, options),
         max_rows=options.micro_batch_size,
     )
 

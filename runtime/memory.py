@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import sys
 import threading
@@ -88,3 +90,14 @@ class Watch:
     def _follow(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
             self.most = self.most.most(held())
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library is asked for that (glibc).
+
+    A session's copies of weights are freed in pieces that it would keep for later, and nothing later needs as much.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))

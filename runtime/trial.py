@@ -17,7 +17,7 @@ from .batches import MicroBatch, Result, Rows, micro_batches
 from .dataset import Dataset
 from .example import Example
 from .head.refit import PROBE_ROWS
-from .job import Job, Splits, assemble, branch_directions, head_refit, read_rows
+from .job import Job, Splits, assemble, head_refit, read_rows
 from .made_up import made_up_rows
 from .measure import EVAL_BLOCK, EVAL_ROWS, eval_batches
 from .memory import Held, Watch, held
@@ -102,8 +102,8 @@ def try_out(ask: Ask, started: float) -> Trial:
     with Watch() as watch:
         job = open_job(ask)
         ready = held()
-        if job.plan.options.lora_space == "activations":
-            job.fold.apply(branch_directions(job.bundle, job.plan.options, job.data.train))
+        if job.directions is not None:
+            job.fold.apply(job.directions)
         start_seconds = time.time() - started
         steps = [job.measure.batch(step) for step in range(SAMPLED_STEPS)]
         moves, points = _moves(job)

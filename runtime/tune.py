@@ -81,7 +81,8 @@ def tune(
         if contents is None:
             Run.check_new(folder)
         settled = asked if contents is None else _continued(asked, given, contents.header, folder)
-        job = _ready(Bundle.open(bundle), str(data), settled, given, preflight)
+        begun = contents is not None and len(contents.records) > 0
+        job = _ready(Bundle.open(bundle), str(data), settled, given, preflight, begun=begun)
         if contents is not None:
             _check_same(contents.header, job, folder)
         remove_leftovers(folder)
@@ -99,18 +100,20 @@ def dry_run(
     """Check everything ``tune`` would, write nothing, and return the header and the notes that it would print."""
     asked = options or TuneOptions()
     given = tune_options.unlike_default(asked) if given is None else given
-    job = _ready(Bundle.open(bundle), str(data), asked, given, preflight)
+    job = _ready(Bundle.open(bundle), str(data), asked, given, preflight, begun=True)
     return _header_lines(job, str(data)) | ({"note": "; ".join(job.notes)} if job.notes else {})
 
 
-def _ready(bundle: Bundle, data: str, options: TuneOptions, given: Collection[str], preflight: bool) -> Job:
+def _ready(
+    bundle: Bundle, data: str, options: TuneOptions, given: Collection[str], preflight: bool, *, begun: bool
+) -> Job:
     """Read everything, see whether it fits, and open it."""
     splits, plan = read_rows(bundle, data, options, given)
     if preflight:
         lengths = [rows.lengths.max(initial=0) for rows in splits if rows is not None]
         ask = Ask(bundle=str(bundle.folder), data=data, options=options)
         plan = check(ask, bundle.manifest, plan, int(max(lengths)))
-    return assemble(bundle, splits, plan)
+    return assemble(bundle, splits, plan, begun=begun)
 
 
 def _journal_of(folder: Path, resume: bool) -> Contents | None:

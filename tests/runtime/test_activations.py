@@ -72,4 +72,13 @@ def test_the_vectors_that_are_kept_are_spread_over_all():
     vectors = np.arange(30, dtype=np.float32).reshape(10, 3)
     assert activations._thinned(vectors, 4)[:, 0].tolist() == [0, 9, 18, 27]
     np.testing.assert_array_equal(activations._thinned(vectors, 99), vectors)
-    assert not np.shares_memory(activations._thinned(vectors, 99), vectors)
+
+
+def test_vectors_of_several_passes_are_joined_in_their_order():
+    held = activations._Held(("a", "b"), 5)
+    parts = [np.full((n, 2), n, np.float32) for n in (2, 1)]
+    for part in parts:
+        held.add("a", part)
+    held.add("b", np.ones((5, 3), np.float32))
+    np.testing.assert_array_equal(held.joined()["a"], np.concatenate(parts))
+    assert held.joined()["b"].shape == (5, 3)

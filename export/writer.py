@@ -8,7 +8,6 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-import onnx
 from msgspec import structs
 from onnx import TensorProto
 
@@ -24,25 +23,22 @@ from zoedge.manifest import (
     MANIFEST_FILE,
     MERGED_MODEL_FILE,
     MODEL_FILE,
-    PREFIX_FILE,
-    SUFFIX_FILE,
     WEIGHTS_FILE,
     Manifest,
     Quantization,
 )
-from zoedge.manifest import Stages as StagesRow
 
 from .assemble import Assembled, Request, assemble
 from .exported import Exported
-from .external import refer
+from .external import write_graph
 from .liveness import find_dead
+from .other_forms import write_other_forms
 from .ports import port_of
 from .resolution import measure_resolution
 from .surgery.graph import Graph
 from .surgery.trainables import quantized_op
 from .tensor_writer import Written, write_tensors
-from .verify import COARSE_TOLERANCE, TOLERANCE, verify_values
-from .verify_stages import stages_agree
+from .verify import verify_values
 
 Say = Callable[[str], None]
 
@@ -68,7 +64,7 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
     with new_folder(output) as folder:
         weights = write_tensors(folder / WEIGHTS_FILE, exported.weights, _bfloat16(exported))
         files = {WEIGHTS_FILE: weights.sha256} | _write_files(folder, exported)
-        files[MODEL_FILE] = _write_graph(folder, MODEL_FILE, exported.model, weights, None)
+        files[MODEL_FILE] = write_graph(folder, MODEL_FILE, exported.model, weights, None)
         coarse = _is_coarse(exported)
         try:
             assembled, manifest = _write_live(folder, exported, request, first, weights, files)
@@ -83,7 +79,7 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         if exported.quantization is not None:
             measured = _measured(folder, exported, manifest, exported.quantization, error)
             manifest = structs.replace(manifest, quantization=measured)
-        manifest = _write_stages(folder, exported, assembled, manifest, weights, coarse=coarse)
+        manifest = write_other_forms(folder, exported, assembled, manifest, weights, coarse=coarse)
         (folder / MANIFEST_FILE).write_bytes(encode(manifest))
         Bundle.open(folder)
     if manifest.quantization is not None:
@@ -130,36 +126,6 @@ def _write_live(
         assembled = assemble(exported, request, dead)
 
 
-def _write_stages(
-    folder: Path,
-    exported: Exported,
-    assembled: Assembled,
-    manifest: Manifest,
-    weights: Written,
-    *,
-    coarse: bool,
-) -> Manifest:
-    """Write the loss graph in two parts where they compute the same, and return the manifest that says so."""
-    stages = assembled.stages
-    if stages is None:
-        return manifest
-    graphs = {PREFIX_FILE: stages.prefix, SUFFIX_FILE: stages.suffix}
-    files = {
-        name: _write_graph(folder, name, graph, weights, None)
-        for name, graph in graphs.items()
-        if graph is not None
-    }
-    if not stages_agree(folder, exported, manifest, COARSE_TOLERANCE if coarse else TOLERANCE):
-        for name in files:
-            (folder / name).unlink()
-        return manifest
-    return structs.replace(
-        manifest,
-        stages=StagesRow(crossing=stages.crossing),
-        files=dict(sorted((manifest.files | files).items())),
-    )
-
-
 def _without_effect(found: Collection[str], assembled: Assembled) -> set[str]:
     """Return what to leave out: dense tensors by name, and the matrices whose branches do nothing."""
     weights = {factor: branch.weight for branch in assembled.lora for factor in (branch.a, branch.b)}
@@ -172,28 +138,15 @@ def _write_trainable(folder: Path, assembled: Assembled, weights: Written) -> di
     if assembled.adapted is not None:
         adapters = write_tensors(folder / ADAPTERS_FILE, assembled.factors)
         files[ADAPTERS_FILE] = adapters.sha256
-        files[ADAPTED_MODEL_FILE] = _write_graph(
+        files[ADAPTED_MODEL_FILE] = write_graph(
             folder, ADAPTED_MODEL_FILE, assembled.adapted, weights, adapters
         )
     if assembled.merged is not None:
-        files[MERGED_MODEL_FILE] = _write_graph(
-            folder, MERGED_MODEL_FILE, assembled.merged, weights, adapters
-        )
+        files[MERGED_MODEL_FILE] = write_graph(folder, MERGED_MODEL_FILE, assembled.merged, weights, adapters)
     if assembled.activations is not None:
-        files[ACTIVATIONS_FILE] = _write_graph(folder, ACTIVATIONS_FILE, assembled.activations, weights, None)
-    files[LOSS_FILE] = _write_graph(folder, LOSS_FILE, assembled.loss, weights, adapters)
+        files[ACTIVATIONS_FILE] = write_graph(folder, ACTIVATIONS_FILE, assembled.activations, weights, None)
+    files[LOSS_FILE] = write_graph(folder, LOSS_FILE, assembled.loss, weights, adapters)
     return files
-
-
-def _write_graph(
-    folder: Path, name: str, model: onnx.ModelProto, weights: Written, adapters: Written | None
-) -> str:
-    refer(model, WEIGHTS_FILE, weights.places)
-    if adapters is not None:
-        refer(model, ADAPTERS_FILE, adapters.places)
-    raw = model.SerializeToString(deterministic=True)
-    (folder / name).write_bytes(raw)
-    return hashlib.sha256(raw).hexdigest()
 
 
 def _write_files(folder: Path, exported: Exported) -> dict[str, str]:

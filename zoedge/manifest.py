@@ -21,6 +21,7 @@ MERGED_MODEL_FILE = "model_merged.onnx"  # quantised bundles: the same with the 
 LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
 PREFIX_FILE = "prefix.onnx"  # the part of it that no trainable tensor reaches: inputs -> Stages.crossing
 SUFFIX_FILE = "suffix.onnx"  # the rest, for several probes at once
+FEW_ROWS_FILE = "loss_few_rows.onnx"  # the same as the loss graph, faster for few rows
 
 Quantize = Literal["none", "int8", "int4"]  # how export stores frozen matrices
 Dim = int | str  # a fixed size, or the name of a dynamic axis

@@ -45,7 +45,7 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
         floor: the same forward passes without anything between them, in turns with the steps.
         ratio: step over floor, medians.
         passes: forward passes of a step.
-        written_elements: elements of buffers that a move writes.
+        written_elements: elements of buffers that a move writes; on average, where it moves a share of them.
         noise_ns: nanoseconds of the moves per such element and point or update.
         steps: how many were timed.
         rows, sequence_length: of a batch; the length is None where the graph fixes it.

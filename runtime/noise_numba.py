@@ -95,10 +95,12 @@ def _run_from(taken: Any, low: Any) -> Any:
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def _shrink(part: Any, factor: Any, taken: Any) -> None:
-    for s in range(4):
-        if taken >> s & 1:
-            for i in range(s * STRETCH, min((s + 1) * STRETCH, part.size)):
-                part[i] = part[i] * factor
+    high = 0
+    while taken >> high:
+        low, high = _run_from(taken, high)
+        run = part[low * STRETCH : high * STRETCH]
+        for i in range(run.size):
+            run[i] = run[i] * factor
 
 
 def _add_chunks(
@@ -150,18 +152,11 @@ def add_terms(additions: Sequence[Addition], threads: int = 0) -> None:
             raise ValueError("noise is added in place to C-contiguous, writeable float32 arrays only")
     work = Work.of(additions)
     chunks = int(work.additions[-1, 0])
-    volume = sum(a.target.size * _shares(a) for a in additions)
+    volume = sum(a.target.size * max(1, len(a.terms)) for a in additions)
     workers = (threads or usable_cores()) if volume >= _PARALLEL else 1
     size = max(1, chunks if workers == 1 else min(_PIECE, -(-chunks // workers)))
     pieces = [(first, min(first + size, chunks)) for first in range(0, chunks, size)]
     _share(iter(pieces), work, min(workers, len(pieces)))
-
-
-def _shares(addition: Addition) -> float:
-    """Return how often an element is written, on average: once for shrinking and once for each term."""
-    samples = [term.sample for term in addition.terms]
-    samples += [addition.sample] if addition.shrink != 1.0 else []
-    return sum(sample.share if sample else 1.0 for sample in samples)
 
 
 def _share(pieces: Iterator[tuple[int, int]], work: Work, workers: int) -> None:

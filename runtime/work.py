@@ -6,6 +6,7 @@ numba's cache doesn't see changes of the two numbers: touch ``noise_numba.py`` a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -39,34 +40,35 @@ class Work(NamedTuple):
         rows: list[tuple[int, int, int, int, int]] = []
         spans: list[tuple[int, int, int]] = []
         samples: list[Sample] = []
-        tables: dict[int, tuple[Float32, tuple[int, int]]] = {}
+        tables: dict[int, tuple[Float32, int, int]] = {}
         chunk = end = 0
         for target, terms, _, sample in additions:
-            rows.append((chunk, target.ctypes.data, target.size, len(spans), _index(sample, samples)))
+            own = ALL if sample is None else _index(sample, samples)
+            rows.append((chunk, target.ctypes.data, target.size, len(spans), own))
             chunk += -(-target.size // CHUNK)
             for term in terms:
                 key = id(term.table)
                 if key not in tables:
                     if term.table.shape not in ((2,), (256,)):
                         raise ValueError(f"a table holds 2 or 256 levels, not {term.table.shape}")
-                    tables[key] = (term.table, (end, end + term.table.size))
+                    tables[key] = (term.table, end, end + term.table.size)
                     end += term.table.size
-                spans.append((*tables[key][1], _index(term.sample, samples)))
+                _, low, high = tables[key]
+                spans.append((low, high, ALL if term.sample is None else _index(term.sample, samples)))
         rows.append((chunk, 0, 0, len(spans), ALL))
+        streams = [term.stream for addition in additions for term in addition.terms]
         return cls(
             np.array(rows, np.int64),
             np.array([a.shrink for a in additions], np.float32),
-            np.array([t.stream for a in additions for t in a.terms], np.uint64).reshape(-1, 5),
-            np.array(spans, np.int64).reshape(-1, 3),
-            np.concatenate([np.zeros(0, np.float32), *(t for t, _ in tables.values())], dtype=np.float32),
+            np.fromiter(chain.from_iterable(streams), np.uint64, 5 * len(streams)).reshape(-1, 5),
+            np.fromiter(chain.from_iterable(spans), np.int64, 3 * len(spans)).reshape(-1, 3),
+            np.concatenate([np.zeros(0, np.float32), *(t for t, _, _ in tables.values())], dtype=np.float32),
             np.array([(*s.stream, s.bound) for s in samples], np.uint64).reshape(-1, 6),
         )
 
 
-def _index(sample: Sample | None, samples: list[Sample]) -> int:
+def _index(sample: Sample, samples: list[Sample]) -> int:
     """Return where a sample is in the list, after adding it where the last one is another."""
-    if sample is None:
-        return ALL
     if not samples or samples[-1] != sample:
         samples.append(sample)
     return len(samples) - 1

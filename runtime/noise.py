@@ -159,8 +159,11 @@ def add_terms(additions: Sequence[Addition]) -> None:
                 for low, high in _runs(sample, start, part.size):
                     part[low:high] *= np.float32(shrink)
             for term in terms:
-                for low, high in _runs(term.sample, start, part.size):
-                    part[low:high] += term.table[stream_indices(term, start + low, high - low)]
+                if not (runs := _runs(term.sample, start, part.size)):
+                    continue
+                indices = stream_indices(term, start, part.size)  # cheaper at once than run by run
+                for low, high in runs:
+                    part[low:high] += term.table[indices[low:high]]
 
 
 def _runs(sample: Sample | None, start: int, size: int) -> list[tuple[int, int]]:

@@ -22,12 +22,13 @@ import numba
 import numpy as np
 
 from zoedge.runtime import noise, noise_numba
-from zoedge.runtime.noise import Addition, Float32, Stream, Term, table, tensor_id
+from zoedge.runtime.noise import PURPOSE_SAMPLE, Addition, Float32, Sample, Stream, Term, table, tensor_id
 from zoedge.runtime.threads import usable_cores
 
 BASELINE = "in-place add"
 REFERENCE_ELEMENTS = 1 << 22  # the reference is slow and does not care how many there are
 PIECE = 1 << 20
+SHARES = (4, 16)  # of the elements: one in so many
 
 
 def opt_125m() -> list[int]:
@@ -59,12 +60,16 @@ def add_in_place(buffers: Sequence[Float32], threads: int) -> None:
         helper.join()
 
 
-def terms_for(name: str, distribution: str, count: int) -> list[Term]:
-    return [Term(Stream(0, tensor_id(name), 0, k), table(distribution, 1e-6)) for k in range(count)]
+def terms_for(name: str, distribution: str, count: int, share: float = 1.0) -> list[Term]:
+    tensor = tensor_id(name)
+    sample = Sample(Stream(0, tensor, 0, 0, PURPOSE_SAMPLE), share) if share < 1.0 else None
+    return [Term(Stream(0, tensor, 0, k), table(distribution, 1e-6), sample) for k in range(count)]
 
 
-def additions_for(buffers: Sequence[Float32], distribution: str, count: int) -> list[Addition]:
-    return [Addition(b, terms_for(f"tensor {i}", distribution, count)) for i, b in enumerate(buffers)]
+def additions_for(
+    buffers: Sequence[Float32], distribution: str, count: int, share: float = 1.0
+) -> list[Addition]:
+    return [Addition(b, terms_for(f"tensor {i}", distribution, count, share)) for i, b in enumerate(buffers)]
 
 
 def measure(calls: dict[str, Callable[[], Any]], elements: int, rounds: int) -> dict[str, dict[str, Any]]:
@@ -115,6 +120,9 @@ def reference(rounds: int) -> dict[str, Any]:
     calls: dict[str, Callable[[], Any]] = {BASELINE: lambda: add_in_place(buffers, 1)}
     for label, distribution in (("reference gaussian", "gaussian"), ("reference signs", "rademacher")):
         calls[label] = functools.partial(noise.add_terms, additions_for(buffers, distribution, 1))
+        for one_in in SHARES:
+            sampled = additions_for(buffers, distribution, 1, 1 / one_in)
+            calls[f"{label}, 1/{one_in} of it"] = functools.partial(noise.add_terms, sampled)
     return measure(calls, REFERENCE_ELEMENTS, rounds)
 
 
@@ -125,8 +133,8 @@ def model(threads: int, rounds: int) -> dict[str, Any]:
     buffers = np.split(whole, np.cumsum(sizes)[:-1])
     calls: dict[str, Callable[[], Any]] = {BASELINE: lambda: add_in_place([whole], threads)}
 
-    def together(buffers: Sequence[Float32], distribution: str) -> None:
-        noise_numba.add_terms(additions_for(buffers, distribution, 1), threads=threads)
+    def together(buffers: Sequence[Float32], distribution: str, share: float = 1.0) -> None:
+        noise_numba.add_terms(additions_for(buffers, distribution, 1, share), threads=threads)
 
     def one_by_one(distribution: str) -> None:
         for addition in additions_for(buffers, distribution, 1):
@@ -136,6 +144,10 @@ def model(threads: int, rounds: int) -> dict[str, Any]:
         calls[f"{label}, flat"] = functools.partial(together, [whole], distribution)
         calls[f"{label}, all tensors in a call"] = functools.partial(together, buffers, distribution)
         calls[f"{label}, a call each"] = functools.partial(one_by_one, distribution)
+        for one_in in SHARES:
+            calls[f"{label}, 1/{one_in} of the elements"] = functools.partial(
+                together, buffers, distribution, 1 / one_in
+            )
     return measure(calls, whole.size, rounds)
 
 

@@ -18,6 +18,7 @@ from .batches import MicroBatch
 from .job import Job, Splits, assemble
 from .journal import Header, Journal
 from .made_up import made_up_rows
+from .memory import own_pages
 from .noise import NOISE_VERSION
 from .plan import make_plan, written_elements
 
@@ -45,7 +46,7 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
         floor: the same forward passes without anything between them, in turns with the steps.
         ratio: step over floor, medians.
         passes: forward passes of a step.
-        written_elements: elements of buffers that a move writes.
+        written_elements: elements of buffers that a move writes; on average, where it moves a share of them.
         noise_ns: nanoseconds of the moves per such element and point or update.
         steps: how many were timed.
         rows, sequence_length: of a batch; the length is None where the graph fixes it.
@@ -96,6 +97,7 @@ def bench(
 
 def _run(job: Job, journal: Journal) -> tuple[list[dict[str, float]], int]:
     """Return the seconds of each step's parts; a step and its floor take turns, so that both see the same load."""
+    own_pages(job.fold.parameters.buffers.values())  # as after many steps of a share of the elements
     parts: list[dict[str, float]] = []
     began = time.perf_counter()
     for step in range(STEPS + 1):

@@ -21,6 +21,7 @@ def method_of(options: TuneOptions) -> Method:
         rank=options.rank,
         refresh=options.refresh,
         layers=options.active_layers,
+        elements=options.active_elements,
         distribution=options.directions,
     )
 

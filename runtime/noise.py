@@ -11,12 +11,16 @@ flattened tensor takes bits k i .. k i + k - 1 of the stream, byte after byte, l
 perturbing is one float32 addition, w[i] += T[bits] with T = float32(scale * level): the same bits on every
 processor, for any thread count, tensor order or set of frozen tensors.
 
+A term can be left out of some stretches of 1,024 elements (a ``Sample``); what it adds elsewhere stays as it
+is, since every element has its own place in the stream.
+
 This module is the reference. ``noise_numba`` computes the same bits faster and is tested against it.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -33,8 +37,10 @@ NOISE_VERSION = 2  # 1: every distribution took 8 bits an element
 PURPOSE_DIRECTION = 0  # z of a probe
 PURPOSE_BASIS = 1  # U and V of a low-rank window
 PURPOSE_INIT = 2  # initial values that tuning draws
+PURPOSE_SAMPLE = 3  # which stretches of a tensor take part in a step
 
 BLOCK_BITS = 256  # of one Philox block
+STRETCH = 1 << 10  # elements that take part or are left out together: whole blocks, and a page of memory
 _CHUNK = 1 << 16  # elements looked up at a time: stays in the cache
 
 
@@ -48,11 +54,31 @@ class Stream(NamedTuple):
     purpose: int = PURPOSE_DIRECTION
 
 
+class Sample(NamedTuple):
+    """Which stretches of a tensor take part: stretch s does where word s of a stream is below share * 2^64.
+
+    A word is 64 bits of the stream, little-endian, so that each stretch is drawn by itself: a block of the
+    stream draws for four stretches. ``share`` is above 0 and below 1.
+    """
+
+    stream: Stream
+    share: float
+
+    @property
+    def bound(self) -> int:
+        """Return what the words of stretches that take part are below."""
+        return int(math.ldexp(self.share, 64))
+
+
 class Term(NamedTuple):
-    """One addend ``scale * z``: a stream and its table T of 2 or 256 float32 values, scale folded in."""
+    """One addend ``scale * z``: a stream and its table T of 2 or 256 float32 values, scale folded in.
+
+    It is added to the stretches of its sample, or to all elements without one.
+    """
 
     stream: Stream
     table: Float32
+    sample: Sample | None = None
 
     @property
     def bits(self) -> int:
@@ -64,12 +90,13 @@ class Addition(NamedTuple):
     """What is done to one buffer: target <- shrink * target, then each term added in order.
 
     Every operation rounds to float32. ``target`` is C-contiguous and changed in place; a shrink of 1
-    skips the multiplication.
+    skips the multiplication. Only the stretches of ``sample`` shrink, or all elements without one.
     """
 
     target: Float32
     terms: Sequence[Term]
     shrink: float = 1.0
+    sample: Sample | None = None
 
 
 def tensor_id(name: str) -> int:
@@ -116,16 +143,36 @@ def stream_indices(term: Term, start: int, count: int) -> NDArray[np.uint8]:
     return raw if term.bits == 8 else np.unpackbits(raw, count=count, bitorder="little")
 
 
+def stretches(sample: Sample, first: int, count: int) -> NDArray[np.bool_]:
+    """Return which of the stretches first .. first + count - 1 take part; ``first`` is a multiple of 4."""
+    words = stream_bytes(sample.stream, first // 4, 8 * count).view("<u8")
+    return words < np.uint64(sample.bound)
+
+
 def add_terms(additions: Sequence[Addition]) -> None:
     """Make additions to buffers that don't overlap."""
-    for target, terms, shrink in additions:
+    for target, terms, shrink, sample in additions:
         flat = target.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
             part = flat[start : start + _CHUNK]
             if shrink != 1.0:
-                part *= np.float32(shrink)
+                for low, high in _runs(sample, start, part.size):
+                    part[low:high] *= np.float32(shrink)
             for term in terms:
-                part += term.table[stream_indices(term, start, part.size)]
+                if not (runs := _runs(term.sample, start, part.size)):
+                    continue
+                indices = stream_indices(term, start, part.size)  # cheaper at once than run by run
+                for low, high in runs:
+                    part[low:high] += term.table[indices[low:high]]
+
+
+def _runs(sample: Sample | None, start: int, size: int) -> list[tuple[int, int]]:
+    """Return where runs of stretches that take part begin and end, counted from ``start``."""
+    if sample is None:
+        return [(0, size)]
+    taken = stretches(sample, start // STRETCH, -(-size // STRETCH))
+    edges = STRETCH * np.flatnonzero(np.diff(taken, prepend=False, append=False))
+    return [(low, min(high, size)) for low, high in edges.reshape(-1, 2).tolist()]
 
 
 def directions(stream: Stream, shape: tuple[int, ...], distribution: str = "gaussian") -> Float32:

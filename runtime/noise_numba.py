@@ -2,25 +2,26 @@
 
 Bit for bit the same as ``noise`` (the reference). All buffers of a call are read and written once, whatever
 the number of terms; they are cut into chunks that begin Philox blocks, so how chunks are dealt to threads
-changes no bit. Threads are Python's own, started for a call and gone after it: the compiled code holds no
-lock of the interpreter, and threads that wait for the next call can't take time from a forward pass.
+changes no bit. Samples are drawn chunk by chunk on the way: stretches that no term is added to aren't touched,
+and terms of several steps, each with its own sample, share the pass. Threads are Python's own, started for a
+call and gone after it: the compiled code holds no lock of the interpreter, and threads that wait for the next
+call can't take time from a forward pass.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from .lanes import add_8_levels, add_32_signs, float32_pointer, multiply_wide
-from .noise import BLOCK_BITS, Addition, Float32
+from .noise import BLOCK_BITS, STRETCH, Addition
 from .threads import usable_cores
+from .work import ALL, CHUNK, Work
 
-_CHUNK = 1 << 12  # elements that all terms are added to in turn: 16 KiB, half of a first-level cache
 _PIECE = 1 << 8  # chunks that a thread takes at a time, at most
 _PARALLEL = 1 << 18  # element additions; below, starting threads costs more than they save
 
@@ -68,22 +69,65 @@ def _add_term(part: Any, start: Any, stream: Any, table: Any) -> None:
         part[whole * per_block + i] += table[np.int64(word & np.uint64(table.size - 1))]
 
 
+# a function of its own, like the next: inlined, they cost the inner loops up to a tenth
+@numba.njit  # type: ignore[untyped-decorator]
+def _taken(samples: Any, index: Any, chunk: Any) -> Any:
+    """Return which of a chunk's four stretches take part, the first in the lowest bit."""
+    if index == ALL:
+        return 15
+    sample, taken = samples[index], 0
+    words = _philox(np.uint64(chunk), sample[2], sample[3], sample[4], sample[0], sample[1])
+    for i in range(4):
+        if words[i] < sample[5]:
+            taken |= 1 << i
+    return taken
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def _run_from(taken: Any, low: Any) -> Any:
+    """Return where the next run of bits that are set begins and ends; there is one."""
+    while not taken >> low & 1:
+        low += 1
+    high = low + 1
+    while taken >> high & 1:
+        high += 1
+    return low, high
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def _shrink(part: Any, factor: Any, taken: Any) -> None:
+    high = 0
+    while taken >> high:
+        low, high = _run_from(taken, high)
+        run = part[low * STRETCH : high * STRETCH]
+        for i in range(run.size):
+            run[i] = run[i] * factor
+
+
 def _add_chunks(
-    first: Any, last: Any, additions: Any, shrinks: Any, streams: Any, spans: Any, levels: Any
+    first: Any, last: Any, additions: Any, shrinks: Any, streams: Any, spans: Any, levels: Any, samples: Any
 ) -> None:
-    """Work through chunks first .. last - 1 of all buffers; the arrays are those of ``_Work``."""
+    """Work through chunks first .. last - 1 of all buffers; the arrays are those of ``Work``."""
     a = np.searchsorted(additions[:, 0], first, side="right") - 1
     for chunk in range(first, last):
         while chunk >= additions[a + 1, 0]:
             a += 1
-        start = (chunk - additions[a, 0]) * _CHUNK
+        own = chunk - additions[a, 0]
         whole = numba.carray(float32_pointer(additions[a, 1]), (additions[a, 2],))
-        part = whole[start : min(additions[a, 2], start + _CHUNK)]
+        part = whole[own * CHUNK : min(additions[a, 2], (own + 1) * CHUNK)]
         if shrinks[a] != np.float32(1.0):
-            for i in range(part.size):
-                part[i] = part[i] * shrinks[a]
+            _shrink(part, shrinks[a], _taken(samples, additions[a, 4], own))
+        sample, taken = ALL, 15
         for t in range(additions[a, 3], additions[a + 1, 3]):
-            _add_term(part, start, streams[t], levels[spans[t, 0] : spans[t, 1]])
+            if spans[t, 2] != sample:  # the terms of a step share one, and follow each other
+                sample = spans[t, 2]
+                taken = _taken(samples, sample, own)
+            high = 0
+            while taken >> high:
+                low, high = _run_from(taken, high)
+                run = part[low * STRETCH : high * STRETCH]
+                start = own * CHUNK + low * STRETCH
+                _add_term(run, start, streams[t], levels[spans[t, 0] : spans[t, 1]])
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
@@ -97,42 +141,6 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 _run = _compiled(_add_chunks)
 
 
-class _Work(NamedTuple):
-    """Additions as arrays. The last row of ``additions`` is the end of the chunks and of the terms."""
-
-    additions: NDArray[np.int64]  # [additions + 1, 4]: first chunk, address, elements, first term
-    shrinks: NDArray[np.float32]
-    streams: NDArray[np.uint64]  # [terms, 5]
-    spans: NDArray[np.int64]  # [terms, 2]: where a term's table is in ``levels``
-    levels: NDArray[np.float32]  # every table once, one after the other
-
-    @classmethod
-    def of(cls, additions: Sequence[Addition]) -> _Work:
-        rows: list[tuple[int, int, int, int]] = []
-        spans: list[tuple[int, int]] = []
-        tables: dict[int, tuple[Float32, tuple[int, int]]] = {}
-        chunk = end = 0
-        for target, terms, _ in additions:
-            rows.append((chunk, target.ctypes.data, target.size, len(spans)))
-            chunk += -(-target.size // _CHUNK)
-            for term in terms:
-                key = id(term.table)
-                if key not in tables:
-                    if term.table.shape not in ((2,), (256,)):
-                        raise ValueError(f"a table holds 2 or 256 levels, not {term.table.shape}")
-                    tables[key] = (term.table, (end, end + term.table.size))
-                    end += term.table.size
-                spans.append(tables[key][1])
-        rows.append((chunk, 0, 0, len(spans)))
-        return cls(
-            np.array(rows, np.int64),
-            np.array([a.shrink for a in additions], np.float32),
-            np.array([t.stream for a in additions for t in a.terms], np.uint64).reshape(-1, 5),
-            np.array(spans, np.int64).reshape(-1, 2),
-            np.concatenate([np.zeros(0, np.float32), *(t for t, _ in tables.values())], dtype=np.float32),
-        )
-
-
 def add_terms(additions: Sequence[Addition], threads: int = 0) -> None:
     """Make additions to buffers that don't overlap; same contract and bits as ``noise.add_terms``.
 
@@ -140,10 +148,10 @@ def add_terms(additions: Sequence[Addition], threads: int = 0) -> None:
         additions: the buffers and what is done to each.
         threads: how many work at most; 0 for one per usable core.
     """
-    for target, _, _ in additions:
+    for target, *_ in additions:
         if target.dtype != np.float32 or not (target.flags.c_contiguous and target.flags.writeable):
             raise ValueError("noise is added in place to C-contiguous, writeable float32 arrays only")
-    work = _Work.of(additions)
+    work = Work.of(additions)
     chunks = int(work.additions[-1, 0])
     volume = sum(a.target.size * max(1, len(a.terms)) for a in additions)
     workers = (threads or usable_cores()) if volume >= _PARALLEL else 1
@@ -152,7 +160,7 @@ def add_terms(additions: Sequence[Addition], threads: int = 0) -> None:
     _share(iter(pieces), work, min(workers, len(pieces)))
 
 
-def _share(pieces: Iterator[tuple[int, int]], work: _Work, workers: int) -> None:
+def _share(pieces: Iterator[tuple[int, int]], work: Work, workers: int) -> None:
     """Let each worker take piece after piece: one that is held up by other programs takes fewer."""
 
     def take() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,7 +183,7 @@ class _Builder:
         if self._directions.rank is not None:
             return LowRankBranch(branch, a, b, self._seed, self._directions)
         if self._lora_space == "activations":
-            noise = Noise(branch.b, self._seed, self._directions, self._add_terms)
+            noise = Noise(branch.b, self._seed, replace(self._directions, elements=1.0), self._add_terms)
             return ActivationBranch(branch, a, b, noise)
         return None
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 
 from zoedge.errors import InputError
 from zoedge.manifest import ACTIVATIONS_FILE, Manifest
@@ -16,6 +15,7 @@ from zoedge.options import TuneOptions, seconds
 
 from .batches import steps_in
 from .data import held_out_rows
+from .elements import idle, moved_singly, size, written
 from .head.convex import LOSSES
 from .parameters import placement_for
 from .unused import Situation, unused
@@ -104,7 +104,10 @@ def make_plan(
         placement=placement_for(manifest, solved) if options.placement == "auto" else options.placement,
         lora_space=space,
     )
-    notes = unused(given, Situation(manifest, recipe, bool(solved), has_validation, evaluates))
+    singly = moved_singly(manifest, filled, solved, low_rank=recipe.low_rank)
+    notes = unused(given, Situation(manifest, recipe, bool(solved), has_validation, evaluates, bool(singly)))
+    if len(singly) == len(written(manifest, filled, solved)):  # nothing else moves
+        notes += idle(singly, filled.active_elements)
     return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)
 
 
@@ -169,13 +172,15 @@ def _or(value: T | None, default: T) -> T:
 
 def trainable_elements(manifest: Manifest) -> tuple[int, int]:
     """Return how many elements are trainable, and how many there are in all."""
-    sizes = [(p.trainable, int(np.prod(p.shape, dtype=np.int64))) for p in manifest.parameters]
-    return sum(size for trainable, size in sizes if trainable), sum(size for _, size in sizes)
+    return sum(map(size, manifest.trainable)), sum(map(size, manifest.parameters))
 
 
 def written_elements(manifest: Manifest, plan: Plan) -> int:
-    """Return how many elements of buffers a move writes: B alone where a small matrix moves in a branch."""
-    kept = set(plan.solved)
-    if plan.options.lora_space == "activations":
-        kept |= {branch.a for branch in manifest.lora}
-    return sum(int(np.prod(p.shape)) for p in manifest.trainable if p.name not in kept)
+    """Return how many elements of buffers a move writes; on average, where it moves a share of them in place."""
+    options = plan.options
+    count = sum(map(size, written(manifest, options, plan.solved)))
+    if options.placement == "in-place":
+        low_rank = find(options.method).low_rank
+        singly = sum(map(size, moved_singly(manifest, options, plan.solved, low_rank=low_rank)))
+        count -= round((1.0 - options.active_elements) * singly)
+    return count

@@ -20,7 +20,7 @@ from .head.refit import PROBE_ROWS
 from .job import Job, Splits, assemble, head_refit, read_rows
 from .made_up import made_up_rows
 from .measure import EVAL_BLOCK, EVAL_ROWS, eval_batches
-from .memory import Held, Watch, held
+from .memory import Held, Watch, held, own_pages
 from .plan import UNBOUNDED_STEPS, make_plan
 
 SAMPLED_STEPS = 16  # whose batches stand for the run's
@@ -176,6 +176,7 @@ def _moves(job: Job) -> tuple[float, int]:
             visited.append(index)
             yield 1.0 + 1e-6 * (index % 2)
 
+    own_pages(job.fold.parameters.buffers.values())  # a run's steps together write them all
     taken = []
     for _ in range(3):
         visited.clear()

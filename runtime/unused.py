@@ -23,6 +23,7 @@ class Situation:
         solved: whether a new head is solved in closed form.
         own_validation: whether the data has validation rows of its own.
         evaluates: whether there is anything to evaluate on.
+        singly: whether there are tensors of which a share of the elements can be moved.
     """
 
     manifest: Manifest
@@ -30,6 +31,7 @@ class Situation:
     solved: bool
     own_validation: bool
     evaluates: bool
+    singly: bool
 
 
 def unused(given: Collection[str], here: Situation) -> tuple[str, ...]:
@@ -49,6 +51,10 @@ def _reasons(here: Situation) -> dict[str, str]:
         reasons |= dict.fromkeys(
             ("rank", "refresh"), f"only subzero has low-rank directions, not {here.recipe.name}"
         )
+    if low_rank:
+        reasons["active_elements"] = f"{here.recipe.name}'s directions move a matrix as a whole"
+    elif not here.singly:
+        reasons["active_elements"] = "a small matrix moves in each LoRA branch, and nothing else"
     if head is None or not head.fresh:
         reasons["head_init"] = "the bundle has no new head"
     if not here.solved:

@@ -49,6 +49,10 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     active_layers: Annotated[float | None, "share of the layers that a step moves (LeZO); all by default"] = (
         None
     )
+    active_elements: Annotated[
+        float,
+        "share of the elements that a step moves, in stretches of 1,024; cheaper where the model is large",
+    ] = 1.0
     seed: Annotated[int, "seed of noise, batches and splits"] = 0
     objective: Annotated[str, "what to improve: loss, accuracy, f1 or pkg.mod:function"] = "loss"
     head_init: Annotated[HeadInit, "how a new head starts: probe, zeros or random"] = "probe"
@@ -83,6 +87,7 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 _POSITIVE = ("steps", "epochs", "lr", "eps", "batch_size", "micro_batch_size", "queries", "probes_per_pass",
              "rank", "refresh", "log_every", "head_refit_every", "early_stopping_patience")  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "seed", "eval_every", "threads")
+_SHARES = ("active_layers", "active_elements")
 
 
 MOST_THREADS = 1024
@@ -91,7 +96,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     *((name, math.isfinite, "a finite number") for name in (*_POSITIVE, *_NOT_NEGATIVE)),
     *((name, lambda value: value > 0, "above 0") for name in _POSITIVE),
     *((name, lambda value: value >= 0, "0 or above") for name in _NOT_NEGATIVE),
-    ("active_layers", lambda value: 0.0 < value <= 1.0, "above 0 and at most 1"),
+    *((name, lambda value: 0.0 < value <= 1.0, "above 0 and at most 1") for name in _SHARES),
     ("val_size", lambda value: 0.0 <= value < 1.0, "at least 0 and below 1"),
     ("seed", lambda value: value < 2**64, "below 2^64"),
     ("threads", lambda value: value <= MOST_THREADS, f"at most {MOST_THREADS}"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from zoedge.methods import Directions, Point, Update
 
 from ..kernels import AddTerms
-from ..noise import Addition, Stream, Term, table, tensor_id
+from ..noise import PURPOSE_SAMPLE, Addition, Sample, Stream, Term, table, tensor_id
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -53,7 +53,7 @@ class Space(Protocol):
 
 
 class Noise:
-    """The terms of one tensor's directions: its stream with the run's seed, its distribution's tables.
+    """The terms of one tensor's directions: its stream with the run's seed, its distribution's tables, its samples.
 
     Attributes:
         add_terms: the kernel of the noise specification.
@@ -63,11 +63,19 @@ class Noise:
         self._seed = seed
         self._tensor = tensor_id(name)
         self._distribution = directions.distribution
+        self._elements = directions.elements
         self.add_terms = add_terms
 
     def term(self, step: int, probe: int, scale: float) -> Term:
         """Return ``scale`` times direction ``probe`` of ``step``."""
-        return Term(Stream(self._seed, self._tensor, step, probe), table(self._distribution, scale))
+        stream = Stream(self._seed, self._tensor, step, probe)
+        return Term(stream, table(self._distribution, scale), self.sample(step))
+
+    def sample(self, step: int) -> Sample | None:
+        """Return which stretches of the tensor ``step`` moves, the same for all its probes; None for all."""
+        if self._elements >= 1.0:
+            return None
+        return Sample(Stream(self._seed, self._tensor, step, 0, PURPOSE_SAMPLE), self._elements)
 
     def terms(self, step: int, point: Point) -> list[Term]:
         """Return the terms of a point's moves."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Point, Update
 
-from ..noise import Addition, Float32, Term
+from ..noise import Addition, Float32, Sample, Term
 from .base import Arrays, Noise
 
 
@@ -17,7 +17,7 @@ class InPlace:
     Each move is one float32 addition per element and direction, so returning from +eps z leaves a rounding
     error of at most half an ulp; it is the same on every machine, hence part of the replayed arithmetic. So a
     step that is skipped leaves the weights as they were up to that rounding: undoing it would take the copy
-    that this space is there to save.
+    that this space is there to save. Every queued term has the sample of its own step.
     """
 
     exact = False
@@ -31,6 +31,7 @@ class InPlace:
         self._decays = decays
         self._offset: dict[tuple[int, int], float] = {}  # (step, probe) -> scale now in the buffer
         self._shrink = 1.0  # comes before the queue
+        self._shrunk: Sample | None = None  # which stretches shrink
         self._queue: list[Term] = []
 
     def visit(self, step: int, point: Point) -> None:
@@ -42,7 +43,7 @@ class InPlace:
         if self._decays and update.shrink != 1.0:
             self._go_to({})
             self._noise.add_terms(self.settle())
-            self._shrink = update.shrink
+            self._shrink, self._shrunk = update.shrink, self._noise.sample(step)
         self._go_to({(step, move.probe): move.scale for move in update.moves})
         self._offset = {}  # the buffer's point is theta now
 
@@ -50,7 +51,7 @@ class InPlace:
         """Return what was queued, as one pass over memory."""
         if not self._queue and self._shrink == 1.0:
             return []
-        addition = Addition(self._buffer, self._queue, self._shrink)
+        addition = Addition(self._buffer, self._queue, self._shrink, self._shrunk)
         self._queue, self._shrink = [], 1.0
         return [addition]
 

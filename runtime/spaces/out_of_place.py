@@ -34,7 +34,8 @@ class OutOfPlace:
     def apply(self, step: int, update: Update) -> None:
         """Move the master."""
         shrink = update.shrink if self._decays else 1.0
-        self._noise.add_terms([Addition(self._master, self._noise.terms(step, update.moves), shrink)])
+        terms = self._noise.terms(step, update.moves)
+        self._noise.add_terms([Addition(self._master, terms, shrink, self._noise.sample(step))])
         self.visit(step, ())
 
     def settle(self) -> list[Addition]:

@@ -49,12 +49,14 @@ class Directions:
             Z [r, r] of the distribution (SubZero, arXiv 2410.08989).
         refresh: steps for which one pair U, V stays, with ``rank``.
         layers: the share of the layers that a step moves, drawn anew each step; None for all.
+        elements: the share of a tensor's elements that a step moves, drawn anew each step; 1 with ``rank``.
     """
 
     distribution: str
     rank: int | None = None
     refresh: int = 0
     layers: float | None = None
+    elements: float = 1.0
 
 
 class Estimator(Protocol):
@@ -170,12 +172,16 @@ class Recipe:
         rank: int,
         refresh: int,
         layers: float | None = None,
+        elements: float = 1.0,
         distribution: str | None = None,
     ) -> Method:
-        """Return the method with its options filled in; None stands for what is its own, or for all."""
-        directions = Directions(distribution or self.distribution, layers=layers)
+        """Return the method with its options filled in; None stands for what is its own, or for all.
+
+        ``elements`` decides nothing for a method of low-rank directions: they move a matrix as a whole.
+        """
+        directions = Directions(distribution or self.distribution, layers=layers, elements=elements)
         if self.low_rank:
-            directions = replace(directions, rank=rank, refresh=refresh)
+            directions = replace(directions, rank=rank, refresh=refresh, elements=1.0)
         estimator = self.estimator(queries)  # type: ignore[call-arg]
         return Method(
             self.name, self.summary, self.source, directions, estimator, self.scalings, weight_decay

@@ -12,7 +12,7 @@ import numpy as np
 from zoedge.errors import InputError
 from zoedge.manifest import ACTIVATIONS_FILE, Manifest
 from zoedge.methods import Defaults, Length, Recipe, find
-from zoedge.options import TuneOptions, seconds
+from zoedge.options import TuneOptions, seconds, size_bytes
 
 from .batches import steps_in
 from .data import held_out_rows
@@ -85,6 +85,7 @@ def make_plan(
     train_rows = rows if has_validation else rows - held_out_rows(rows, held_out)
     evaluates = has_validation or held_out > 0 or bool(solved)
     _check(options, recipe, train_rows, evaluates=evaluates)
+    size_bytes(options.prefix_cache)
     folds = _folds(options.batch_size, train_rows) if solved else 0
     total = _total_steps(options, defaults.steps, train_rows)
     space = _lora_space(options, manifest, recipe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -38,6 +39,7 @@ FREE_ON_RESUME = (
     "threads",
     "provider",
     "probes_per_pass",
+    "prefix_cache",
 )
 
 
@@ -81,11 +83,11 @@ def tune(
         if contents is None:
             Run.check_new(folder)
         settled = asked if contents is None else _continued(asked, given, contents.header, folder)
-        job = _ready(Bundle.open(bundle), str(data), settled, given, preflight)
-        if contents is not None:
-            _check_same(contents.header, job, folder)
-        remove_leftovers(folder)
-        return _run(job, folder, str(data), contents, progress or Silent())
+        with closing(_ready(Bundle.open(bundle), str(data), settled, given, preflight, folder)) as job:
+            if contents is not None:
+                _check_same(contents.header, job, folder)
+            remove_leftovers(folder)
+            return _run(job, folder, str(data), contents, progress or Silent())
 
 
 def dry_run(
@@ -103,14 +105,21 @@ def dry_run(
     return _header_lines(job, str(data)) | ({"note": "; ".join(job.notes)} if job.notes else {})
 
 
-def _ready(bundle: Bundle, data: str, options: TuneOptions, given: Collection[str], preflight: bool) -> Job:
+def _ready(
+    bundle: Bundle,
+    data: str,
+    options: TuneOptions,
+    given: Collection[str],
+    preflight: bool,
+    folder: Path | None = None,
+) -> Job:
     """Read everything, see whether it fits, and open it."""
     splits, plan = read_rows(bundle, data, options, given)
     if preflight:
         lengths = [rows.lengths.max(initial=0) for rows in splits if rows is not None]
         ask = Ask(bundle=str(bundle.folder), data=data, options=options)
         plan = check(ask, bundle.manifest, plan, int(max(lengths)))
-    return assemble(bundle, splits, plan)
+    return assemble(bundle, splits, plan, folder)
 
 
 def _journal_of(folder: Path, resume: bool) -> Contents | None:

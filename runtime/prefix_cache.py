@@ -1,0 +1,168 @@
+"""What the first part of a graph makes of each row, kept on disk across epochs.
+
+That a row read back has the bits that computing it would give rests on two things.
+
+Which kernels run, and the order in which they add, follows from the shapes of a pass and not from values
+(``caching.py`` leaves out graphs where it doesn't). So shapes are what is tested: before passes of a shape (how
+many rows, and what the inputs of each look like) fill the cache or are served from it, one of them is computed,
+and its rows are held bit by bit against what the cache has of them. Its first and its last row, as kernels treat
+edges differently, are, unless the cache has them, computed again in a pass that holds nothing but copies of that
+row. All shapes that pass give a row the bits of its copies, hence the same ones; passes of other shapes (a single
+row, where onnxruntime has a kernel of its own for it) are computed every time, as without a cache.
+
+That a row's results don't depend on its company shows in the same test, which takes a pass whose ends are
+different rows: copies are other company for at least one of them. A pass whose activations are rounded with one
+scale for all rows fails it.
+
+An entry's key is the digest of a row's inputs at its padded shape. So the same row in another epoch, split or
+evaluation is the same entry, padded to another length it is another one, and nobody has to know rows' places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from .example import Array, Arrays
+from .row_store import RowStore
+
+Compute = Callable[[Arrays], Arrays]  # runs a pass: inputs [n, ...] -> results [n, ...]
+# name, dtype and shape without the rows of each array
+RowShape = tuple[tuple[str, str, tuple[int, ...]], ...]
+
+
+class PrefixCache:
+    """Computes passes, or puts them together from rows that were computed before.
+
+    Args:
+        store: where rows are kept.
+        copies: rows of the passes that others are held against: 2; 1 where no pass may hold more; or the
+            graph's own number of rows.
+        fixed: whether that number is the graph's own, so that no pass can have fewer.
+    """
+
+    def __init__(self, store: RowStore, *, copies: int = 2, fixed: bool = False) -> None:
+        self._store, self._copies, self._fixed = store, copies, fixed
+        self._sound: dict[tuple[int, RowShape], bool] = {}  # shapes that were tested
+        self._layouts: dict[RowShape, RowShape] = {}  # how a row's inputs look -> how its results do
+        self._closed = False
+        self._news: str | None = None
+
+    @property
+    def useful(self) -> bool:
+        """Whether passes of any shape are kept."""
+        return any(self._sound.values())
+
+    @property
+    def entry_bytes(self) -> float:
+        """Bytes of a row's results, on average; 0 before the first."""
+        return self._store.used_bytes / max(1, len(self._store))
+
+    def run(self, compute: Compute, inputs: Arrays) -> Arrays:
+        """Return what ``compute`` gives for the inputs, bit for bit."""
+        if self._closed:
+            return compute(inputs)
+        keys = _keys(inputs)
+        if self._store.full and not any(key in self._store for key in keys):
+            return compute(inputs)
+        try:
+            return self._run(compute, inputs, keys)
+        except OSError as error:  # of the store: a forward pass that fails raises a ZoedgeError
+            self._news = (
+                f"results of the layers before the first trained one are not kept on disk any more "
+                f"({error.strerror or error}): steps take longer, with the same results"
+            )
+            self.close()
+            return compute(inputs)
+
+    def news(self) -> str | None:
+        """Return what the user should read, once."""
+        news, self._news = self._news, None
+        return news
+
+    def close(self) -> None:
+        """Give the disk back; from here on every pass is computed."""
+        self._closed = True
+        self._store.close()
+
+    def _run(self, compute: Compute, inputs: Arrays, keys: Sequence[bytes]) -> Arrays:
+        shape = _row_shape(inputs)
+        missing = [row for row, key in enumerate(keys) if key not in self._store]
+        sound = self._sound.get((len(keys), shape), False)
+        few_sound = self._sound.get((len(missing), shape), not self._fixed)  # to be tried where not known yet
+        if not sound or len(missing) == len(keys) or (missing and not few_sound):
+            return self._computed(compute, inputs, keys)
+        found: dict[bytes, bytes] = {}
+        if missing:
+            few = {name: np.ascontiguousarray(array[missing]) for name, array in inputs.items()}
+            few_keys = [keys[row] for row in missing]
+            results = self._computed(compute, few, few_keys)
+            if not self._sound.get((len(missing), shape)):
+                return self._computed(compute, inputs, keys)
+            found = dict(zip(few_keys, _rows(results), strict=True))
+        rows = [found[key] if key in found else self._store.get(key) for key in keys]
+        return _joined(rows, self._layouts[shape])
+
+    def _computed(self, compute: Compute, inputs: Arrays, keys: Sequence[bytes]) -> Arrays:
+        """Compute a pass, test its shape where that wasn't done, and keep its rows where the shape is sound."""
+        results, case = compute(inputs), (len(keys), _row_shape(inputs))
+        if case not in self._sound and (len(keys) == 1 or keys[0] != keys[-1]):
+            self._sound[case] = self._agrees(compute, inputs, keys, results)
+        if self._sound.get(case) and not self._store.full:
+            for key, payload in zip(keys, _rows(results), strict=True):
+                self._store.put(key, payload)
+        return results
+
+    def _agrees(self, compute: Compute, inputs: Arrays, keys: Sequence[bytes], results: Arrays) -> bool:
+        """Return whether a pass gives its rows the bits that are kept of them, or that their copies get."""
+        layout = self._layouts.setdefault(_row_shape(inputs), _row_shape(results))
+        if layout != _row_shape(results) or any(len(array) != len(keys) for array in results.values()):
+            return False
+        rows = _rows(results)
+        kept = {key: row for key, row in zip(keys, rows, strict=True) if key in self._store}
+        if any(self._store.get(key) != row for key, row in kept.items()):
+            return False
+        ends = [end for end in {0, len(keys) - 1} if keys[end] not in kept]
+        return all(self._of_copies(compute, inputs, end) == {rows[end]} for end in ends)
+
+    def _of_copies(self, compute: Compute, inputs: Arrays, row: int) -> set[bytes]:
+        """Return the different results that copies of a row get with nothing beside them."""
+        copies = {name: np.repeat(array[[row]], self._copies, axis=0) for name, array in inputs.items()}
+        results = compute(copies)
+        return set(_rows(results)) if all(len(a) == self._copies for a in results.values()) else set()
+
+
+def _row_shape(arrays: Mapping[str, Array]) -> RowShape:
+    return tuple((name, arrays[name].dtype.str, arrays[name].shape[1:]) for name in sorted(arrays))
+
+
+def _keys(inputs: Mapping[str, Array]) -> list[bytes]:
+    """Return the digest of each row's inputs as they are padded."""
+    start = hashlib.blake2b(repr(_row_shape(inputs)).encode(), digest_size=16)
+    keys = []
+    for row in _rows(inputs):
+        digest = start.copy()
+        digest.update(row)
+        keys.append(digest.digest())
+    return keys
+
+
+def _rows(arrays: Mapping[str, Array]) -> list[bytes]:
+    """Return the bytes of each row, its arrays in the order of their names."""
+    ordered = [arrays[name] for name in sorted(arrays)]
+    return [b"".join(array[row].tobytes() for array in ordered) for row in range(len(ordered[0]))]
+
+
+def _joined(rows: Sequence[bytes], layout: RowShape) -> Arrays:
+    """Return the arrays [n, ...] whose rows are given as ``_rows`` wrote them."""
+    arrays: Arrays = {}
+    start = 0
+    for name, kind, shape in layout:
+        end = start + np.dtype(kind).itemsize * prod(shape)
+        whole = bytearray().join(memoryview(row)[start:end] for row in rows)
+        arrays[name] = np.frombuffer(whole, np.dtype(kind)).reshape(len(rows), *shape)
+        start = end
+    return arrays

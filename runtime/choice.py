@@ -53,7 +53,7 @@ def choose(situation: Situation, asked: int | None) -> Choice:
         )
     if asked == 1 or situation.bundle.manifest.stages is None or situation.points < 2:
         return _whole(situation)
-    with _branches_kept(situation):
+    with _trial_values(situation):
         tried = try_cache(situation.bundle, situation.recurring, situation.batch, situation.staged)
         seconds = {asked: 0.0} if asked is not None else _seconds_by_count(situation)
         if asked is not None and tried.cache is not None:
@@ -170,11 +170,15 @@ def _points(situation: Situation) -> Iterator[int]:
 
 
 @contextmanager
-def _branches_kept(situation: Situation) -> Iterator[None]:
-    """Put back what ``_points`` changes."""
-    kept = {branch.b: situation.buffers[branch.b].copy() for branch in situation.bundle.manifest.lora}
+def _trial_values(situation: Situation) -> Iterator[None]:
+    """Put back what ``_points`` changes; a new head is given values, as with zeros no bits of features would show."""
+    manifest, buffers = situation.bundle.manifest, situation.buffers
+    head = {manifest.head.weight} if manifest.head is not None and manifest.head.fresh else set()
+    kept = {name: buffers[name].copy() for name in head.union(branch.b for branch in manifest.lora)}
+    for name in head:
+        buffers[name][...] = np.random.default_rng(0).standard_normal(buffers[name].shape, dtype=np.float32)
     try:
         yield
     finally:
         for name, value in kept.items():
-            situation.buffers[name][...] = value
+            buffers[name][...] = value

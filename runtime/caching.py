@@ -82,11 +82,12 @@ def try_cache(
         batch: the passes of one step.
         opened: opens the two parts of the graph.
     """
-    if recurring is None or PREFIX_FILE not in bundle.manifest.files or recurring.epochs < LEAST_EPOCHS:
+    most = most_bytes(recurring.folder, recurring.asked) if recurring is not None else 0
+    if recurring is None or most == 0 or PREFIX_FILE not in bundle.manifest.files:
         return Tried()
-    most = most_bytes(recurring.folder, recurring.asked)
-    if most == 0:
-        return Tried()
+    if recurring.epochs < LEAST_EPOCHS:
+        few = f"--prefix-cache has no effect here: {recurring.epochs:.2g} epochs meet few rows twice"
+        return Tried(note=None if recurring.asked == "auto" else few)
     if (reason := unfit(bundle.path(PREFIX_FILE))) is not None:
         return Tried(note=f"{_WHAT}: {reason}")
     try:

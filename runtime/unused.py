@@ -57,6 +57,8 @@ def _reasons(here: Situation) -> dict[str, str]:
         reasons["lora_space"] = "the bundle has no LoRA branches"
     elif low_rank:
         reasons["lora_space"] = f"{here.recipe.name} has its own directions in LoRA branches"
+    if here.manifest.stages is None or not here.manifest.stages.crossing:
+        reasons["prefix_cache"] = "no layer lies before the first trained one"
     if here.own_validation:
         reasons["val_size"] = "the data has a validation split"
     if not here.evaluates:

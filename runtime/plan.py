@@ -105,7 +105,10 @@ def make_plan(
         placement=placement_for(manifest, solved) if options.placement == "auto" else options.placement,
         lora_space=space,
     )
-    notes = unused(given, Situation(manifest, recipe, bool(solved), has_validation, evaluates))
+    here = Situation(
+        manifest, recipe, bool(solved), has_validation, evaluates, probes_per_pass=options.probes_per_pass
+    )
+    notes = unused(given, here)
     return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)
 
 

@@ -23,6 +23,7 @@ class Situation:
         solved: whether a new head is solved in closed form.
         own_validation: whether the data has validation rows of its own.
         evaluates: whether there is anything to evaluate on.
+        probes_per_pass: as asked for; None where it is measured.
     """
 
     manifest: Manifest
@@ -30,6 +31,7 @@ class Situation:
     solved: bool
     own_validation: bool
     evaluates: bool
+    probes_per_pass: int | None = None
 
 
 def unused(given: Collection[str], here: Situation) -> tuple[str, ...]:
@@ -59,6 +61,8 @@ def _reasons(here: Situation) -> dict[str, str]:
         reasons["lora_space"] = f"{here.recipe.name} has its own directions in LoRA branches"
     if here.manifest.stages is None or not here.manifest.stages.crossing:
         reasons["prefix_cache"] = "no layer lies before the first trained one"
+    elif here.probes_per_pass == 1:
+        reasons["prefix_cache"] = "--probes-per-pass 1 takes the whole graph"
     if here.own_validation:
         reasons["val_size"] = "the data has a validation split"
     if not here.evaluates:

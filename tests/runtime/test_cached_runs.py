@@ -88,7 +88,11 @@ def result(folder):
 
 
 @pytest.mark.parametrize("name", list(BUNDLES))
-@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 3}, {"micro_batch_size": 1}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"micro_batch_size": 3}, {"micro_batch_size": 1}, {"prepack": "no", "threads": 2}],
+    ids=str,
+)
 def test_the_bits_of_a_run_do_not_depend_on_it(place, tmp_path, always, name, changes):
     """Rows of many lengths, several epochs, folds, a head solved again and again, evaluations."""
     run(place, name, tmp_path / "whole", "no", probes_per_pass=1, **changes)

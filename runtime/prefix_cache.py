@@ -21,8 +21,7 @@ evaluation is the same entry, padded to another length it is another one, and no
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -95,16 +94,18 @@ class PrefixCache:
         few_sound = self._sound.get((len(missing), shape), not self._fixed)  # to be tried where not known yet
         if not sound or len(missing) == len(keys) or (missing and not few_sound):
             return self._computed(compute, inputs, keys)
-        found: dict[bytes, bytes] = {}
+        places = {row: place for place, row in enumerate(missing)}
+        results: Arrays = {}
         if missing:
             few = {name: np.ascontiguousarray(array[missing]) for name, array in inputs.items()}
-            few_keys = [keys[row] for row in missing]
-            results = self._computed(compute, few, few_keys)
+            results = self._computed(compute, few, [keys[row] for row in missing])
             if not self._sound.get((len(missing), shape)):
                 return self._computed(compute, inputs, keys)
-            found = dict(zip(few_keys, _rows(results), strict=True))
-        rows = [found[key] if key in found else self._store.get(key) for key in keys]
-        return _joined(rows, self._layouts[shape])
+        rows = (
+            _row(results, places[row]) if row in places else self._store.get(key)
+            for row, key in enumerate(keys)
+        )
+        return _filled(self._layouts[shape], len(keys), rows)
 
     def _computed(self, compute: Compute, inputs: Arrays, keys: Sequence[bytes]) -> Arrays:
         """Compute a pass, test its shape where that wasn't done, and keep its rows where the shape is sound."""
@@ -112,8 +113,8 @@ class PrefixCache:
         if case not in self._sound and (len(keys) == 1 or keys[0] != keys[-1]):
             self._sound[case] = self._agrees(compute, inputs, keys, results)
         if self._sound.get(case) and not self._store.full:
-            for key, payload in zip(keys, _rows(results), strict=True):
-                self._store.put(key, payload)
+            for row, key in enumerate(keys):
+                self._store.put(key, _row(results, row))
         return results
 
     def _agrees(self, compute: Compute, inputs: Arrays, keys: Sequence[bytes], results: Arrays) -> bool:
@@ -121,18 +122,19 @@ class PrefixCache:
         layout = self._layouts.setdefault(_row_shape(inputs), _row_shape(results))
         if layout != _row_shape(results) or any(len(array) != len(keys) for array in results.values()):
             return False
-        rows = _rows(results)
-        kept = {key: row for key, row in zip(keys, rows, strict=True) if key in self._store}
-        if any(self._store.get(key) != row for key, row in kept.items()):
+        known = [row for row, key in enumerate(keys) if key in self._store]
+        if any(self._store.get(keys[row]) != _row(results, row) for row in known):
             return False
-        ends = [end for end in {0, len(keys) - 1} if keys[end] not in kept]
-        return all(self._of_copies(compute, inputs, end) == {rows[end]} for end in ends)
+        ends = {0, len(keys) - 1}.difference(known)
+        return all(self._of_copies(compute, inputs, end) == {_row(results, end)} for end in ends)
 
     def _of_copies(self, compute: Compute, inputs: Arrays, row: int) -> set[bytes]:
         """Return the different results that copies of a row get with nothing beside them."""
         copies = {name: np.repeat(array[[row]], self._copies, axis=0) for name, array in inputs.items()}
         results = compute(copies)
-        return set(_rows(results)) if all(len(a) == self._copies for a in results.values()) else set()
+        if any(len(array) != self._copies for array in results.values()):
+            return set()
+        return {_row(results, copy) for copy in range(self._copies)}
 
 
 def _row_shape(arrays: Mapping[str, Array]) -> RowShape:
@@ -143,26 +145,26 @@ def _keys(inputs: Mapping[str, Array]) -> list[bytes]:
     """Return the digest of each row's inputs as they are padded."""
     start = hashlib.blake2b(repr(_row_shape(inputs)).encode(), digest_size=16)
     keys = []
-    for row in _rows(inputs):
+    for row in range(len(next(iter(inputs.values())))):
         digest = start.copy()
-        digest.update(row)
+        digest.update(_row(inputs, row))
         keys.append(digest.digest())
     return keys
 
 
-def _rows(arrays: Mapping[str, Array]) -> list[bytes]:
-    """Return the bytes of each row, its arrays in the order of their names."""
-    ordered = [arrays[name] for name in sorted(arrays)]
-    return [b"".join(array[row].tobytes() for array in ordered) for row in range(len(ordered[0]))]
+# rows are taken and put one by one: a pass's results are large, and a run has been found to fit without a copy
+def _row(arrays: Mapping[str, Array], row: int) -> bytes:
+    """Return the bytes of a row, its arrays in the order of their names."""
+    return b"".join(arrays[name][row].tobytes() for name in sorted(arrays))
 
 
-def _joined(rows: Sequence[bytes], layout: RowShape) -> Arrays:
-    """Return the arrays [n, ...] whose rows are given as ``_rows`` wrote them."""
-    arrays: Arrays = {}
-    start = 0
-    for name, kind, shape in layout:
-        end = start + np.dtype(kind).itemsize * prod(shape)
-        whole = bytearray().join(memoryview(row)[start:end] for row in rows)
-        arrays[name] = np.frombuffer(whole, np.dtype(kind)).reshape(len(rows), *shape)
-        start = end
+def _filled(layout: RowShape, count: int, rows: Iterable[bytes]) -> Arrays:
+    """Return the arrays [count, ...] of a layout whose rows are given as ``_row`` writes them."""
+    arrays = {name: np.empty((count, *shape), np.dtype(kind)) for name, kind, shape in layout}
+    for row, payload in enumerate(rows):
+        start = 0
+        for array in arrays.values():
+            part = np.frombuffer(payload, array.dtype, array[row].size, start)
+            array[row] = part.reshape(array.shape[1:])
+            start += part.nbytes
     return arrays

@@ -47,7 +47,6 @@ class PrefixCache:
         self._store, self._copies, self._fixed = store, copies, fixed
         self._sound: dict[tuple[int, RowShape], bool] = {}  # shapes that were tested
         self._layouts: dict[RowShape, RowShape] = {}  # how a row's inputs look -> how its results do
-        self._closed = False
         self._news: str | None = None
 
     @property
@@ -62,8 +61,6 @@ class PrefixCache:
 
     def run(self, compute: Compute, inputs: Arrays) -> Arrays:
         """Return what ``compute`` gives for the inputs, bit for bit."""
-        if self._closed:
-            return compute(inputs)
         keys = _keys(inputs)
         if self._store.full and not any(key in self._store for key in keys):
             return compute(inputs)
@@ -84,7 +81,6 @@ class PrefixCache:
 
     def close(self) -> None:
         """Give the disk back; from here on every pass is computed."""
-        self._closed = True
         self._store.close()
 
     def _run(self, compute: Compute, inputs: Arrays, keys: Sequence[bytes]) -> Arrays:

@@ -104,7 +104,7 @@ def micro_batches(
         Micro-batches that hold every row once; ``gather`` puts their results back in order.
     """
     chosen = [examples[int(i)] for i in indices]
-    limits = Limits(max_rows, max_tokens, _fixed_rows(manifest))
+    limits = Limits(max_rows, max_tokens, fixed_rows(manifest))
     lengths = [example.length for example in chosen]
     if manifest.text is not None and any(lengths):
         parts = split_by_length(lengths, limits, manifest.text.max_length)
@@ -149,7 +149,8 @@ def _micro_batch(
     return MicroBatch(inputs, targets, np.array(part, dtype=np.int64))
 
 
-def _fixed_rows(manifest: Manifest) -> int | None:
+def fixed_rows(manifest: Manifest) -> int | None:
+    """Return the rows of every pass where the graph has one batch size; None where it takes any."""
     sizes = [port.shape[0] for port in manifest.inputs if port.shape]
     return next((size for size in sizes if isinstance(size, int)), None)
 

@@ -7,24 +7,21 @@ it is faster here and gives the same bits on the run's own rows, so that a journ
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zoedge.bundle import Bundle
 from zoedge.errors import InputError
-from zoedge.manifest import LOSS_FILE
 
 from .batches import MicroBatch
-from .engine import Engine, SessionSettings
-from .example import Array
+from .caching import Tried, try_cache
 from .measure import EVAL_ROWS, EVAL_TOKENS
 from .memory import give_back
-from .noise import Float32
-from .probing import Forward, OneByOne, Probing, Together
-from .staged import Staged
+from .prefix_cache import PrefixCache
+from .probing import Forward, OneByOne, Probing
+from .situation import Situation
 
 _REPEATS = 3
 _SECONDS = 2.0  # of repeats, for each way that is tried
@@ -33,56 +30,12 @@ _FASTER = 0.95  # of the time so far: less is not worth another way
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs the graph, how points are measured with it, and a sentence where that isn't the plain way."""
+    """What runs the graph, how points are measured with it, a sentence where that isn't the plain way, a cache."""
 
     forward: Forward
     probing: Probing
     note: str | None = None
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What the choice is made for.
-
-    Attributes:
-        bundle, buffers: as for ``Engine``.
-        varying: names of the buffers that differ between the points of a step.
-        batch: the passes of one step.
-        outputs: what the objective reads; None for all.
-        points: points of a step.
-        threads, provider, frozen: as for ``Engine``.
-    """
-
-    bundle: Bundle
-    buffers: Mapping[str, Float32]
-    varying: frozenset[str]
-    batch: Sequence[MicroBatch]
-    outputs: Sequence[str] | None
-    points: int
-    threads: int
-    provider: str
-    frozen: Mapping[str, Array] | None = None
-
-    @property
-    def stackable(self) -> bool:
-        """Whether several points fit into one pass: only LoRA factors differ between them."""
-        factors = {name for branch in self.bundle.manifest.lora for name in (branch.a, branch.b)}
-        return self.bundle.manifest.stages is not None and self.varying <= factors
-
-    def whole(self) -> Engine:
-        """Open the whole graph."""
-        return Engine(self.bundle.path(LOSS_FILE), self.buffers, **self._session())
-
-    def staged(self) -> Staged:
-        """Open the two parts."""
-        return Staged(self.bundle, self.buffers, **self._session())
-
-    def _session(self) -> SessionSettings:
-        return {"threads": self.threads, "provider": self.provider, "frozen": self.frozen}
-
-    def together(self, staged: Staged, count: int) -> Together:
-        """Return the way that measures ``count`` points a pass."""
-        return Together(staged, {name: self.buffers[name] for name in sorted(self.varying)}, count)
+    cache: PrefixCache | None = None
 
 
 def choose(situation: Situation, asked: int | None) -> Choice:
@@ -95,47 +48,75 @@ def choose(situation: Situation, asked: int | None) -> Choice:
     Raises:
         InputError: several points a pass were asked for and don't fit the bundle or the method.
     """
-    whole = situation.whole()
-    if asked is not None and asked > 1:
-        if not situation.stackable:
-            raise InputError(
-                f"--probes-per-pass {asked} needs a bundle whose only moved tensors are LoRA branches: leave it out"
-            )
-        staged = situation.staged()
-        return Choice(staged, situation.together(staged, asked))
+    if asked is not None and asked > 1 and not situation.stackable:
+        raise InputError(
+            f"--probes-per-pass {asked} needs a bundle whose only moved tensors are LoRA branches: leave it out"
+        )
     if asked == 1 or situation.bundle.manifest.stages is None or situation.points < 2:
-        return Choice(whole, OneByOne(whole))
-    with _branches_kept(situation):
-        seconds, wanted = _timed(situation, OneByOne(whole)), _bits(situation, OneByOne(whole))
-        del whole  # one session at a time: measuring must not cost memory that the run doesn't
-        count = _best_count(situation, seconds, wanted)
+        return _whole(situation)
+    with _trial_values(situation):
+        tried = try_cache(situation.bundle, situation.recurring, situation.batch, situation.staged)
+        seconds = {asked: 0.0} if asked is not None else _seconds_by_count(situation)
+        if asked is not None and tried.cache is not None:
+            seconds[asked] = _timed(situation, situation.together(situation.staged(), asked))
     give_back()  # what the sessions that were tried held
+    return _best(situation, seconds, tried, measured=asked is None)
+
+
+def _best(situation: Situation, seconds: Mapping[int, float], tried: Tried, *, measured: bool) -> Choice:
+    """Return the fastest way, with a cache where that saves enough of a step; 0 points are the whole graph."""
+    count = _fastest(seconds, tried.saving)
+    if tried.cache is not None and (count == 0 or tried.saving < (1 - _FASTER) * seconds[count]):
+        tried.cache.close()
+        tried = Tried()
+        count = _fastest(seconds, 0.0)
     if count == 0:
-        whole = situation.whole()
-        return Choice(whole, OneByOne(whole))
+        return replace(_whole(situation), note=tried.note)
     staged = situation.staged()
-    how = (
-        f"{count} probes share a pass"
-        if count > 1
-        else "the layers before the first trained one run once a step"
-    )
-    return Choice(staged, situation.together(staged, count), f"{how}: faster here, with the same results")
+    staged.cache = tried.cache
+    hows = [f"{count} probes share a pass"] if count > 1 and measured else []
+    if tried.cache is not None and tried.note is not None:
+        hows.append(tried.note)
+    elif count == 1:
+        hows.append("the layers before the first trained one run once a step")
+    note = f"{' and '.join(hows)}: faster here, with the same results" if hows else None
+    notes = [n for n in (note, tried.note if tried.cache is None else None) if n]
+    return Choice(staged, situation.together(staged, count), "; ".join(notes) or None, tried.cache)
 
 
-def _best_count(situation: Situation, seconds: float, wanted: list[bytes]) -> int:
-    """Return how many points a pass are fastest; 0 for the whole graph."""
+def _whole(situation: Situation) -> Choice:
+    whole = situation.whole()
+    return Choice(whole, OneByOne(whole))
+
+
+def _fastest(seconds: Mapping[int, float], saving: float) -> int:
+    """Return the count of points a pass that is fastest, where passes of both parts save some seconds besides."""
+    best = min(seconds)
+    least = seconds[best] - (saving if best else 0.0)
+    for count in sorted(seconds):
+        needed = seconds[count] - (saving if count else 0.0)
+        if needed < _FASTER * least:
+            best, least = count, needed
+    return best
+
+
+def _seconds_by_count(situation: Situation) -> dict[int, float]:
+    """Return the seconds of a step by points a pass, 0 for the whole graph; only ways of the same bits."""
+    whole = situation.whole()
+    seconds, wanted = {0: _timed(situation, OneByOne(whole))}, _bits(situation, OneByOne(whole))
+    del whole  # one session at a time: measuring must not cost memory that the run doesn't
     staged = situation.staged()
-    best, limit = 0, _most_points(situation)
-    count = 1
+    count, limit, least = 1, _most_points(situation), np.inf
     while count <= limit:
         probing = situation.together(staged, count)
         needed = _timed(situation, probing)
-        if needed < _FASTER * seconds and _bits(situation, probing) == wanted:
-            best, seconds = count, needed
-        elif count > 1:
+        if needed >= _FASTER * least:
             break  # larger passes are slower still
+        if _bits(situation, probing) == wanted:
+            seconds[count] = needed
+        least = needed
         count = min(2 * count, limit) if count < limit else limit + 1
-    return best
+    return seconds
 
 
 def _most_points(situation: Situation) -> int:
@@ -192,11 +173,15 @@ def _points(situation: Situation) -> Iterator[int]:
 
 
 @contextmanager
-def _branches_kept(situation: Situation) -> Iterator[None]:
-    """Put back what ``_points`` changes."""
-    kept = {branch.b: situation.buffers[branch.b].copy() for branch in situation.bundle.manifest.lora}
+def _trial_values(situation: Situation) -> Iterator[None]:
+    """Put back what ``_points`` changes; a new head is given values, as with zeros no bits of features would show."""
+    manifest, buffers = situation.bundle.manifest, situation.buffers
+    head = {manifest.head.weight} if manifest.head is not None and manifest.head.fresh else set()
+    kept = {name: buffers[name].copy() for name in head.union(branch.b for branch in manifest.lora)}
+    for name in head:
+        buffers[name][...] = np.random.default_rng(0).standard_normal(buffers[name].shape, dtype=np.float32)
     try:
         yield
     finally:
         for name, value in kept.items():
-            situation.buffers[name][...] = value
+            buffers[name][...] = value

@@ -98,7 +98,7 @@ class Engine:
             ) from error
         self._check_live(buffers, graph)
         self.outputs = tuple(o.name for o in self._session.get_outputs())
-        self._inputs = frozenset(i.name for i in self._session.get_inputs()) - set(buffers)
+        self.inputs = frozenset(i.name for i in self._session.get_inputs()) - set(buffers)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once.
@@ -111,7 +111,7 @@ class Engine:
             Output name -> new array.
         """
         binding = self._session.io_binding()
-        for name in self._inputs:
+        for name in self.inputs:
             binding.bind_cpu_input(name, np.ascontiguousarray(inputs[name]))
         wanted = tuple(outputs or self.outputs)
         for name in wanted:
@@ -119,7 +119,7 @@ class Engine:
         try:
             self._session.run_with_iobinding(binding)
         except ORT_ERRORS as error:
-            shapes = ", ".join(f"{name} {list(inputs[name].shape)}" for name in sorted(self._inputs))
+            shapes = ", ".join(f"{name} {list(inputs[name].shape)}" for name in sorted(self.inputs))
             raise ZoedgeError(f"the forward pass failed on {shapes}: {first_line(error)}") from error
         return dict(zip(wanted, binding.copy_outputs_to_cpu(), strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from zoedge.bundle import Bundle
@@ -11,8 +12,9 @@ from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 
 from .activations import branch_bases
-from .batches import MicroBatch, micro_batches
-from .choice import Situation, choose
+from .batches import MicroBatch, fixed_rows, micro_batches
+from .caching import Recurring
+from .choice import choose
 from .data import KeyNames, hold_out, read
 from .dataset import Dataset, encode
 from .fold import FULL, Fold
@@ -28,7 +30,9 @@ from .noise import Float32
 from .objectives import objective
 from .parameters import Parameters, load_buffers
 from .permutation import permutation
-from .plan import MAX_FOLDS, Plan, make_plan
+from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan
+from .prefix_cache import PrefixCache
+from .situation import Situation
 from .tasks import task_for
 from .threads import threads_for
 
@@ -47,6 +51,7 @@ class Job:
         directions: of LoRA branches; None where none are moved in, or the run has begun.
         initial: those, and the first values of a moved new head; None where there are neither.
         notes: sentences the user should read.
+        cache: what keeps results of the layers before the first trained one; None where nothing does.
     """
 
     bundle: Bundle
@@ -58,6 +63,12 @@ class Job:
     directions: Assign | None
     initial: Callable[[], Assign] | None
     notes: tuple[str, ...]
+    cache: PrefixCache | None = None
+
+    def close(self) -> None:
+        """Give back the disk that the run took for itself."""
+        if self.cache is not None:
+            self.cache.close()
 
 
 class Splits(NamedTuple):
@@ -92,11 +103,16 @@ def read_rows(
     return _split(encode(rows, task), valid, options), plan
 
 
-def assemble(bundle: Bundle, splits: Splits, plan: Plan, *, begun: bool = False) -> Job:
+def assemble(
+    bundle: Bundle, splits: Splits, plan: Plan, folder: Path | None = None, *, begun: bool = False
+) -> Job:
     """Open what a run needs: buffers, a session, and what refits and evaluates.
 
     Args:
-        bundle, splits, plan: what, on which rows, and how.
+        bundle: what is tuned.
+        splits: the rows.
+        plan: what is to be done.
+        folder: where disk may be taken until the job is closed; None for nowhere.
         begun: the run has its first values already.
     """
     manifest, options = bundle.manifest, plan.options
@@ -116,6 +132,7 @@ def assemble(bundle: Bundle, splits: Splits, plan: Plan, *, begun: bool = False)
             threads=threads_for(manifest, options.threads),
             provider=options.provider,
             frozen=frozen_where(bundle, options),
+            recurring=_recurring(folder, manifest, plan, len(splits.train)),
         ),
         options.probes_per_pass,
     )
@@ -135,8 +152,21 @@ def assemble(bundle: Bundle, splits: Splits, plan: Plan, *, begun: bool = False)
     refit = head_refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure.forward)
     initial = None if begun else _initial(bundle, plan, refit, directions)
     notes = tuple(n for n in (note, choice.note, *plan.notes) if n)
-    return Job(
-        bundle, splits, plan, fold, measure, refit if plan.solved else None, directions, initial, notes
+    solved = refit if plan.solved else None
+    return Job(bundle, splits, plan, fold, measure, solved, directions, initial, notes, choice.cache)
+
+
+def _recurring(folder: Path | None, manifest: Manifest, plan: Plan, rows: int) -> Recurring | None:
+    if folder is None:
+        return None
+    options = plan.options
+    return Recurring(
+        folder,
+        options.prefix_cache,
+        rows,
+        epochs=(plan.total_steps or UNBOUNDED_STEPS) * options.batch_size / rows,
+        most_rows=min(options.batch_size, options.micro_batch_size or options.batch_size),
+        fixed_rows=fixed_rows(manifest),
     )
 
 

@@ -11,7 +11,7 @@ import msgspec
 from zoedge.errors import InputError
 from zoedge.manifest import ACTIVATIONS_FILE, Manifest
 from zoedge.methods import Defaults, Length, Recipe, find
-from zoedge.options import TuneOptions, seconds
+from zoedge.options import TuneOptions, seconds, size_bytes
 
 from .batches import steps_in
 from .data import held_out_rows
@@ -85,6 +85,7 @@ def make_plan(
     train_rows = rows if has_validation else rows - held_out_rows(rows, held_out)
     evaluates = has_validation or held_out > 0 or bool(solved)
     _check(options, recipe, train_rows, evaluates=evaluates)
+    size_bytes(options.prefix_cache)
     folds = _folds(options.batch_size, train_rows) if solved else 0
     total = _total_steps(options, defaults.steps, train_rows)
     space = _lora_space(options, manifest, recipe)
@@ -105,7 +106,16 @@ def make_plan(
         lora_space=space,
     )
     singly = moved_singly(manifest, filled, solved, low_rank=recipe.low_rank)
-    notes = unused(given, Situation(manifest, recipe, bool(solved), has_validation, evaluates, bool(singly)))
+    here = Situation(
+        manifest,
+        recipe,
+        bool(solved),
+        has_validation,
+        evaluates,
+        bool(singly),
+        probes_per_pass=options.probes_per_pass,
+    )
+    notes = unused(given, here)
     if len(singly) == len(written(manifest, filled, solved)):  # nothing else moves
         notes += idle(singly, filled.active_elements)
     return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)

@@ -12,6 +12,7 @@ from zoedge.manifest import PREFIX_FILE, SUFFIX_FILE
 
 from .engine import Engine, SessionSettings
 from .example import Array, Arrays
+from .prefix_cache import PrefixCache
 
 
 class Staged:
@@ -21,6 +22,9 @@ class Staged:
         bundle: one whose manifest has ``stages``.
         buffers: trainable name -> contiguous float32 array, as for ``Engine``.
         settings: ``threads``, ``provider`` and ``frozen`` as for ``Engine``.
+
+    Attributes:
+        cache: what keeps the first part's results across steps; None where nothing does.
 
     Raises:
         InputError: as ``Engine`` does.
@@ -37,6 +41,7 @@ class Staged:
         )
         self._suffix = Engine(bundle.path(SUFFIX_FILE), dense, **settings)
         self.outputs = self._suffix.outputs
+        self.cache: PrefixCache | None = None
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once at the buffers' present values; the same contract as ``Engine.run``."""
@@ -44,7 +49,11 @@ class Staged:
 
     def begin(self, inputs: Mapping[str, Array]) -> Arrays:
         """Return the inputs with what the first part makes of them: all that ``finish`` needs."""
-        return {**inputs, **(self._prefix.run(inputs) if self._prefix is not None else {})}
+        if self._prefix is None:
+            return dict(inputs)
+        read = {name: inputs[name] for name in self._prefix.inputs}
+        run = self._prefix.run
+        return {**inputs, **(run(read) if self.cache is None else self.cache.run(run, read))}
 
     def finish(
         self, begun: Arrays, stacked: Mapping[str, Array], outputs: Sequence[str] | None = None

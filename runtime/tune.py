@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -38,6 +39,7 @@ FREE_ON_RESUME = (
     "threads",
     "provider",
     "probes_per_pass",
+    "prefix_cache",
 )
 
 
@@ -82,11 +84,12 @@ def tune(
             Run.check_new(folder)
         settled = asked if contents is None else _continued(asked, given, contents.header, folder)
         begun = contents is not None and len(contents.records) > 0
-        job = _ready(Bundle.open(bundle), str(data), settled, given, preflight, begun=begun)
-        if contents is not None:
-            _check_same(contents.header, job, folder)
-        remove_leftovers(folder)
-        return _run(job, folder, str(data), contents, progress or Silent())
+        ready = _ready(Bundle.open(bundle), str(data), settled, given, preflight, folder, begun=begun)
+        with closing(ready) as job:
+            if contents is not None:
+                _check_same(contents.header, job, folder)
+            remove_leftovers(folder)
+            return _run(job, folder, str(data), contents, progress or Silent())
 
 
 def dry_run(
@@ -105,7 +108,14 @@ def dry_run(
 
 
 def _ready(
-    bundle: Bundle, data: str, options: TuneOptions, given: Collection[str], preflight: bool, *, begun: bool
+    bundle: Bundle,
+    data: str,
+    options: TuneOptions,
+    given: Collection[str],
+    preflight: bool,
+    folder: Path | None = None,
+    *,
+    begun: bool,
 ) -> Job:
     """Read everything, see whether it fits, and open it."""
     splits, plan = read_rows(bundle, data, options, given)
@@ -113,7 +123,7 @@ def _ready(
         lengths = [rows.lengths.max(initial=0) for rows in splits if rows is not None]
         ask = Ask(bundle=str(bundle.folder), data=data, options=options)
         plan = check(ask, bundle.manifest, plan, int(max(lengths)))
-    return assemble(bundle, splits, plan, begun=begun)
+    return assemble(bundle, splits, plan, folder, begun=begun)
 
 
 def _journal_of(folder: Path, resume: bool) -> Contents | None:

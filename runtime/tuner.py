@@ -61,7 +61,7 @@ class Tuner:
         elapsed_seconds: float = 0.0,
     ) -> None:
         self._plan, self._fold, self._measure = job.plan, job.fold, job.measure
-        self._refit, self._initial = job.refit, job.initial
+        self._refit, self._initial, self._cache = job.refit, job.initial, job.cache
         self._run, self._journal, self._log, self._progress = run, journal, log, progress
         self._names = [p.name for p in job.bundle.manifest.trainable]
         self._clock = Clock(elapsed_seconds, time.monotonic())
@@ -99,7 +99,12 @@ class Tuner:
             if self._finished():
                 return
             self._step()
+            self._tell_news()
             self._snapshot_now_and_then()
+
+    def _tell_news(self) -> None:
+        if self._cache is not None and (news := self._cache.news()) is not None:
+            self._progress.note(news)
 
     def _finished(self) -> bool:
         plan, step = self._plan, self._fold.step

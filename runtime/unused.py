@@ -24,6 +24,7 @@ class Situation:
         own_validation: whether the data has validation rows of its own.
         evaluates: whether there is anything to evaluate on.
         singly: whether there are tensors of which a share of the elements can be moved.
+        probes_per_pass: as asked for; None where it is measured.
     """
 
     manifest: Manifest
@@ -32,6 +33,7 @@ class Situation:
     own_validation: bool
     evaluates: bool
     singly: bool
+    probes_per_pass: int | None = None
 
 
 def unused(given: Collection[str], here: Situation) -> tuple[str, ...]:
@@ -63,6 +65,10 @@ def _reasons(here: Situation) -> dict[str, str]:
         reasons["lora_space"] = "the bundle has no LoRA branches"
     elif low_rank:
         reasons["lora_space"] = f"{here.recipe.name} has its own directions in LoRA branches"
+    if here.manifest.stages is None or not here.manifest.stages.crossing:
+        reasons["prefix_cache"] = "no layer lies before the first trained one"
+    elif here.probes_per_pass == 1:
+        reasons["prefix_cache"] = "--probes-per-pass 1 takes the whole graph"
     if here.own_validation:
         reasons["val_size"] = "the data has a validation split"
     if not here.evaluates:

@@ -7,6 +7,7 @@ A flag beats the config file, which beats the default. ``None`` means "what suit
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
@@ -74,6 +75,11 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     prepack: Annotated[
         Literal["auto", "yes", "no"],
         "copies of the frozen matrices in the order the processor likes; no: slower on short inputs, less memory",
+    ] = "auto"
+    prefix_cache: Annotated[
+        str,
+        "disk for what the layers before the first trained one make of each row: auto (up to 1 GiB), no, or a size "
+        "like 512MB or 2GB; used where that is faster",
     ] = "auto"
     provider: Annotated[str, "onnxruntime execution provider"] = "cpu"
     threads: Annotated[int, "threads of the forward passes and the noise; 0: one per core"] = 0
@@ -171,13 +177,15 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """Return a file's value as its setting means it: YAML 1.1 reads 1e-5 as text, and a time of 45 as a number."""
+    """Return a file's value as its setting means it: YAML 1.1 reads 1e-5 as text, no as false, 45 as a number."""
     hint = str(get_type_hints(TuneOptions).get(name, ""))
     if isinstance(value, str) and "float" in hint:
         try:
             return float(value)
         except ValueError:
             return value
+    if isinstance(value, bool) and ("str" in hint or "'no'" in hint):
+        return "yes" if value else "no"
     if isinstance(value, int | float) and not isinstance(value, bool) and "str" in hint:
         return str(value)
     return value
@@ -197,3 +205,21 @@ def seconds(text: str) -> float:
     if not 0.0 < value < float("inf"):
         raise InputError(f"--max-time {text!r} is not a duration: write 90s, 30m or 2h")
     return value
+
+
+_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def size_bytes(text: str) -> int | None:
+    """Return the bytes of a size like "512MB", "2GiB" or "1000" (bytes), 0 for "no" and None for "auto".
+
+    Raises:
+        InputError: it is none.
+    """
+    if text in ("auto", "no"):
+        return None if text == "auto" else 0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", text.strip().lower())
+    size = float(found[1]) * _UNITS[found[2] or ""] if found else 0.0
+    if not 1.0 <= size < 2**63:
+        raise InputError(f"--prefix-cache {text!r} is not a size: write auto, no, 512MB or 2GB")
+    return int(size)

@@ -78,7 +78,7 @@ def _main(work: Path, name: str, bundles: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with _missing(folder / "hf") as target:
         if target:
-            _save_model(MODELS[name](), target)
+            save_model(MODELS[name](), target)
     with _missing(folder / "stock") as target:
         if target:
             _export_with_optimum(folder / "hf", target)
@@ -103,7 +103,7 @@ def _missing(folder: Path) -> Iterator[Path | None]:
     target.rename(folder)
 
 
-def _save_model(config: Any, folder: Path) -> None:
+def save_model(config: Any, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 

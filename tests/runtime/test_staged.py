@@ -186,3 +186,28 @@ def test_a_run_is_the_same_however_its_probes_are_measured(place, tmp_path, meth
     steps = [[record for record in records if isinstance(record, Step)] for records in found]
     assert steps[0] == steps[1]
     assert len({record.losses for record in steps[0]}) == 6
+
+
+def test_other_bits_show_behind_a_new_head_of_zeros(tiny_encoder, tmp_path, monkeypatch):
+    """With its own zeros, every loss would be the same whatever the features are."""
+    made = {"task": "text-classification", "labels": ("a", "b"), "target_modules": ("*layer.1.*",)}
+    opened = to_bundle(tiny_encoder, tmp_path / "bundle", **made)
+    buffers = load_buffers(opened)
+    before = {name: value.copy() for name, value in buffers.items()}
+    ids = np.random.default_rng(0).integers(5, 20, (4, 8))
+    inputs = {port.name: np.ones_like(ids) for port in opened.manifest.inputs} | {"input_ids": ids}
+    rows_ = MicroBatch(inputs, {"labels": np.array([0, 1, 0, 1])}, np.arange(4))
+    factors = frozenset(n for b in opened.manifest.lora for n in (b.a, b.b))
+    here = Situation(opened, buffers, factors, [rows_], ("loss", "weight"), 4, 1, "cpu")
+    monkeypatch.setattr(choice, "_timed", lambda s, probing: 1.0 - 0.9 * isinstance(probing, Together))
+    assert isinstance(choose(here, None).forward, Staged)
+    begin = Staged.begin
+
+    def other(staged, given):
+        begun = begin(staged, given)
+        return begun | {n: v * np.float32(1.001) for n, v in begun.items() if v.dtype == np.float32}
+
+    monkeypatch.setattr(Staged, "begin", other)
+    assert isinstance(choose(here, None).forward, Engine)
+    for name, value in before.items():
+        np.testing.assert_array_equal(buffers[name], value)

@@ -3,13 +3,15 @@
 import pytest
 
 from tests.hand_bundle import DENSE, LORA, manifest
-from zoedge.manifest import Head
+from zoedge.manifest import Head, Stages
 from zoedge.options import TuneOptions, unlike_default
 from zoedge.runtime.plan import make_plan
 
 FRESH = Head(weight="classifier.weight", bias="classifier.bias", fresh=True)
 LORA_BUNDLE = manifest(lora=True, trainable=LORA)
 DENSE_BUNDLE = manifest(lora=False, trainable=DENSE)
+LATE = manifest(lora=True, trainable=LORA, stages=Stages(crossing=("h",)))
+WHOLE_SUFFIX = manifest(lora=True, trainable=LORA, stages=Stages())
 NEW_HEAD = manifest(lora=True, trainable=(*LORA, "classifier.weight", "classifier.bias"), head=FRESH)
 
 
@@ -33,6 +35,12 @@ def notes(bundle, *, valid=False, **settings):
          "--lora-space has no effect here: the bundle has no LoRA branches"),
         (LORA_BUNDLE, {"lora_space": "factors", "method": "subzero"},
          "--lora-space has no effect here: subzero has its own directions in LoRA branches"),
+        (LORA_BUNDLE, {"prefix_cache": "1GB"},
+         "--prefix-cache has no effect here: no layer lies before the first trained one"),
+        (LATE, {"prefix_cache": "1GB", "probes_per_pass": 1},
+         "--prefix-cache has no effect here: --probes-per-pass 1 takes the whole graph"),
+        (WHOLE_SUFFIX, {"prefix_cache": "1GB"},
+         "--prefix-cache has no effect here: no layer lies before the first trained one"),
         (LORA_BUNDLE, {"val_size": 0.2, "valid": True},
          "--val-size has no effect here: the data has a validation split"),
         (LORA_BUNDLE, {"val_size": 0.0, "eval_every": 5},
@@ -51,6 +59,8 @@ def test_a_setting_that_decides_nothing_is_said(bundle, settings, note):
         (NEW_HEAD, {"head_refit_every": 9, "val_size": 0.2}),
         (NEW_HEAD, {"head_init": "random"}),
         (LORA_BUNDLE, {"val_size": 0.2, "eval_every": 5}),
+        (LATE, {"prefix_cache": "1GB"}),
+        (LATE, {"prefix_cache": "1GB", "probes_per_pass": 2}),
         (DENSE_BUNDLE, {}),
     ],
 )

@@ -61,6 +61,40 @@ def test_bad_durations(text):
         options.seconds(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("auto", None),
+        ("no", 0),
+        ("512MB", 512 * 10**6),
+        ("2 gb", 2 * 10**9),
+        ("1.5GiB", 3 * 2**29),
+        ("64k", 64000),
+        ("10Ti", 10 * 2**40),
+        ("1000", 1000),
+    ],
+)
+def test_sizes(text, size):
+    assert options.size_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "some", "yes", "-1GB", "0", "0.1", "1XB", "1e3", "99999999TB", "GB"])
+def test_bad_sizes(text):
+    with pytest.raises(InputError, match="is not a size: write auto, no, 512MB or 2GB"):
+        options.size_bytes(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("no", "no"), ("'no'", "no"), ("1000000", "1000000")])
+def test_a_file_may_say_no_and_bare_numbers(tmp_path, text, value):
+    path = config(tmp_path, f"prefix-cache: {text}\n")
+    assert options.load(path, {}).options.prefix_cache == value
+
+
+def test_prepacking_is_switched_off_in_a_file_as_by_its_flag(tmp_path):
+    assert options.load(config(tmp_path, "prepack: no\n"), {}).options.prepack == "no"
+    assert options.load(config(tmp_path, "prepack: yes\n"), {}).options.prepack == "yes"
+
+
 def test_seed_zero_is_kept():
     assert options.make({"seed": 0}).seed == 0
 

@@ -1,0 +1,64 @@
+"""What a run's way of measuring its probes is chosen for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from zoedge.bundle import Bundle
+from zoedge.manifest import LOSS_FILE
+
+from .batches import MicroBatch
+from .caching import Recurring
+from .engine import Engine, SessionSettings
+from .example import Array
+from .noise import Float32
+from .probing import Together
+from .staged import Staged
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the choice is made for.
+
+    Attributes:
+        bundle, buffers: as for ``Engine``.
+        varying: names of the buffers that differ between the points of a step.
+        batch: the passes of one step.
+        outputs: what the objective reads; None for all.
+        points: points of a step.
+        threads, provider, frozen: as for ``Engine``.
+        recurring: how rows recur; None where nothing is kept of them.
+    """
+
+    bundle: Bundle
+    buffers: Mapping[str, Float32]
+    varying: frozenset[str]
+    batch: Sequence[MicroBatch]
+    outputs: Sequence[str] | None
+    points: int
+    threads: int
+    provider: str
+    frozen: Mapping[str, Array] | None = None
+    recurring: Recurring | None = None
+
+    @property
+    def stackable(self) -> bool:
+        """Whether several points fit into one pass: only LoRA factors differ between them."""
+        factors = {name for branch in self.bundle.manifest.lora for name in (branch.a, branch.b)}
+        return self.bundle.manifest.stages is not None and self.varying <= factors
+
+    def whole(self) -> Engine:
+        """Open the whole graph."""
+        return Engine(self.bundle.path(LOSS_FILE), self.buffers, **self._session())
+
+    def staged(self) -> Staged:
+        """Open the two parts."""
+        return Staged(self.bundle, self.buffers, **self._session())
+
+    def _session(self) -> SessionSettings:
+        return {"threads": self.threads, "provider": self.provider, "frozen": self.frozen}
+
+    def together(self, staged: Staged, count: int) -> Together:
+        """Return the way that measures ``count`` points a pass."""
+        return Together(staged, {name: self.buffers[name] for name in sorted(self.varying)}, count)

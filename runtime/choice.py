@@ -17,6 +17,8 @@ from zoedge.errors import InputError
 
 from .batches import MicroBatch
 from .caching import Tried, try_cache
+from .engine import Engine
+from .factor_order import NOTE, Asked, with_order
 from .measure import EVAL_ROWS, EVAL_TOKENS
 from .memory import give_back
 from .prefix_cache import PrefixCache
@@ -36,18 +38,29 @@ class Choice:
     probing: Probing
     note: str | None = None
     cache: PrefixCache | None = None
+    few_rows: bool = False
 
 
-def choose(situation: Situation, asked: int | None) -> Choice:
+def choose(situation: Situation, asked: int | None, few_rows: Asked = "auto") -> Choice:
     """Return the fastest way that gives the same bits, or the one asked for.
 
     Args:
         situation: the run's.
         asked: points a pass; 1 for the whole graph, None to measure.
+        few_rows: whether trained matrices are on the left of their products; auto to measure. It decides how sums
+            are rounded, so a run keeps to it.
 
     Raises:
-        InputError: several points a pass were asked for and don't fit the bundle or the method.
+        InputError: several points a pass, or another order of factors, were asked for and don't fit.
     """
+    with _trial_values(situation):
+        situation = with_order(situation, few_rows, lambda each: _timed(each, OneByOne(each.whole())))
+    choice = replace(_ways(situation, asked), few_rows=situation.few_rows)
+    seen = situation.few_rows and few_rows == "auto" and isinstance(choice.forward, Engine)
+    return replace(choice, note="; ".join(n for n in (NOTE, choice.note) if n)) if seen else choice
+
+
+def _ways(situation: Situation, asked: int | None) -> Choice:
     if asked is not None and asked > 1 and not situation.stackable:
         raise InputError(
             f"--probes-per-pass {asked} needs a bundle whose only moved tensors are LoRA branches: leave it out"

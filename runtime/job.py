@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import structs
 
 from zoedge.bundle import Bundle
 from zoedge.manifest import Manifest
@@ -135,7 +137,9 @@ def assemble(
             recurring=_recurring(folder, manifest, plan, len(splits.train)),
         ),
         options.probes_per_pass,
+        options.few_rows,
     )
+    plan = replace(plan, options=structs.replace(options, few_rows="yes" if choice.few_rows else "no"))
     measure = Measure(
         choice.forward,
         manifest,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from zoedge.bundle import Bundle
-from zoedge.manifest import LOSS_FILE
+from zoedge.manifest import FEW_ROWS_FILE, LOSS_FILE
 
 from .batches import MicroBatch
 from .caching import Recurring
@@ -29,6 +29,7 @@ class Situation:
         points: points of a step.
         threads, provider, frozen: as for ``Engine``.
         recurring: how rows recur; None where nothing is kept of them.
+        few_rows: whether the whole graph is the one with trained matrices on the left.
     """
 
     bundle: Bundle
@@ -41,6 +42,13 @@ class Situation:
     provider: str
     frozen: Mapping[str, Array] | None = None
     recurring: Recurring | None = None
+    few_rows: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the largest pass that a layer sees: tokens, where there are any."""
+        tokens = [batch.inputs["input_ids"].size for batch in self.batch if "input_ids" in batch.inputs]
+        return max(tokens or [len(next(iter(batch.targets.values()))) for batch in self.batch])
 
     @property
     def stackable(self) -> bool:
@@ -50,7 +58,8 @@ class Situation:
 
     def whole(self) -> Engine:
         """Open the whole graph."""
-        return Engine(self.bundle.path(LOSS_FILE), self.buffers, **self._session())
+        file = FEW_ROWS_FILE if self.few_rows else LOSS_FILE
+        return Engine(self.bundle.path(file), self.buffers, **self._session())
 
     def staged(self) -> Staged:
         """Open the two parts."""

@@ -36,6 +36,7 @@ FREE_ON_RESUME = (
     "early_stopping_patience",
     "log_every",
     "prepack",
+    "few_rows",
     "threads",
     "provider",
     "probes_per_pass",

@@ -76,6 +76,10 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Literal["auto", "yes", "no"],
         "copies of the frozen matrices in the order the processor likes; no: slower on short inputs, less memory",
     ] = "auto"
+    few_rows: Annotated[
+        Literal["auto", "yes", "no"],
+        "multiply trained matrices from the left, which is faster for few rows or tokens a pass",
+    ] = "auto"
     prefix_cache: Annotated[
         str,
         "disk for what the layers before the first trained one make of each row: auto (up to 1 GiB), no, or a size "

@@ -1,0 +1,117 @@
+"""Which side of their products trained matrices are on: timed at the start, kept for the run, the same numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from msgspec.structs import replace as replace_options
+
+from zoedge.bundle import Bundle
+from zoedge.errors import InputError
+from zoedge.export import to_bundle
+from zoedge.manifest import FEW_ROWS_FILE
+from zoedge.options import TuneOptions
+from zoedge.runtime import choice, factor_order, journal
+from zoedge.runtime.batches import MicroBatch
+from zoedge.runtime.choice import choose
+from zoedge.runtime.factor_order import with_order
+from zoedge.runtime.journal import Step
+from zoedge.runtime.parameters import load_buffers
+from zoedge.runtime.situation import Situation
+from zoedge.runtime.tune import tune
+
+from .networks import mlp, rows
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("order")
+    mlp(folder / "mlp.onnx")
+    rows(folder / "data.jsonl", 60)
+    for name, train in (("full", ("full",)), ("lora", ("lora",))):
+        to_bundle(folder / "mlp.onnx", folder / name, task="classification", train=train)
+    return folder
+
+
+def situation(place, name="full", count=5):
+    opened = Bundle.open(place / name)
+    buffers = load_buffers(opened)
+    x = np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)
+    batch = MicroBatch({"x": x}, {"labels": np.zeros(count, np.int64)}, np.arange(count))
+    return Situation(opened, buffers, frozenset(buffers), [batch], ("loss",), 2, 1, "cpu")
+
+
+def clock(left, right):
+    return lambda each: left if each.few_rows else right
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "wanted"), [(1.0, 2.0, True), (2.0, 1.0, False), (0.99, 1.0, False)]
+)
+def test_the_faster_order_is_taken(place, left, right, wanted):
+    assert with_order(situation(place), "auto", clock(left, right)).few_rows is wanted
+
+
+@pytest.mark.parametrize("asked", ["yes", "no"])
+def test_an_order_that_was_asked_for_is_not_timed(place, asked):
+    def never(_):
+        raise AssertionError("timed")
+
+    assert with_order(situation(place), asked, never).few_rows is (asked == "yes")
+
+
+def test_many_rows_are_not_timed(place):
+    many = situation(place, count=factor_order._MOST_ROWS + 1)
+    assert not with_order(many, "auto", clock(1.0, 2.0)).few_rows
+
+
+def test_rows_of_text_are_its_tokens(place):
+    ids = MicroBatch({"input_ids": np.zeros((3, 7), np.int64)}, {"labels": np.zeros(3)}, np.arange(3))
+    assert replace(situation(place), batch=[ids]).rows == 21
+    assert situation(place, count=4).rows == 4
+
+
+def test_a_bundle_of_branches_has_no_other_order(place):
+    assert not with_order(situation(place, "lora"), "auto", clock(1.0, 2.0)).few_rows
+    with pytest.raises(
+        InputError, match=r"--few-rows yes needs a bundle that trains whole matrices, and .*lora has"
+    ):
+        with_order(situation(place, "lora"), "yes", clock(1.0, 2.0))
+
+
+def test_the_choice_is_said_and_saved_with_the_run(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(choice, "_timed", lambda s, _: 1.0 if s.few_rows else 2.0)
+    made = choose(situation(place), None)
+    assert made.few_rows
+    assert made.note == factor_order.NOTE
+    tune(place / "full", place / "data.jsonl", tmp_path / "run", TuneOptions(steps=2, val_size=0.0))
+    assert journal.read(tmp_path / "run" / "journal.zoj").header.options["few_rows"] == "yes"
+
+
+def losses(run):
+    return [r.losses for r in journal.read(run / "journal.zoj").records if isinstance(r, Step)]
+
+
+def test_both_orders_take_the_same_steps_up_to_rounding(place, tmp_path):
+    runs = {}
+    for asked in ("yes", "no"):
+        tune(
+            place / "full",
+            place / "data.jsonl",
+            tmp_path / asked,
+            TuneOptions(steps=6, few_rows=asked, val_size=0.0),
+        )
+        runs[asked] = np.array(losses(tmp_path / asked))
+    assert FEW_ROWS_FILE in Bundle.open(place / "full").manifest.files
+    np.testing.assert_allclose(runs["yes"], runs["no"], rtol=1e-4)
+
+
+def test_a_resumed_run_keeps_its_order_whatever_is_faster_now(place, tmp_path, monkeypatch):
+    options = TuneOptions(steps=6, few_rows="yes", val_size=0.0, lr_schedule="constant")
+    tune(place / "full", place / "data.jsonl", tmp_path / "whole", options)
+    monkeypatch.setattr(choice, "_timed", lambda s, _: 2.0 if s.few_rows else 1.0)
+    parts = tmp_path / "parts"
+    tune(place / "full", place / "data.jsonl", parts, replace_options(options, steps=3))
+    tune(place / "full", place / "data.jsonl", parts, TuneOptions(steps=6), resume=True)
+    assert journal.read(parts / "journal.zoj").header.options["few_rows"] == "yes"
+    assert losses(parts) == losses(tmp_path / "whole")

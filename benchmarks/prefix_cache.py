@@ -72,8 +72,7 @@ def measured(job: Job, store: RowStore, rounds: int) -> dict[str, list[float]]:
     calls = {name: partial(step, job, probing) for name, probing in ways(job, store).items()}
     for number in range(ROWS // job.plan.options.batch_size):
         calls[KEPT](number)
-    start = job.fold.step
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    start, seconds = job.fold.step, {name: list[float]() for name in calls}
     for number in range(rounds + 1):  # the first one warms up
         losses: set[tuple[float, ...]] = set()
         for name, call in calls.items():

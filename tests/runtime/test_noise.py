@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from zoedge.runtime import noise, noise_numba
+from zoedge.runtime.compiled import compiled
 from zoedge.runtime.noise import Addition, Stream, Term
 
 KERNELS = [noise.add_terms, noise_numba.add_terms]
@@ -201,7 +202,7 @@ def test_without_a_folder_for_its_cache_the_kernel_is_compiled_anyway(monkeypatc
         return njit(**given)
 
     monkeypatch.setattr(noise_numba.numba, "njit", no_folder)
-    monkeypatch.setattr(noise_numba, "_run", noise_numba._compiled(noise_numba._add_chunks))
+    monkeypatch.setattr(noise_numba, "_run", compiled(noise_numba._add_chunks))
     w = np.zeros(300, np.float32)
     noise_numba.add_terms([Addition(w, [Term(Stream(1, 2, 3, 4), noise.table("rademacher", 1.0))])])
     assert w.tobytes() == noise.directions(Stream(1, 2, 3, 4), (300,), "rademacher").tobytes()

@@ -196,10 +196,10 @@ def test_directions_are_white(distribution):
 def test_without_a_folder_for_its_cache_the_kernel_is_compiled_anyway(monkeypatch):
     njit = noise_numba.numba.njit
 
-    def no_folder(*, cache=False, **given):
+    def no_folder(*function, cache=False, **given):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return njit(**given)
+        return njit(*function, **given)
 
     monkeypatch.setattr(noise_numba.numba, "njit", no_folder)
     monkeypatch.setattr(noise_numba, "_run", compiled(noise_numba._add_chunks))

@@ -11,12 +11,13 @@ call can't take time from a forward pass.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numba
 import numpy as np
 
+from .compiled import compiled
 from .lanes import add_8_levels, add_32_signs, float32_pointer, multiply_wide
 from .noise import BLOCK_BITS, STRETCH, Addition
 from .threads import usable_cores
@@ -130,15 +131,7 @@ def _add_chunks(
                 _add_term(run, start, streams[t], levels[spans[t, 0] : spans[t, 1]])
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    try:
-        compiled = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder that numba could keep its cache in
-        compiled = numba.njit(nogil=True)(function)
-    return compiled  # type: ignore[no-any-return]
-
-
-_run = _compiled(_add_chunks)
+_run = compiled(_add_chunks)
 
 
 def add_terms(additions: Sequence[Addition], threads: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from zoedge.tensor_file import map_some
 
 from .kernels import AddTerms
 from .layers import ActiveLayers, layer_of
-from .noise import Float32
+from .noise import Addition, Float32
 from .spaces import ActivationBranch, Arrays, InPlace, LowRankBranch, LowRankInPlace, Noise, OutOfPlace, Space
 
 OUT_OF_PLACE_LIMIT = 1 << 22  # elements: up to 16 MiB of masters, sets are rebuilt exactly; above, in place
@@ -101,14 +101,13 @@ class Parameters:
 
     def apply(self, step: int, update: Update) -> None:
         """Let theta be shrink * theta + sum(scale * z_k(step))."""
-        for space in self._active(step):
-            space.apply(step, update)
+        self._add(addition for space in self._active(step) for addition in space.apply(step, update))
 
     def settle(self) -> None:
         """Bring the buffers up to date."""
-        additions = [addition for space in self.spaces for addition in space.settle()]
-        if additions:
-            self._add_terms(additions)
+        self._add(addition for space in self.spaces for addition in space.settle())
+        for space in self.spaces:
+            space.settled()
         self._unsettled = 0
 
     def assign(self, values: Mapping[str, NDArray[np.float32]]) -> None:
@@ -141,6 +140,12 @@ class Parameters:
             self.buffers[name][...] = state[name]
         for space in self.spaces:
             space.load(state)
+
+    def _add(self, additions: Iterable[Addition]) -> None:
+        """Make the additions of all spaces in one call."""
+        made = list(additions)
+        if made:
+            self._add_terms(made)
 
     def _active(self, step: int) -> Sequence[Space]:
         """Return the spaces that a step moves; the others stay at theta, where the step before left them."""

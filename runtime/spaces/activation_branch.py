@@ -16,7 +16,8 @@ from zoedge.errors import InputError
 from zoedge.manifest import LoraBranch
 from zoedge.methods import Point, Update
 
-from ..noise import Float32
+from ..narrow import product_here
+from ..noise import Addition, Float32
 from .base import Arrays, Noise
 from .out_of_place import OutOfPlace
 
@@ -40,7 +41,8 @@ class ActivationBranch:
         self._a, self._b = a, b
         self._u: Float32 = np.zeros_like(b)
         self._s: Float32 = np.zeros((branch.rank, branch.rank), np.float32)
-        self._noise = noise
+        self._current = True  # B is U S
+        self._product = product_here()
         self._inner = OutOfPlace(self._names[2], self._s, noise, decays=True)
         self.assignable = {branch.a: a.shape, basis_name(branch): b.shape}
         self.varying = frozenset((branch.b,))
@@ -49,17 +51,21 @@ class ActivationBranch:
         """Remember where S is to be."""
         self._inner.visit(step, point)
 
-    def apply(self, step: int, update: Update) -> None:
-        """Move S."""
-        self._inner.apply(step, update)
+    def apply(self, step: int, update: Update) -> list[Addition]:
+        """Return what moves S."""
+        return self._inner.apply(step, update)
 
-    def settle(self) -> tuple[()]:
-        """Write B = U S, one outer product after the other: the same bits on every processor."""
-        self._noise.add_terms(self._inner.settle())
-        self._b[...] = 0.0
-        for k in range(len(self._s)):
-            self._b += self._u[:, k : k + 1] * self._s[k]
-        return ()
+    def settle(self) -> list[Addition]:
+        """Return what brings S to where it is to be."""
+        additions = self._inner.settle()
+        self._current = self._current and not additions
+        return additions
+
+    def settled(self) -> None:
+        """Write B = U S."""
+        if not self._current:
+            self._product(self._u, self._s, self._b)
+            self._current = True
 
     def assign(self, values: Arrays) -> None:
         """Take A = V^T or U."""
@@ -68,6 +74,7 @@ class ActivationBranch:
             np.copyto(self._a, values[a], casting="same_kind")
         if u in values:
             np.copyto(self._u, values[u], casting="same_kind")
+            self._current = False
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return both bases and S."""

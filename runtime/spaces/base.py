@@ -36,11 +36,17 @@ class Space(Protocol):
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
 
-    def apply(self, step: int, update: Update) -> None:
-        """Let theta be shrink * theta + sum(scale * z_k(step)), and the buffers theta, when next settled."""
+    def apply(self, step: int, update: Update) -> Sequence[Addition]:
+        """Let theta be shrink * theta + sum(scale * z_k(step)), and the buffers theta, when next settled.
+
+        The caller makes the additions returned, for all spaces at once, before anything else is asked.
+        """
 
     def settle(self) -> Sequence[Addition]:
-        """Bring the buffers up to date, but for the additions returned: the caller makes those of all spaces."""
+        """Bring the buffers up to date, but for the additions returned, which the caller makes as above."""
+
+    def settled(self) -> None:
+        """Go on with what depends on those additions, which are made now."""
 
     def assign(self, values: Arrays) -> None:
         """Go on from values that were computed instead of stepped, in their shapes; only between steps."""

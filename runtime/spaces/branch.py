@@ -56,13 +56,14 @@ class LowRankBranch:
         self._enter(step)
         self._offset, self._current = self._window.core(step, point), False
 
-    def apply(self, step: int, update: Update) -> None:
+    def apply(self, step: int, update: Update) -> tuple[()]:
         """Move S, and shrink the whole delta."""
         self._enter(step)
         self._s *= update.shrink
         self._left *= update.shrink
         self._s += self._window.core(step, update.moves)
         self._offset, self._current = np.zeros_like(self._s), False
+        return ()
 
     def settle(self) -> tuple[()]:
         """Write the factors."""
@@ -75,6 +76,9 @@ class LowRankBranch:
         self._b[:, self._kept :] = (self._window.u @ (self._s + self._offset)) / self._scale
         self._current = True
         return ()
+
+    def settled(self) -> None:
+        """Nothing depends on it."""
 
     def assign(self, values: Arrays) -> None:
         """Take nothing: ``assignable`` is empty."""

@@ -38,7 +38,7 @@ class InPlace:
         """Queue the additions that lead from the present point to ``point``."""
         self._go_to({(step, move.probe): move.scale for move in point})
 
-    def apply(self, step: int, update: Update) -> None:
+    def apply(self, step: int, update: Update) -> tuple[()]:
         """Queue the way back from the present point together with the update: one addition per direction."""
         if self._decays and update.shrink != 1.0:
             self._go_to({})
@@ -46,6 +46,7 @@ class InPlace:
             self._shrink, self._shrunk = update.shrink, self._noise.sample(step)
         self._go_to({(step, move.probe): move.scale for move in update.moves})
         self._offset = {}  # the buffer's point is theta now
+        return ()
 
     def settle(self) -> list[Addition]:
         """Return what was queued, as one pass over memory."""
@@ -54,6 +55,9 @@ class InPlace:
         addition = Addition(self._buffer, self._queue, self._shrink, self._shrunk)
         self._queue, self._shrink = [], 1.0
         return [addition]
+
+    def settled(self) -> None:
+        """Nothing depends on it."""
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""

@@ -84,7 +84,7 @@ class LowRankInPlace:
         self._window.enter(step)
         self._go_to(self._window.core(step, point))
 
-    def apply(self, step: int, update: Update) -> None:
+    def apply(self, step: int, update: Update) -> tuple[()]:
         """Move the buffer to the updated parameter."""
         self._window.enter(step)
         if self._decays and update.shrink != 1.0:
@@ -92,10 +92,14 @@ class LowRankInPlace:
             self._matrix *= np.float32(update.shrink)
         self._go_to(self._window.core(step, update.moves))
         self._at = np.zeros_like(self._at)
+        return ()
 
     def settle(self) -> tuple[()]:
         """Leave nothing: every move is made at once."""
         return ()
+
+    def settled(self) -> None:
+        """Nothing depends on it."""
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""

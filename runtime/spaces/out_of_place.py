@@ -31,12 +31,12 @@ class OutOfPlace:
         """Remember where to be."""
         self._target, self._current = (step, point), False
 
-    def apply(self, step: int, update: Update) -> None:
-        """Move the master."""
+    def apply(self, step: int, update: Update) -> list[Addition]:
+        """Return what moves the master."""
         shrink = update.shrink if self._decays else 1.0
         terms = self._noise.terms(step, update.moves)
-        self._noise.add_terms([Addition(self._master, terms, shrink, self._noise.sample(step))])
         self.visit(step, ())
+        return [Addition(self._master, terms, shrink, self._noise.sample(step))]
 
     def settle(self) -> list[Addition]:
         """Copy the master to the buffer, and return what is to be added there."""
@@ -46,6 +46,9 @@ class OutOfPlace:
         np.copyto(self._buffer, self._master)
         self._current = True
         return [Addition(self._buffer, self._noise.terms(step, point))]
+
+    def settled(self) -> None:
+        """Nothing depends on it."""
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""

@@ -43,7 +43,8 @@ def test_signs_of_size_eps_change_the_outputs_by_eps_times_their_size(scale):
     ratios = []
     for step in range(40):
         space.visit(step, (Move(0, 0.05),))
-        space.settle()
+        add_terms(space.settle())
+        space.settled()
         delta = 3.0 * scale * X @ a.T @ b.T  # alpha / rank = 3
         ratios.append(np.sqrt(np.square(delta).sum(1).mean() / np.square(scale * Y).sum(1).mean()))
     assert np.sqrt(np.mean(np.square(ratios))) == pytest.approx(0.05, rel=0.1)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from zoedge.runtime import noise, noise_numba
+from zoedge.runtime.compiled import compiled
 from zoedge.runtime.noise import Addition, Stream, Term
 
 KERNELS = [noise.add_terms, noise_numba.add_terms]
@@ -195,13 +196,13 @@ def test_directions_are_white(distribution):
 def test_without_a_folder_for_its_cache_the_kernel_is_compiled_anyway(monkeypatch):
     njit = noise_numba.numba.njit
 
-    def no_folder(*, cache=False, **given):
+    def no_folder(*function, cache=False, **given):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return njit(**given)
+        return njit(*function, **given)
 
     monkeypatch.setattr(noise_numba.numba, "njit", no_folder)
-    monkeypatch.setattr(noise_numba, "_run", noise_numba._compiled(noise_numba._add_chunks))
+    monkeypatch.setattr(noise_numba, "_run", compiled(noise_numba._add_chunks))
     w = np.zeros(300, np.float32)
     noise_numba.add_terms([Addition(w, [Term(Stream(1, 2, 3, 4), noise.table("rademacher", 1.0))])])
     assert w.tobytes() == noise.directions(Stream(1, 2, 3, 4), (300,), "rademacher").tobytes()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from variants.shapes import load_batch
 from zoedge.bundle import Bundle
-from zoedge.options import Distribution, TuneOptions
+from zoedge.options import TuneOptions
 from zoedge.runtime.job import assemble, read_rows
 
 
@@ -17,8 +18,8 @@ class Ours:
     Args:
         folder, data: the model's and the data's folders.
         bundle: which of the model's bundles.
-        directions: their distribution; the method's own by default.
         begin: give LoRA branches their directions, as a run does before its first step.
+        options: of the run, beside its method and batch.
     """
 
     passes = "2 forwards"
@@ -29,16 +30,14 @@ class Ours:
         data: Path,
         bundle: str,
         *,
-        directions: Distribution | None = None,
         begin: bool = True,
+        **options: Any,
     ) -> None:
         ids, labels = load_batch(data)
-        options = TuneOptions(
-            method="mezo", directions=directions, batch_size=len(ids), val_size=0.0, steps=10_000
-        )
+        asked = TuneOptions(method="mezo", batch_size=len(ids), val_size=0.0, steps=10_000, **options)
         opened = Bundle.open(folder / bundle)
-        self._job = assemble(opened, *read_rows(opened, str(data / "rows.jsonl"), options))
-        if begin and self._job.initial:
+        self._job = assemble(opened, *read_rows(opened, str(data / "rows.jsonl"), asked), begun=not begin)
+        if self._job.initial:
             self._job.fold.apply(self._job.initial())
         (first,) = self._job.measure.batch(0)
         same = (first.inputs["input_ids"] == ids).all() and (first.targets["labels"] == labels).all()

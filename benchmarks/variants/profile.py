@@ -49,7 +49,7 @@ def _operators(variant: str, model: Path, data: Path) -> dict[str, tuple[float, 
                 runs.loss()
         del runs  # a session that ends writes its profile
         gc.collect()
-        (path,) = Path(folder).iterdir()
+        path = max(Path(folder).iterdir(), key=lambda p: p.stat().st_mtime_ns)  # others were tried before it
         events = json.loads(path.read_text(encoding="utf-8"))
     first = next(e for e in events if e["name"] == "model_run")
     operators: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))

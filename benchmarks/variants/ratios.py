@@ -12,7 +12,7 @@ from variants.processes import Measured
 
 # groups of processes that run at the same time: few enough for the memory of a small machine
 GROUPS = (
-    ("stock", "full", "full-signs", "lora", "lora-qv", "lora-int8", "lora-qv-int8"),
+    ("stock", "full", "full-signs", "full-signs-quarter", "lora", "lora-qv", "lora-int8", "lora-qv-int8"),
     ("full", "torch-mezo"),
     ("lora-int8", "lora", "torch-mezo-lora"),
     ("full", "torch-adamw"),
@@ -60,6 +60,7 @@ RATIOS = (
     Ratio("full / two stock forwards", "full", "stock", _seconds,
           goals={"B1 T16": 2.5, "B8 T64": 0.90, "B16 T128": 0.72}),
     Ratio("full, sign directions / two stock forwards", "full-signs", "stock", _seconds),
+    Ratio("full, signs on a quarter of the elements / two stock forwards", "full-signs-quarter", "stock", _seconds),
     Ratio("LoRA / two stock forwards", "lora", "stock", _seconds),
     Ratio("LoRA q,v / two stock forwards", "lora-qv", "stock", _seconds),
     Ratio("LoRA int8 / one stock forward", "lora-int8", "stock", _seconds, scale=2.0, goals={"": 0.65}),

@@ -42,6 +42,7 @@ VARIANTS: dict[str, Callable[[Path, Path], Any]] = {
     "stock": _stock,
     "full": _ours("full"),
     "full-signs": _ours("full", directions="rademacher"),
+    "full-signs-quarter": _ours("full", directions="rademacher", active_elements=0.25),
     "lora": _ours("lora"),
     "lora-qv": _ours("lora-qv"),
     "lora-int8": _ours("lora-int8"),

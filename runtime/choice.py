@@ -17,8 +17,7 @@ from zoedge.errors import InputError
 
 from .batches import MicroBatch
 from .caching import Tried, try_cache
-from .engine import Engine
-from .factor_order import NOTE, Asked, with_order
+from .factor_order import Asked, with_order
 from .measure import EVAL_ROWS, EVAL_TOKENS
 from .memory import give_back
 from .prefix_cache import PrefixCache
@@ -47,17 +46,14 @@ def choose(situation: Situation, asked: int | None, few_rows: Asked = "auto") ->
     Args:
         situation: the run's.
         asked: points a pass; 1 for the whole graph, None to measure.
-        few_rows: whether trained matrices are on the left of their products; auto to measure. It decides how sums
-            are rounded, so a run keeps to it.
+        few_rows: whether trained matrices are on the left of their products; auto for by the number of rows. It
+            decides how sums are rounded, so a run keeps to it.
 
     Raises:
         InputError: several points a pass, or another order of factors, were asked for and don't fit.
     """
-    with _trial_values(situation):
-        situation = with_order(situation, few_rows, lambda each: _timed(each, OneByOne(each.whole())))
-    choice = replace(_ways(situation, asked), few_rows=situation.few_rows)
-    seen = situation.few_rows and few_rows == "auto" and isinstance(choice.forward, Engine)
-    return replace(choice, note="; ".join(n for n in (NOTE, choice.note) if n)) if seen else choice
+    situation = with_order(situation, few_rows)
+    return replace(_ways(situation, asked), few_rows=situation.few_rows)
 
 
 def _ways(situation: Situation, asked: int | None) -> Choice:

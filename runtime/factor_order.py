@@ -1,8 +1,7 @@
-"""On which side of their products trained matrices are: chosen by a timing, as it depends on rows and machine."""
+"""On which side of their products trained matrices are: a matter of how many rows a pass has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -13,18 +12,18 @@ from .situation import Situation
 
 Asked = Literal["auto", "yes", "no"]
 
-NOTE = "trained matrices are multiplied from the left: faster here for few rows"
-_MOST_ROWS = 256  # of a pass: packing a matrix is little beside a product with more, and nothing is timed
-_FASTER = 0.95
+# From the left, this many rows took 0.5 to 0.8 of the time (benchmarks/README.md); one row is a vector, for which
+# nothing is packed either way. No timing decides: the order changes how sums are rounded, and the same command is to
+# give the same losses again.
+FEWEST, MOST = 2, 96
 
 
-def with_order(situation: Situation, asked: Asked, seconds: Callable[[Situation], float]) -> Situation:
-    """Return the situation with the loss graph that is faster, or the one asked for.
+def with_order(situation: Situation, asked: Asked) -> Situation:
+    """Return the situation with the loss graph that is faster for its rows, or the one asked for.
 
     Args:
         situation: with the ordinary graph.
-        asked: whether trained matrices are to be on the left; auto to measure.
-        seconds: times a step's passes.
+        asked: whether trained matrices are to be on the left; auto for by the rows of a step's largest pass.
 
     Raises:
         InputError: the graph that was asked for isn't in the bundle.
@@ -35,9 +34,5 @@ def with_order(situation: Situation, asked: Asked, seconds: Callable[[Situation]
             f"--few-rows yes needs a bundle that trains whole matrices, and {situation.bundle.folder} has no "
             f"{FEW_ROWS_FILE}: leave it out"
         )
-    left = replace(situation, few_rows=True)
-    if asked == "yes":
-        return left
-    if asked == "no" or not there or situation.rows > _MOST_ROWS:
-        return situation
-    return left if seconds(left) < _FASTER * seconds(situation) else situation
+    left = there and FEWEST <= situation.rows <= MOST if asked == "auto" else asked == "yes"
+    return replace(situation, few_rows=left)

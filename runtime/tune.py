@@ -193,7 +193,7 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
     progress.start(
         _header_lines(job, data), Extent(job.plan.total_steps, job.plan.max_seconds), job.fold.step
     )
-    for note in job.notes:
+    for note in (*job.notes, *_new_schedule(contents.header, job)):
         progress.note(note)
     if contents.torn:
         progress.note(
@@ -201,6 +201,23 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
         )
     Tuner(job, contents.records, run, journal, log, progress, elapsed_seconds=elapsed).run()
     return run
+
+
+def _new_schedule(header: Header, job: Job) -> list[str]:
+    """Return what the user should know where a resumed run is to be of another length than it was begun with."""
+    options = job.plan.options
+    names = ("steps", "epochs", "max_time")
+    changed = [n for n in names if header.options.get(n) != getattr(options, n)]
+    if not changed or options.lr_schedule == "constant":
+        return []
+    was, now = (
+        ", ".join(f"{n.replace('_', '-')} {v}" for n, v in zip(names, values, strict=True) if v is not None)
+        for values in ([header.options.get(n) for n in names], [getattr(options, n) for n in names])
+    )
+    return [
+        f"the run was begun with {was} and goes on with {now}: from here on its {options.lr_schedule} learning rate "
+        "falls over the new length"
+    ]
 
 
 def _header(job: Job) -> Header:

@@ -78,7 +78,7 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ] = "auto"
     few_rows: Annotated[
         Literal["auto", "yes", "no"],
-        "multiply trained matrices from the left, which is faster for few rows or tokens a pass",
+        "multiply trained matrices from the left: faster for few rows or tokens a pass; auto: for 2 to 96",
     ] = "auto"
     prefix_cache: Annotated[
         str,

@@ -1,4 +1,4 @@
-"""Which side of their products trained matrices are on: timed at the start, kept for the run, the same numbers."""
+"""Which side of their products trained matrices are on: by the rows, kept for the run, the same numbers."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.manifest import FEW_ROWS_FILE
 from zoedge.options import TuneOptions
-from zoedge.runtime import choice, factor_order, journal
+from zoedge.runtime import factor_order, journal
 from zoedge.runtime.batches import MicroBatch
 from zoedge.runtime.choice import choose
 from zoedge.runtime.factor_order import with_order
@@ -41,28 +41,18 @@ def situation(place, name="full", count=5):
     return Situation(opened, buffers, frozenset(buffers), [batch], ("loss",), 2, 1, "cpu")
 
 
-def clock(left, right):
-    return lambda each: left if each.few_rows else right
-
-
 @pytest.mark.parametrize(
-    ("left", "right", "wanted"), [(1.0, 2.0, True), (2.0, 1.0, False), (0.99, 1.0, False)]
+    ("count", "wanted"),
+    [(1, False), (factor_order.FEWEST, True), (factor_order.MOST, True), (factor_order.MOST + 1, False)],
 )
-def test_the_faster_order_is_taken(place, left, right, wanted):
-    assert with_order(situation(place), "auto", clock(left, right)).few_rows is wanted
+def test_the_rows_of_a_pass_decide(place, count, wanted):
+    assert with_order(situation(place, count=count), "auto").few_rows is wanted
 
 
+@pytest.mark.parametrize("count", [1, 5, 200])
 @pytest.mark.parametrize("asked", ["yes", "no"])
-def test_an_order_that_was_asked_for_is_not_timed(place, asked):
-    def never(_):
-        raise AssertionError("timed")
-
-    assert with_order(situation(place), asked, never).few_rows is (asked == "yes")
-
-
-def test_many_rows_are_not_timed(place):
-    many = situation(place, count=factor_order._MOST_ROWS + 1)
-    assert not with_order(many, "auto", clock(1.0, 2.0)).few_rows
+def test_an_order_that_was_asked_for_is_taken(place, asked, count):
+    assert with_order(situation(place, count=count), asked).few_rows is (asked == "yes")
 
 
 def test_rows_of_text_are_its_tokens(place):
@@ -72,20 +62,19 @@ def test_rows_of_text_are_its_tokens(place):
 
 
 def test_a_bundle_of_branches_has_no_other_order(place):
-    assert not with_order(situation(place, "lora"), "auto", clock(1.0, 2.0)).few_rows
+    assert not with_order(situation(place, "lora"), "auto").few_rows
     with pytest.raises(
         InputError, match=r"--few-rows yes needs a bundle that trains whole matrices, and .*lora has"
     ):
-        with_order(situation(place, "lora"), "yes", clock(1.0, 2.0))
+        with_order(situation(place, "lora"), "yes")
 
 
-def test_the_choice_is_said_and_saved_with_the_run(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(choice, "_timed", lambda s, _: 1.0 if s.few_rows else 2.0)
-    made = choose(situation(place), None)
-    assert made.few_rows
-    assert made.note == factor_order.NOTE
-    tune(place / "full", place / "data.jsonl", tmp_path / "run", TuneOptions(steps=2, val_size=0.0))
-    assert journal.read(tmp_path / "run" / "journal.zoj").header.options["few_rows"] == "yes"
+@pytest.mark.parametrize(("batch", "saved"), [(4, "yes"), (1, "no")])
+def test_the_choice_is_saved_with_the_run(place, tmp_path, batch, saved):
+    assert choose(situation(place, count=batch), None).few_rows is (saved == "yes")
+    settings = TuneOptions(steps=2, val_size=0.0, batch_size=batch)
+    tune(place / "full", place / "data.jsonl", tmp_path / "run", settings)
+    assert journal.read(tmp_path / "run" / "journal.zoj").header.options["few_rows"] == saved
 
 
 def losses(run):
@@ -106,12 +95,12 @@ def test_both_orders_take_the_same_steps_up_to_rounding(place, tmp_path):
     np.testing.assert_allclose(runs["yes"], runs["no"], rtol=1e-4)
 
 
-def test_a_resumed_run_keeps_its_order_whatever_is_faster_now(place, tmp_path, monkeypatch):
-    options = TuneOptions(steps=6, few_rows="yes", val_size=0.0, lr_schedule="constant")
+def test_a_resumed_run_keeps_its_order_whatever_the_rule_is_by_then(place, tmp_path, monkeypatch):
+    options = TuneOptions(steps=6, val_size=0.0, lr_schedule="constant")
     tune(place / "full", place / "data.jsonl", tmp_path / "whole", options)
-    monkeypatch.setattr(choice, "_timed", lambda s, _: 2.0 if s.few_rows else 1.0)
     parts = tmp_path / "parts"
     tune(place / "full", place / "data.jsonl", parts, replace_options(options, steps=3))
+    monkeypatch.setattr(factor_order, "MOST", 1)
     tune(place / "full", place / "data.jsonl", parts, TuneOptions(steps=6), resume=True)
     assert journal.read(parts / "journal.zoj").header.options["few_rows"] == "yes"
     assert losses(parts) == losses(tmp_path / "whole")

@@ -96,6 +96,25 @@ def test_resume_and_replay_give_the_bits_of_the_uninterrupted_run(place, tmp_pat
     assert replayed.path.read_bytes() == (tmp_path / "whole" / "last" / "tensors.safetensors").read_bytes()
 
 
+def test_resuming_with_another_length_says_what_becomes_of_the_schedule(place, tmp_path):
+    notes = []
+
+    class Listen(Silent):
+        def note(self, text):
+            notes.append(text)
+
+    settings = TuneOptions(steps=3, lr_schedule="linear", val_size=0.0)
+    tune(place / "full", place / "data.jsonl", tmp_path / "run", settings)
+    tune(place / "full", place / "data.jsonl", tmp_path / "run", settings, resume=True, progress=Listen())
+    assert notes == []
+    longer = TuneOptions(steps=5)
+    tune(place / "full", place / "data.jsonl", tmp_path / "run", longer, resume=True, progress=Listen())
+    assert notes == [
+        "the run was begun with steps 3 and goes on with steps 5: from here on its linear learning rate falls over "
+        "the new length"
+    ]
+
+
 def test_a_journal_of_another_noise_version_is_refused(place, tmp_path, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr("zoedge.runtime.tune.NOISE_VERSION", 1)

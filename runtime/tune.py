@@ -85,7 +85,10 @@ def tune(
             Run.check_new(folder)
         settled = asked if contents is None else _continued(asked, given, contents.header, folder)
         begun = contents is not None and len(contents.records) > 0
-        ready = _ready(Bundle.open(bundle), str(data), settled, given, preflight, folder, begun=begun)
+        opened = Bundle.open(bundle)
+        if contents is not None:
+            _check_bundle(contents.header, opened, folder)
+        ready = _ready(opened, str(data), settled, given, preflight, folder, begun=begun)
         with closing(ready) as job:
             if contents is not None:
                 _check_same(contents.header, job, folder)
@@ -156,11 +159,14 @@ def _continued(asked: TuneOptions, given: Collection[str], header: Header, folde
     return msgspec.structs.replace(saved, **changes)
 
 
-def _check_same(header: Header, job: Job, folder: Path) -> None:
-    if header.bundle != job.bundle.digest:
+def _check_bundle(header: Header, bundle: Bundle, folder: Path) -> None:
+    if header.bundle != bundle.digest:
         raise BundleError(
-            f"{folder} was started on another bundle than {job.bundle.folder}: resume it with that one"
+            f"{folder} was started on another bundle than {bundle.folder}: resume it with that one"
         )
+
+
+def _check_same(header: Header, job: Job, folder: Path) -> None:
     if header.data != job.data.train.digest:
         raise InputError(f"{folder} was started on other training data: resume it with the same --data")
     if header.valid is not None and header.valid != _valid_digest(job):

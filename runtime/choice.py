@@ -26,18 +26,29 @@ from .situation import Situation
 
 _REPEATS = 3
 _SECONDS = 2.0  # of repeats, for each way that is tried
+ROWS_TOGETHER = 128  # of an int8 base, below which a pass costs more for its nodes than for its rows
 _FASTER = 0.95  # of the time so far: less is not worth another way
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs the graph, how points are measured with it, a sentence where that isn't the plain way, a cache."""
+    """What a run will measure with.
+
+    Attributes:
+        forward: runs the graph.
+        probing: measures points with it.
+        note: a sentence where that isn't the plain way.
+        cache: keeps rows' results; None where nothing does.
+        few_rows: whether trained matrices are on the left of their products.
+        asked: points a pass where the user or a rule decided them; None where a timing did.
+    """
 
     forward: Forward
     probing: Probing
     note: str | None = None
     cache: PrefixCache | None = None
     few_rows: bool = False
+    asked: int | None = None
 
 
 def choose(situation: Situation, asked: int | None, few_rows: Asked = "auto") -> Choice:
@@ -45,7 +56,7 @@ def choose(situation: Situation, asked: int | None, few_rows: Asked = "auto") ->
 
     Args:
         situation: the run's.
-        asked: points a pass; 1 for the whole graph, None to measure.
+        asked: points a pass; 1 for the whole graph, None for by a rule where they change numbers, else to measure.
         few_rows: whether trained matrices are on the left of their products; auto for by the number of rows. It
             decides how sums are rounded, so a run keeps to it.
 
@@ -53,7 +64,17 @@ def choose(situation: Situation, asked: int | None, few_rows: Asked = "auto") ->
         InputError: several points a pass, or another order of factors, were asked for and don't fit.
     """
     situation = with_order(situation, few_rows)
-    return replace(_ways(situation, asked), few_rows=situation.few_rows)
+    asked = asked or _points_by_rule(situation)
+    return replace(_ways(situation, asked), few_rows=situation.few_rows, asked=asked)
+
+
+def _points_by_rule(situation: Situation) -> int | None:
+    """Return how many points share a pass of few rows, where that changes numbers and so no timing may decide it.
+
+    int8 bases round activations by the largest of a pass; points that share it are rounded to one grid.
+    """
+    count = min(situation.points, ROWS_TOGETHER // situation.rows)
+    return count if situation.stackable and situation.rounds_together and count > 1 else None
 
 
 def _ways(situation: Situation, asked: int | None) -> Choice:
@@ -130,9 +151,8 @@ def _seconds_by_count(situation: Situation) -> dict[int, float]:
 
 def _most_points(situation: Situation) -> int:
     """Return the most points whose rows together stay within what an evaluation runs at once."""
-    quantization = situation.bundle.manifest.quantization
-    if not situation.stackable or (quantization is not None and quantization.kind == "int8"):
-        return 1  # int8 rounds activations by the largest of all rows: more rows give other bits
+    if not situation.stackable or situation.rounds_together:
+        return 1
     tokens = [b.inputs["input_ids"].size for b in situation.batch if "input_ids" in b.inputs]
     rows = [len(next(iter(b.targets.values()))) for b in situation.batch]
     room = EVAL_TOKENS // max(tokens) if tokens else EVAL_ROWS // max(rows)

@@ -139,7 +139,12 @@ def assemble(
         options.probes_per_pass,
         options.few_rows,
     )
-    plan = replace(plan, options=structs.replace(options, few_rows="yes" if choice.few_rows else "no"))
+    plan = replace(
+        plan,
+        options=structs.replace(
+            options, few_rows="yes" if choice.few_rows else "no", probes_per_pass=choice.asked
+        ),
+    )
     measure = Measure(
         choice.forward,
         manifest,

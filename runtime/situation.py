@@ -56,6 +56,12 @@ class Situation:
         factors = {name for branch in self.bundle.manifest.lora for name in (branch.a, branch.b)}
         return self.bundle.manifest.stages is not None and self.varying <= factors
 
+    @property
+    def rounds_together(self) -> bool:
+        """Whether the rows of a pass are rounded by the largest of them all, so that company changes numbers."""
+        quantization = self.bundle.manifest.quantization
+        return quantization is not None and quantization.kind == "int8"
+
     def whole(self) -> Engine:
         """Open the whole graph."""
         file = FEW_ROWS_FILE if self.few_rows else LOSS_FILE

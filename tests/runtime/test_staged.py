@@ -1,5 +1,8 @@
 """Several probes in a pass, and what no trained tensor reaches once a step: the same bits as a pass for each."""
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 
@@ -29,6 +32,7 @@ def place(tmp_path_factory):
     rows(folder / "data.jsonl", 120)
     for name, train in TRAINS.items():
         to_bundle(folder / "mlp.onnx", folder / name, task="classification", train=train, lora_rank=3)
+    to_bundle(folder / "mlp.onnx", folder / "int8", task="classification", train=("lora",), quantize="int8")
     return folder
 
 
@@ -161,6 +165,45 @@ def test_measuring_leaves_the_buffers_as_they_were(place):
     choose(here, None)
     for name, value in before.items():
         np.testing.assert_array_equal(here.buffers[name], value)
+
+
+def never(*_):
+    raise AssertionError("timed")
+
+
+@pytest.mark.parametrize(("rows_", "points", "count"), [(5, 4, 4), (30, 9, 4), (64, 2, 2)])
+def test_few_rows_of_an_int8_base_share_a_pass_by_rule(place, monkeypatch, rows_, points, count):
+    """Company changes how activations are rounded, so a timing must not decide: equal commands, equal losses."""
+    monkeypatch.setattr(choice, "_timed", never)
+    chosen = choose(replace(situation(place, "int8", points=points), batch=[batch(rows_)]), None)
+    assert chosen.asked == chosen.probing.count == count
+
+
+@pytest.mark.parametrize(("rows_", "name"), [(65, "int8"), (5, "lora")])
+def test_others_are_timed(place, rows_, name):
+    assert choose(replace(situation(place, name, points=2), batch=[batch(rows_)]), None).asked is None
+
+
+def test_equal_points_of_an_int8_base_have_equal_losses(place):
+    """What eps = 0 comes to: the gradient is exactly zero."""
+    here = replace(situation(place, "int8"), batch=[batch(16)])
+    probing = choose(here, None).probing
+    for name in here.buffers:
+        here.buffers[name][...] = np.random.default_rng(3).standard_normal(here.buffers[name].shape)
+    found = [out["loss"] for results in probing.results([batch(16)], range(4), None) for _, out in results]
+    assert probing.count == 4
+    assert len({loss.tobytes() for loss in found}) == 1
+
+
+def test_how_many_share_a_pass_is_saved_where_it_changes_numbers(place, tmp_path):
+    settings = TuneOptions(method="mezo", steps=4, batch_size=16, lr_schedule="constant", val_size=0.0)
+    tune(place / "int8", place / "data.jsonl", tmp_path / "whole", settings)
+    tune(place / "int8", place / "data.jsonl", tmp_path / "parts", msgspec.structs.replace(settings, steps=2))
+    tune(place / "int8", place / "data.jsonl", tmp_path / "parts", TuneOptions(steps=4), resume=True)
+    found = [journal.read(tmp_path / name / journal.JOURNAL_FILE) for name in ("whole", "parts")]
+    assert [f.header.options["probes_per_pass"] for f in found] == [2, 2]
+    steps = [[r.losses for r in f.records if isinstance(r, Step)] for f in found]
+    assert steps[0] == steps[1]
 
 
 def test_several_points_need_branches(place):

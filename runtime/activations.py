@@ -70,7 +70,7 @@ def _vectors_of_layers(
     max_rows: int | None,
 ) -> dict[str, Float32]:
     """Return "module:x" and "module:y" -> vectors [n, width]."""
-    # beside the run's own session: frozen tensors stay where they lie, so that this one holds no copy of them
+    # frozen tensors stay where they lie: a few passes are not worth a packed copy of them
     frozen = frozen_tensors(bundle)
     engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, threads=threads, provider=provider, frozen=frozen)
     most = _most_vectors(bundle)

@@ -138,7 +138,7 @@ def in_memory(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool
     """Return whether a folder's files lie in memory; False where the system doesn't say."""
     device = os.stat(folder).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    for line in mounts.read_text(encoding="utf-8").splitlines() if mounts.is_file() else []:
+    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines() if mounts.is_file() else []:
         mount, _, kind = line.partition(" - ")
         if mount.split()[2] == number:
             return kind.split()[0] in _IN_MEMORY

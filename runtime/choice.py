@@ -2,6 +2,7 @@
 
 The whole graph, a pass for each point, is what the others are held against: another way is taken only where
 it is faster here and gives the same bits on the run's own rows, so that a journal doesn't depend on the choice.
+Where another way gives other bits by its nature, a rule decides, and the run keeps what it decided.
 """
 
 from __future__ import annotations
@@ -64,8 +65,12 @@ def choose(situation: Situation, asked: int | None, few_rows: Asked = "auto") ->
         InputError: several points a pass, or another order of factors, were asked for and don't fit.
     """
     situation = with_order(situation, few_rows)
-    asked = asked or _points_by_rule(situation)
-    return replace(_ways(situation, asked), few_rows=situation.few_rows, asked=asked)
+    ruled = _points_by_rule(situation) if asked is None else None
+    choice = _ways(situation, asked or ruled)
+    if ruled:
+        told = f"{ruled} probes share a pass, and the steps to which int8 rounds activations"
+        choice = replace(choice, note="; ".join(n for n in (told, choice.note) if n))
+    return replace(choice, few_rows=situation.few_rows, asked=asked or ruled)
 
 
 def _points_by_rule(situation: Situation) -> int | None:
@@ -73,8 +78,10 @@ def _points_by_rule(situation: Situation) -> int | None:
 
     int8 bases round activations by the largest of a pass; points that share it are rounded to one grid.
     """
+    if situation.rows is None or not (situation.stackable and situation.rounds_together):
+        return None
     count = min(situation.points, ROWS_TOGETHER // situation.rows)
-    return count if situation.stackable and situation.rounds_together and count > 1 else None
+    return count if count > 1 else None
 
 
 def _ways(situation: Situation, asked: int | None) -> Choice:

@@ -31,8 +31,7 @@ def with_order(situation: Situation, asked: Asked) -> Situation:
     there = FEW_ROWS_FILE in situation.bundle.manifest.files
     if asked == "yes" and not there:
         raise InputError(
-            f"--few-rows yes needs a bundle that trains whole matrices, and {situation.bundle.folder} has no "
-            f"{FEW_ROWS_FILE}: leave it out"
+            f"--few-rows yes needs {FEW_ROWS_FILE}, and {situation.bundle.folder} has none: leave it out"
         )
-    left = there and FEWEST <= situation.rows <= MOST if asked == "auto" else asked == "yes"
-    return replace(situation, few_rows=left)
+    few = there and situation.rows is not None and FEWEST <= situation.rows <= MOST
+    return replace(situation, few_rows=few if asked == "auto" else asked == "yes")

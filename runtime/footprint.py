@@ -16,7 +16,6 @@ from .measure import EVAL_ROWS, EVAL_TOKENS
 
 _COPIES_OF_FROZEN = 1.3  # prepacked, and what folding leaves behind
 _LIVE_ARRAYS = 6  # of the widest layer's size, at the worst moment of a pass
-_SESSIONS = 2  # a second graph gives the directions of LoRA branches
 
 
 class Footprint(NamedTuple):
@@ -52,8 +51,7 @@ def footprint(manifest: Manifest, options: TuneOptions, longest: int) -> Footpri
     masters = 1 if options.placement == "in-place" else 2
     matrices = [p for p in manifest.parameters if len(p.shape) >= 2 and p.group != "embedding"]
     frozen = size_bytes(p for p in matrices if not p.trainable)
-    sessions = _SESSIONS if options.lora_space == "activations" else 1
-    copied = 0 if options.prepack == "no" else int(_COPIES_OF_FROZEN * sessions * frozen)
+    copied = 0 if options.prepack == "no" else int(_COPIES_OF_FROZEN * frozen)
     passes = _pass_bytes(manifest, options, matrices, longest)
     return Footprint(masters * trained, copied, passes, _seen_bytes(manifest, options, longest))
 

@@ -15,6 +15,7 @@ from zoedge.options import TuneOptions
 
 from .activations import branch_bases
 from .batches import MicroBatch, fixed_rows, micro_batches
+from .buckets import padded
 from .caching import Recurring
 from .choice import choose
 from .data import KeyNames, hold_out, read
@@ -135,6 +136,7 @@ def assemble(
             provider=options.provider,
             frozen=frozen_where(bundle, options),
             recurring=_recurring(folder, manifest, plan, len(splits.train)),
+            rows=_layer_rows(manifest, options, splits.train),
         ),
         options.probes_per_pass,
         options.few_rows,
@@ -163,6 +165,14 @@ def assemble(
     notes = tuple(n for n in (note, choice.note, *plan.notes) if n)
     solved = refit if plan.solved else None
     return Job(bundle, splits, plan, fold, measure, solved, directions, initial, notes, choice.cache)
+
+
+def _layer_rows(manifest: Manifest, options: TuneOptions, train: Dataset) -> int | None:
+    """Return how many rows a layer sees in the largest pass that a step can have; None for pictures and the like."""
+    rows = min(options.batch_size, options.micro_batch_size or options.batch_size)
+    if manifest.text is not None:
+        return rows * padded(int(train.lengths.max(initial=1)), manifest.text.max_length)
+    return rows if all(len(port.shape) <= 2 for port in manifest.inputs) else None
 
 
 def _recurring(folder: Path | None, manifest: Manifest, plan: Plan, rows: int) -> Recurring | None:

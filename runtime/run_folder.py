@@ -171,7 +171,8 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what killed writes left in a locked run folder."""
     for place in (folder, *(folder / name for name in WEIGHTS)):
         for path in place.glob(".*") if place.is_dir() else ():
-            if path.name != _LOCK_FILE and path.is_file():
+            # .nfs: what a network file system makes of an unlinked file that is still open
+            if path.name != _LOCK_FILE and not path.name.startswith(".nfs") and path.is_file():
                 path.unlink()
 
 

@@ -29,6 +29,7 @@ class Situation:
         points: points of a step.
         threads, provider, frozen: as for ``Engine``.
         recurring: how rows recur; None where nothing is kept of them.
+        rows: rows that a layer sees in the largest pass of a step, tokens where there are any; None if unknown.
         few_rows: whether the whole graph is the one with trained matrices on the left.
     """
 
@@ -42,13 +43,8 @@ class Situation:
     provider: str
     frozen: Mapping[str, Array] | None = None
     recurring: Recurring | None = None
+    rows: int | None = None
     few_rows: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Rows of the largest pass that a layer sees: tokens, where there are any."""
-        tokens = [batch.inputs["input_ids"].size for batch in self.batch if "input_ids" in batch.inputs]
-        return max(tokens or [len(next(iter(batch.targets.values()))) for batch in self.batch])
 
     @property
     def stackable(self) -> bool:

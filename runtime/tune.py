@@ -36,7 +36,6 @@ FREE_ON_RESUME = (
     "early_stopping_patience",
     "log_every",
     "prepack",
-    "few_rows",
     "threads",
     "provider",
     "probes_per_pass",
@@ -199,7 +198,7 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
     progress.start(
         _header_lines(job, data), Extent(job.plan.total_steps, job.plan.max_seconds), job.fold.step
     )
-    for note in (*job.notes, *_new_schedule(contents.header, job)):
+    for note in (*job.notes, *_new_schedule(contents.header, job), *_other_rounding(contents.header, job)):
         progress.note(note)
     if contents.torn:
         progress.note(
@@ -207,6 +206,18 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
         )
     Tuner(job, contents.records, run, journal, log, progress, elapsed_seconds=elapsed).run()
     return run
+
+
+def _other_rounding(header: Header, job: Job) -> list[str]:
+    """Return what the user should know where an int8 base will round other rows together than it did."""
+    was, now = header.options.get("probes_per_pass"), job.plan.options.probes_per_pass
+    quantization = job.bundle.manifest.quantization
+    if was == now or quantization is None or quantization.kind != "int8":
+        return []
+    return [
+        f"the run was begun with {was or 1} probes a pass and goes on with {now or 1}: int8 rounds activations to "
+        "other steps from here on"
+    ]
 
 
 def _new_schedule(header: Header, job: Job) -> list[str]:

@@ -42,7 +42,8 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ] = None
     probes_per_pass: Annotated[
         int | None,
-        "LoRA: points of a step measured in one forward pass; 1 for each alone; else timed at the start",
+        "LoRA: points of a step measured in one forward pass; 1 for each alone; else timed at the start, or with an "
+        "int8 base as many as keep a pass within 128 rows or tokens",
     ] = None
     weight_decay: Annotated[float, "decoupled weight decay, not on biases and norms"] = 0.0
     rank: Annotated[int, "subzero: rank of the directions"] = 8

@@ -56,7 +56,7 @@ class Forms:
         node = self._graph.producer(value)
         if node is None:
             return None
-        if node.op_type in SAME_FORM:
+        if node.op_type in SAME_FORM and node.op_type != "Slice":
             return self.width(node.input[0])
         if node.op_type in BINARY:
             widths = [self.width(each) for each in node.input]

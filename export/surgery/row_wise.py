@@ -90,7 +90,10 @@ class RowWise:
 
     def slice(self, node: onnx.NodeProto) -> list[int] | None:
         """A slice that leaves everything, as "the last 0 positions" is exported."""
-        starts, ends, _, *steps = [self._graph.constant(value) for value in node.input[1:]] or [None] * 3
+        if len(node.input) < 3:  # opset 9: attributes
+            return None
+        starts, ends, *rest = [self._graph.constant(value) for value in node.input[1:] if value]
+        steps = rest[1:]
         if starts is None or ends is None or any(step is None or (step != 1).any() for step in steps):
             return None
         return [0] if not starts.any() and (ends >= _END).all() else None

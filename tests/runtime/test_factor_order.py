@@ -9,12 +9,14 @@ from msgspec.structs import replace as replace_options
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
-from zoedge.manifest import FEW_ROWS_FILE
+from zoedge.manifest import FEW_ROWS_FILE, Port, Text
 from zoedge.options import TuneOptions
 from zoedge.runtime import factor_order, journal
 from zoedge.runtime.batches import MicroBatch
 from zoedge.runtime.choice import choose
+from zoedge.runtime.dataset import Dataset
 from zoedge.runtime.factor_order import with_order
+from zoedge.runtime.job import _layer_rows
 from zoedge.runtime.journal import Step
 from zoedge.runtime.parameters import load_buffers
 from zoedge.runtime.situation import Situation
@@ -38,7 +40,7 @@ def situation(place, name="full", count=5):
     buffers = load_buffers(opened)
     x = np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)
     batch = MicroBatch({"x": x}, {"labels": np.zeros(count, np.int64)}, np.arange(count))
-    return Situation(opened, buffers, frozenset(buffers), [batch], ("loss",), 2, 1, "cpu")
+    return Situation(opened, buffers, frozenset(buffers), [batch], ("loss",), 2, 1, "cpu", rows=count)
 
 
 @pytest.mark.parametrize(
@@ -55,17 +57,34 @@ def test_an_order_that_was_asked_for_is_taken(place, asked, count):
     assert with_order(situation(place, count=count), asked).few_rows is (asked == "yes")
 
 
-def test_rows_of_text_are_its_tokens(place):
-    ids = MicroBatch({"input_ids": np.zeros((3, 7), np.int64)}, {"labels": np.zeros(3)}, np.arange(3))
-    assert replace(situation(place), batch=[ids]).rows == 21
-    assert situation(place, count=4).rows == 4
+def test_rows_that_nobody_knows_change_nothing(place):
+    assert not with_order(replace(situation(place), rows=None), "auto").few_rows
+
+
+def ports(*shapes):
+    return tuple(Port(name=f"x{n}", dtype="float32", shape=shape) for n, shape in enumerate(shapes))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "lengths", "micro", "wanted"),
+    [
+        ([("batch", "sequence")], [3, 26, 7], None, 5 * 28),  # padded to a multiple of 4
+        ([("batch", "sequence")], [3, 26, 7], 2, 2 * 28),
+        ([("batch", "sequence")], [29], None, 5 * 30),  # but not beyond the longest
+        ([("batch", 6)], None, None, 5),
+        ([("batch", 3, 32, 32)], None, None, None),
+    ],
+)
+def test_rows_of_the_largest_pass_are_those_of_the_longest_texts(place, shapes, lengths, micro, wanted):
+    text = Text(max_length=30, pad_id=0) if lengths else None
+    manifest = replace_options(Bundle.open(place / "full").manifest, inputs=ports(*shapes), text=text)
+    rows_ = Dataset((), np.array(lengths or [0], np.int64), ())
+    assert _layer_rows(manifest, TuneOptions(batch_size=5, micro_batch_size=micro), rows_) == wanted
 
 
 def test_a_bundle_of_branches_has_no_other_order(place):
     assert not with_order(situation(place, "lora"), "auto").few_rows
-    with pytest.raises(
-        InputError, match=r"--few-rows yes needs a bundle that trains whole matrices, and .*lora has"
-    ):
+    with pytest.raises(InputError, match=r"--few-rows yes needs loss_few_rows.onnx, and .*lora has none"):
         with_order(situation(place, "lora"), "yes")
 
 

@@ -17,6 +17,7 @@ from zoedge.runtime.engine import Engine
 from zoedge.runtime.journal import Step
 from zoedge.runtime.parameters import load_buffers
 from zoedge.runtime.probing import OneByOne, Together
+from zoedge.runtime.progress import Silent
 from zoedge.runtime.staged import Staged
 from zoedge.runtime.tune import tune
 
@@ -175,18 +176,21 @@ def never(*_):
 def test_few_rows_of_an_int8_base_share_a_pass_by_rule(place, monkeypatch, rows_, points, count):
     """Company changes how activations are rounded, so a timing must not decide: equal commands, equal losses."""
     monkeypatch.setattr(choice, "_timed", never)
-    chosen = choose(replace(situation(place, "int8", points=points), batch=[batch(rows_)]), None)
+    here = replace(situation(place, "int8", points=points), batch=[batch(rows_)], rows=rows_)
+    chosen = choose(here, None)
     assert chosen.asked == chosen.probing.count == count
+    assert chosen.note == f"{count} probes share a pass, and the steps to which int8 rounds activations"
 
 
-@pytest.mark.parametrize(("rows_", "name"), [(65, "int8"), (5, "lora")])
+@pytest.mark.parametrize(("rows_", "name"), [(65, "int8"), (None, "int8"), (5, "lora")])
 def test_others_are_timed(place, rows_, name):
-    assert choose(replace(situation(place, name, points=2), batch=[batch(rows_)]), None).asked is None
+    here = replace(situation(place, name, points=2), batch=[batch(rows_ or 5)], rows=rows_)
+    assert choose(here, None).asked is None
 
 
 def test_equal_points_of_an_int8_base_have_equal_losses(place):
     """What eps = 0 comes to: the gradient is exactly zero."""
-    here = replace(situation(place, "int8"), batch=[batch(16)])
+    here = replace(situation(place, "int8"), batch=[batch(16)], rows=16)
     probing = choose(here, None).probing
     for name in here.buffers:
         here.buffers[name][...] = np.random.default_rng(3).standard_normal(here.buffers[name].shape)
@@ -204,6 +208,24 @@ def test_how_many_share_a_pass_is_saved_where_it_changes_numbers(place, tmp_path
     assert [f.header.options["probes_per_pass"] for f in found] == [2, 2]
     steps = [[r.losses for r in f.records if isinstance(r, Step)] for f in found]
     assert steps[0] == steps[1]
+
+
+def test_a_resumed_int8_run_with_other_company_says_so(place, tmp_path):
+    notes = []
+
+    class Listen(Silent):
+        def note(self, text):
+            notes.append(text)
+
+    settings = TuneOptions(method="mezo", steps=2, batch_size=16, val_size=0.0)
+    tune(place / "int8", place / "data.jsonl", tmp_path / "run", settings)
+    for asked in (None, 1):
+        settings = TuneOptions(steps=2, probes_per_pass=asked)
+        tune(place / "int8", place / "data.jsonl", tmp_path / "run", settings, resume=True, progress=Listen())
+    assert [text for text in notes if "goes on" in text] == [
+        "the run was begun with 2 probes a pass and goes on with 1: int8 rounds activations to other steps from "
+        "here on"
+    ]
 
 
 def test_several_points_need_branches(place):

@@ -135,6 +135,17 @@ def test_rows_are_taken_where_the_sequence_is_an_axis_of_its_own():
     assert check_rows(network(*nodes)) == {"h"}
 
 
+@pytest.mark.parametrize(
+    ("starts", "axes", "taken"), [("zero", "", "x"), ("zero", " last", "x"), ("one", " one", "cut")]
+)
+def test_a_slice_that_leaves_everything_is_passed(starts, axes, taken):
+    """Its axes are optional."""
+    held = {"zero": [0], "one": [1], "end": [2**62], "last": [2]}
+    constants = [helper.make_node("Constant", [], [name], value_ints=value) for name, value in held.items()]
+    _, made = early(network(*constants, f"Slice | x {starts} end{axes} | cut", "Relu | cut | y"))
+    assert taken_from(made) == {taken}
+
+
 def test_integer_layers_see_the_wanted_rows_only():
     proto = network(*block(), "MatMul | h w | y")
     for tensor in proto.graph.initializer:

@@ -91,19 +91,36 @@ def test_other_bundles_have_none(tmp_path, tiny, train):
     assert FEW_ROWS_FILE not in json.loads((tmp_path / "b" / "bundle.json").read_text())["files"]
 
 
-def test_a_graph_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
-    right = other_forms.few_rows_model
+def other_softmax(made):
+    next(n for n in made.graph.node if n.op_type == "Softmax").op_type = "LogSoftmax"
+
+
+def stale_matrix(made):
+    """A product reads a copy of its matrix: the same losses, until the matrix changes."""
+    product = next(n for n in made.graph.node if n.op_type == "MatMul" and n.input[0].endswith("fc1.weight"))
+    tensor = next(t for t in made.graph.initializer if t.name == product.input[0])
+    copy = type(tensor)()
+    copy.CopyFrom(tensor)
+    copy.name = "copy"
+    made.graph.initializer.append(copy)
+    product.input[0] = "copy"
+
+
+@pytest.mark.parametrize("fault", [other_softmax, stale_matrix])
+def test_a_graph_that_computes_something_else_is_not_kept(tmp_path, monkeypatch, fault):
+    right, write = other_forms.few_rows_model, other_forms.write_graph
 
     def wrong(loss, changing):
         made, matrices = right(loss, changing)
-        for tensor in made.graph.initializer:
-            if tensor.name.startswith("zoedge/one"):
-                tensor.raw_data = np.float32(2.0).tobytes()
-        first = next(n for n in made.graph.node if n.op_type == "Softmax")
-        first.op_type = "LogSoftmax"
+        fault(made)
         return made, matrices
 
+    def written(folder, name, model, weights, adapters):
+        place = next(p for n, p in weights.places.items() if n.endswith("fc1.weight"))
+        return write(folder, name, model, weights._replace(places=weights.places | {"copy": place}), adapters)
+
     monkeypatch.setattr(other_forms, "few_rows_model", wrong)
+    monkeypatch.setattr(other_forms, "write_graph", written)
     bundle = to_bundle(tiny_opt(tmp_path / "m"), tmp_path / "b", task="text-generation", train=["full"])
     assert FEW_ROWS_FILE not in bundle.manifest.files
     assert not bundle.path(FEW_ROWS_FILE).exists()

@@ -64,7 +64,10 @@ def main() -> None:
     data = made_up_rows(bundle.manifest, arguments.rows, arguments.tokens, bundle.folder)
     (batch,) = eval_batches(bundle.manifest, data.examples, np.arange(arguments.rows), None)
     plan = make_plan(
-        TuneOptions(method="mezo", steps=1), bundle.manifest, arguments.rows, has_validation=True
+        TuneOptions(method="mezo", steps=1, batch_size=arguments.rows),
+        bundle.manifest,
+        arguments.rows,
+        has_validation=True,
     )
     fold, buffers, _ = build_fold(bundle, plan)
     engines = {}

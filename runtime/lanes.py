@@ -1,8 +1,8 @@
-"""What numba's Python can't say: operations on vectors and wide integers, as portable LLVM code.
+"""What numba's Python can't say: operations on vectors and wide integers, as LLVM code.
 
 Left to itself LLVM splits the products of Philox in two, looks a byte up through the processor's gather
-(slower than loads one by one) and adds signs one at a time. numba's cache doesn't see changes of this file:
-touch ``noise_numba.py`` after one.
+(slower than loads one by one, and those than permuted registers) and adds signs one at a time. numba's cache
+doesn't see changes of this file: touch ``noise_numba.py`` after one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_FLOAT, _I32, _I64, _I128 = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.IntType(128)
+_FLOAT, _I8, _I32, _I64, _I128 = ir.FloatType(), *(ir.IntType(width) for width in (8, 32, 64, 128))
+_I32_16 = ir.VectorType(_I32, 16)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -40,19 +41,72 @@ def float32_pointer(typing_context: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_8_levels(typing_context: Any, part: Any, offset: Any, word: Any, table: Any) -> Any:
-    """Do ``part[offset + j] += table[byte j of word]`` for j = 0 .. 7."""
+def add_32_levels(typing_context: Any, part: Any, offset: Any, block: Any, table: Any) -> Any:
+    """Do ``part[offset + j] += table[byte j of block]`` for j = 0 .. 31; a block is four uint64.
+
+    The table has 256 levels in pairs: level 255 - k is level k with its sign turned.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        elements = _data(context, builder, signature.args[0], arguments[0])
         levels = _data(context, builder, signature.args[3], arguments[3])
-        looked_up = ir.Constant(ir.VectorType(_FLOAT, 8), ir.Undefined)
-        for j in range(8):
-            byte = builder.and_(builder.lshr(arguments[2], ir.Constant(_I64, 8 * j)), ir.Constant(_I64, 255))
-            level = builder.load(builder.gep(levels, [byte]))
-            looked_up = builder.insert_element(looked_up, level, ir.Constant(_I32, j))
-        _add(builder, _data(context, builder, signature.args[0], arguments[0]), arguments[1], looked_up)
+        wide = "+avx512f" in context.codegen().magic_tuple()[2].split(",")
+        look_up = _permuted if wide else _loaded
+        for half in range(2):
+            words = [builder.extract_value(arguments[2], 2 * half + i) for i in range(2)]
+            at = builder.add(arguments[1], ir.Constant(_I64, 16 * half))
+            _add(builder, elements, at, look_up(builder, levels, words))
 
-    return types.void(part, types.intp, types.uint64, table), emit
+    return types.void(part, types.intp, block, table), emit
+
+
+def _loaded(builder: Any, levels: Any, words: Any) -> Any:
+    """Look the 16 bytes of two words up one by one, and return the levels as a vector."""
+    found = ir.Constant(ir.VectorType(_FLOAT, 16), ir.Undefined)
+    for j in range(16):
+        shifted = builder.lshr(words[j // 8], ir.Constant(_I64, 8 * (j % 8)))
+        level = builder.load(builder.gep(levels, [builder.and_(shifted, ir.Constant(_I64, 255))]))
+        found = builder.insert_element(found, level, ir.Constant(_I32, j))
+    return found
+
+
+def _permuted(builder: Any, levels: Any, words: Any) -> Any:
+    """Look the 16 bytes of two words up in 8 registers, which hold the first of each pair of levels.
+
+    ``vpermi2ps`` of AVX-512 looks 16 times 5 bits up in 2 registers.
+    """
+    pair = ir.Constant(ir.VectorType(_I64, 2), ir.Undefined)
+    for j in range(2):
+        pair = builder.insert_element(pair, words[j], ir.Constant(_I32, j))
+    # the top bit of a byte, now a sign, says which one of a pair it is; turning the bits of 255 - k gives k
+    byte = builder.sext(builder.bitcast(pair, ir.VectorType(_I8, 16)), _I32_16)
+    index = builder.xor(byte, builder.ashr(byte, _sixteen(31)))
+    rows = [_row(builder, levels, k) for k in range(8)]
+    found = [_permute(builder, *rows[k : k + 2], index) for k in range(0, 8, 2)]
+    for bit in (32, 64):
+        upper = builder.icmp_unsigned("!=", builder.and_(index, _sixteen(bit)), _sixteen(0))
+        found = [builder.select(upper, found[k + 1], found[k]) for k in range(0, len(found), 2)]
+    turned = builder.xor(builder.bitcast(found[0], _I32_16), builder.and_(byte, _sixteen(1 << 31)))
+    return builder.bitcast(turned, ir.VectorType(_FLOAT, 16))
+
+
+def _row(builder: Any, levels: Any, k: int) -> Any:
+    """Load levels 16 k .. 16 k + 15; a promise that they stay lets them stay in a register."""
+    at = builder.gep(levels, [ir.Constant(_I64, 16 * k)])
+    row = builder.load(builder.bitcast(at, ir.VectorType(_FLOAT, 16).as_pointer()), align=4)
+    row.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return row
+
+
+def _permute(builder: Any, low: Any, high: Any, index: Any) -> Any:
+    kind = ir.FunctionType(low.type, [low.type, index.type, low.type])
+    name = "llvm.x86.avx512.vpermi2var.ps.512"
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(function, [low, index, high])
+
+
+def _sixteen(value: int) -> Any:
+    return ir.Constant(_I32_16, [value] * 16)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -7,7 +7,8 @@ The stream of a tensor is NumPy's ``Philox`` (4x64, 10 rounds; Salmon et al., SC
 
 Block b yields 32 bytes. A distribution is a table of 2^k float32 levels, k = 1 or 8, and element i of the
 flattened tensor takes bits k i .. k i + k - 1 of the stream, byte after byte, lowest bit first: byte i of
-256 levels, bit i % 8 of byte i // 8 of two. So a block serves 32 elements or 256. z[i] = levels[bits], and
+256 levels, bit i % 8 of byte i // 8 of two. So a block serves 32 elements or 256. Levels come in pairs: the
+k-th from below and the k-th from above differ in sign alone. z[i] = levels[bits], and
 perturbing is one float32 addition, w[i] += T[bits] with T = float32(scale * level): the same bits on every
 processor, for any thread count, tensor order or set of frozen tensors.
 
@@ -71,7 +72,7 @@ class Sample(NamedTuple):
 
 
 class Term(NamedTuple):
-    """One addend ``scale * z``: a stream and its table T of 2 or 256 float32 values, scale folded in.
+    """One addend ``scale * z``: a stream and its table T of 2 or 256 paired float32 values, scale folded in.
 
     It is added to the stretches of its sample, or to all elements without one.
     """

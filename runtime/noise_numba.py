@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 from .compiled import compiled
-from .lanes import add_8_levels, add_32_signs, float32_pointer, multiply_wide
+from .lanes import add_32_levels, add_32_signs, float32_pointer, multiply_wide
 from .noise import BLOCK_BITS, STRETCH, Addition
 from .threads import usable_cores
 from .work import ALL, CHUNK, Work
@@ -51,22 +51,20 @@ def _add_term(part: Any, start: Any, stream: Any, table: Any) -> None:
     bits = 1 if table.size == 2 else 8
     block, per_block = start * bits // BLOCK_BITS, BLOCK_BITS // bits
     whole = part.size // per_block
-    # a block ahead: its multiplications run while the block before is added
-    ahead = _philox(block, step, probe, purpose, seed, tensor)
     if bits == 1:
         for b in range(whole):
-            words, ahead = ahead, _philox(block + b + 1, step, probe, purpose, seed, tensor)
+            words = _philox(block + b, step, probe, purpose, seed, tensor)
             for i in range(4):
                 at = 256 * b + 64 * i
                 add_32_signs(part, at, np.uint32(words[i]), low, high)
                 add_32_signs(part, at + 32, np.uint32(words[i] >> np.uint64(32)), low, high)
     else:
         for b in range(whole):
-            words, ahead = ahead, _philox(block + b + 1, step, probe, purpose, seed, tensor)
-            for i in range(4):
-                add_8_levels(part, 32 * b + 8 * i, words[i], table)
+            words = _philox(block + b, step, probe, purpose, seed, tensor)
+            add_32_levels(part, 32 * b, words, table)
+    words = _philox(block + whole, step, probe, purpose, seed, tensor)
     for i in range(part.size - whole * per_block):
-        word = ahead[bits * i // 64] >> np.uint64(bits * i % 64)
+        word = words[bits * i // 64] >> np.uint64(bits * i % 64)
         part[whole * per_block + i] += table[np.int64(word & np.uint64(table.size - 1))]
 
 

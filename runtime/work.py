@@ -35,7 +35,7 @@ class Work(NamedTuple):
         """Return additions as arrays.
 
         Raises:
-            ValueError: a table that the kernel's lookups would leave.
+            ValueError: a table that is not of 2 levels, or of 256 in pairs.
         """
         rows: list[tuple[int, int, int, int, int]] = []
         spans: list[tuple[int, int, int]] = []
@@ -49,8 +49,7 @@ class Work(NamedTuple):
             for term in terms:
                 key = id(term.table)
                 if key not in tables:
-                    if term.table.shape not in ((2,), (256,)):
-                        raise ValueError(f"a table holds 2 or 256 levels, not {term.table.shape}")
+                    _check(term.table)
                     tables[key] = (term.table, end, end + term.table.size)
                     end += term.table.size
                 _, low, high = tables[key]
@@ -65,6 +64,17 @@ class Work(NamedTuple):
             np.concatenate([np.zeros(0, np.float32), *(t for t, _, _ in tables.values())], dtype=np.float32),
             np.array([(*s.stream, s.bound) for s in samples], np.uint64).reshape(-1, 6),
         )
+
+
+def _check(table: Float32) -> None:
+    """Refuse a table that the kernel's lookups would leave, or whose pairs they would get wrong.
+
+    Of 256 levels the kernel reads the first half: the others are the same with their signs turned.
+    """
+    if table.shape not in ((2,), (256,)):
+        raise ValueError(f"a table holds 2 or 256 levels, not {table.shape}")
+    if table.size == 256 and not np.array_equal(table[:128], -table[:127:-1], equal_nan=True):
+        raise ValueError("of 256 levels, level 255 - k must be level k with its sign turned")
 
 
 def _index(sample: Sample, samples: list[Sample]) -> int:

@@ -1,8 +1,12 @@
 """The noise specification against NumPy's Philox, SciPy's quantiles, the published constants and numba."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import llvmlite.binding
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,6 +65,11 @@ def test_levels_have_mean_zero_and_unit_variance(distribution):
     levels = noise.LEVELS[distribution].astype(np.float64)
     assert levels.mean() == pytest.approx(0.0, abs=1e-7)
     assert levels.var() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_levels_come_in_pairs_of_both_signs():
+    for levels in noise.LEVELS.values():
+        assert levels[::-1].tobytes() == (-levels).tobytes()
 
 
 def test_levels_are_pinned():
@@ -144,6 +153,49 @@ def test_numba_takes_only_tables_that_its_lookups_stay_within():
         noise_numba.add_terms(
             [Addition(np.zeros(64, np.float32), [Term(Stream(0, 0, 0, 0), np.ones(16, np.float32))])]
         )
+
+
+def test_numba_takes_only_tables_whose_levels_come_in_pairs():
+    table = noise.table("gaussian", 1.0).copy()
+    table[200] += 1.0
+    with pytest.raises(ValueError, match="level 255 - k must be level k with its sign turned"):
+        noise_numba.add_terms([Addition(np.zeros(64, np.float32), [Term(Stream(0, 0, 0, 0), table)])])
+
+
+def test_a_scale_that_is_no_number_makes_elements_no_numbers():
+    w = np.zeros(64, np.float32)
+    noise_numba.add_terms([Addition(w, [Term(Stream(0, 0, 0, 0), noise.table("gaussian", float("nan")))])])
+    assert np.isnan(w).all()
+
+
+PROCESSORS = """
+import sys
+import numpy as np
+from zoedge.runtime import noise, noise_numba
+from zoedge.runtime.noise import Addition, Stream, Term
+
+targets = [np.ones(5_000, np.float32) for _ in range(2)]
+terms = [Term(Stream(1, 2, 3, 4), noise.table(name, 0.1)) for name in noise.LEVELS]
+for add_terms, target in zip((noise.add_terms, noise_numba.add_terms), targets):
+    add_terms([Addition(target, terms)])
+assert targets[0].tobytes() == targets[1].tobytes()
+(compiled,) = noise_numba._run.inspect_asm().values()
+print("permutes" if "vpermt2ps" in compiled or "vpermi2ps" in compiled else "loads")
+"""
+
+
+@pytest.mark.parametrize("processor", ["this", "generic"])
+def test_every_processor_gives_the_reference_bits(processor, tmp_path):
+    other = {} if processor == "this" else {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", PROCESSORS],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), **other},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    wide = processor == "this" and llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+    assert done.stdout.split() == ["permutes" if wide else "loads"]
 
 
 @pytest.mark.parametrize("add_terms", KERNELS)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnx import TensorProto
 
 from zoedge.errors import InputError
-from zoedge.manifest import Head, Port, Text
+from zoedge.manifest import PREDICT, PREDICTIONS, Head, Port, Text
 
 from .exported import Exported
 from .ports import find_value, port_of
@@ -17,9 +17,9 @@ from .surgery.label_words import keep_label_words
 from .surgery.loss import LABELS, LOSSES, Shape
 from .surgery.positions import gather_positions
 
-LOSS, WEIGHT, LOGITS, PREDICTIONS = "loss", "weight", "logits", "predictions"
+LOSS, WEIGHT, LOGITS = "loss", "weight", "logits"
 POSITIONS = "label_positions"
-_RESERVED = (LOSS, WEIGHT, LOGITS, PREDICTIONS, FEATURES, LABELS, POSITIONS)
+_RESERVED = (LOSS, WEIGHT, LOGITS, PREDICTIONS, PREDICT, FEATURES, LABELS, POSITIONS)
 TOKEN_TASKS = ("text-generation", "fill-mask")
 
 

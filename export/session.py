@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoedge.errors import InputError, MissingPackageError
+from zoedge.manifest import PREDICT, PREDICTIONS
 
 try:
     import onnxruntime as ort
@@ -87,6 +88,8 @@ class Session:
         wanted = tuple(outputs or self.outputs)
         known = self._inputs | self.optional
         given = {name: array for name, array in inputs.items() if name in known}
+        if PREDICTIONS in wanted and PREDICT in self.optional:
+            given[PREDICT] = np.array(True)
         try:
             return dict(zip(wanted, self._session.run(wanted, given), strict=True))
         except Exception as error:

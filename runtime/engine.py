@@ -8,7 +8,7 @@ given as read-only maps and used where they lie.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoedge.errors import InputError, ZoedgeError
+from zoedge.manifest import PREDICT, PREDICTIONS
 
 from .ort import ORT_ERRORS, first_line
 from .ort import onnxruntime as ort
@@ -96,7 +97,9 @@ class Engine:
             raise InputError(
                 f"onnxruntime {ort.__version__} can't run {graph}: {first_line(error)}"
             ) from error
-        self._check_live(buffers, graph)
+        optional = {i.name for i in self._session.get_overridable_initializers()}
+        _check_live(buffers, optional, graph)
+        self._predict = ort.OrtValue.ortvalue_from_numpy(np.array(True)) if PREDICT in optional else None
         self.outputs = tuple(o.name for o in self._session.get_outputs())
         self.inputs = frozenset(i.name for i in self._session.get_inputs()) - set(buffers)
 
@@ -114,6 +117,8 @@ class Engine:
         for name in self.inputs:
             binding.bind_cpu_input(name, np.ascontiguousarray(inputs[name]))
         wanted = tuple(outputs or self.outputs)
+        if self._predict is not None and PREDICTIONS in wanted:
+            binding.bind_ortvalue_input(PREDICT, self._predict)
         for name in wanted:
             binding.bind_output(name)
         try:
@@ -123,13 +128,13 @@ class Engine:
             raise ZoedgeError(f"the forward pass failed on {shapes}: {first_line(error)}") from error
         return dict(zip(wanted, binding.copy_outputs_to_cpu(), strict=True))
 
-    def _check_live(self, buffers: Mapping[str, Array], graph: Path) -> None:
-        overridable = {i.name for i in self._session.get_overridable_initializers()}
-        frozen = sorted(set(buffers) - overridable)
-        if frozen:
-            raise InputError(
-                f"{graph} holds {frozen[0]} as a constant, so tuning could not reach it: export the bundle again"
-            )
+
+def _check_live(buffers: Collection[str], optional: Collection[str], graph: Path) -> None:
+    frozen = sorted(set(buffers).difference(optional))
+    if frozen:
+        raise InputError(
+            f"{graph} holds {frozen[0]} as a constant, so tuning could not reach it: export the bundle again"
+        )
 
 
 def _providers(name: str) -> list[str]:

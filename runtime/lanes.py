@@ -82,7 +82,7 @@ def _permuted(builder: Any, levels: Any, words: Any) -> Any:
     byte = builder.sext(builder.bitcast(pair, ir.VectorType(_I8, 16)), _I32_16)
     index = builder.xor(byte, builder.ashr(byte, _sixteen(31)))
     rows = [_row(builder, levels, k) for k in range(8)]
-    found = [_permute(builder, *rows[k : k + 2], index) for k in range(0, 8, 2)]
+    found = [_permute(builder, rows[k], rows[k + 1], index) for k in range(0, 8, 2)]
     for bit in (32, 64):
         upper = builder.icmp_unsigned("!=", builder.and_(index, _sixteen(bit)), _sixteen(0))
         found = [builder.select(upper, found[k + 1], found[k]) for k in range(0, len(found), 2)]

@@ -23,6 +23,9 @@ PREFIX_FILE = "prefix.onnx"  # the part of it that no trainable tensor reaches: 
 SUFFIX_FILE = "suffix.onnx"  # the rest, for several probes at once
 FEW_ROWS_FILE = "loss_few_rows.onnx"  # the same as the loss graph, faster for few rows
 
+PREDICTIONS = "predictions"  # an output of token tasks: the largest logit of each label position
+PREDICT = "predict"  # the optional bool input of their graphs that has it computed; it is empty otherwise
+
 Quantize = Literal["none", "int8", "int4"]  # how export stores frozen matrices
 Dim = int | str  # a fixed size, or the name of a dynamic axis
 
@@ -155,7 +158,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     ``inputs`` and ``targets`` together are the inputs of the loss graph. Its outputs always hold ``loss``
     (float32 [batch], each example's own mean loss) and ``weight`` (float32 [batch], what the host's mean
-    weighs it with: 1, or the number of label tokens); a task adds ``logits``, ``features``, ``predictions``.
+    weighs it with: 1, or the number of label tokens); a task adds ``logits``, ``features``, ``predictions``
+    (the last empty unless the optional input ``predict`` is true).
     """
 
     format: int

@@ -7,11 +7,13 @@ from scipy.special import expit, log_softmax, xlogy
 
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.loss import LOSSES
+from zoedge.export.surgery.overridable import make_overridable
+from zoedge.manifest import PREDICT
 
 from .models import model, node, run, value
 
 
-def losses(name, logits, labels, *, opset=18):
+def losses(name, logits, labels, *, opset=18, predict=True):
     kind = TensorProto.INT64 if labels.dtype == np.int64 else TensorProto.FLOAT
     inputs = [value("logits", list(logits.shape)), value("labels", list(labels.shape), kind)]
     graph = Graph(
@@ -23,7 +25,10 @@ def losses(name, logits, labels, *, opset=18):
     outputs = [value(nodes.loss, ["n"]), value(nodes.weight, ["n"])]
     if nodes.predictions:
         outputs.append(value(nodes.predictions, ["n", "p"], TensorProto.INT64))
-    result = run(graph.finish(inputs, outputs), {"logits": logits, "labels": labels})
+    finished = graph.finish(inputs, outputs)
+    make_overridable(finished, ())
+    asked = {PREDICT: np.array(predict)} if nodes.predictions else {}
+    result = run(finished, {"logits": logits, "labels": labels, **asked})
     return [result[o.name] for o in outputs]
 
 
@@ -64,6 +69,13 @@ def test_token_cross_entropy_counts_label_tokens_only(opset):
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
     np.testing.assert_array_equal(weight, [2, 4, 0])
     np.testing.assert_array_equal(predictions, logits.argmax(-1))
+
+
+def test_predictions_are_empty_where_they_are_not_asked_for():
+    logits, labels = np.ones((2, 3, 4), np.float32), np.zeros((2, 3), np.int64)
+    loss, _, predictions = losses("token-cross-entropy", logits, labels, predict=False)
+    np.testing.assert_allclose(loss, np.log(4.0), rtol=1e-6)
+    assert predictions.shape == (0, 0)
 
 
 def test_an_example_without_label_tokens_is_zero_even_where_its_logits_are_not_finite():

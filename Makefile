@@ -1,12 +1,13 @@
 # Each target makes the virtual environment that it needs; nothing outside this folder is touched.
 PYTHON ?= python3
 VENV   ?= .venv
+WORKERS ?= 2
 PIP     = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: test lint types prove demo clean
 
 test: $(VENV)/ready lint types ## everything that proves the code, in minutes
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

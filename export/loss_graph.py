@@ -19,7 +19,7 @@ from .surgery.positions import gather_positions
 
 LOSS, WEIGHT, LOGITS = "loss", "weight", "logits"
 POSITIONS = "label_positions"
-_RESERVED = (LOSS, WEIGHT, LOGITS, PREDICTIONS, PREDICT, FEATURES, LABELS, POSITIONS)
+_RESERVED = (LOSS, WEIGHT, LOGITS, PREDICTIONS, FEATURES, LABELS, POSITIONS)
 TOKEN_TASKS = ("text-generation", "fill-mask")
 
 
@@ -49,7 +49,8 @@ def build_loss_graph(exported: Exported) -> LossGraph:
         InputError: the logits don't fit the loss, or a tensor or input has a name the loss graph needs.
     """
     graph = Graph(exported.model)
-    logits = _free_names(graph, exported.logits)
+    asked = (PREDICT,) if exported.loss == "token-cross-entropy" else ()
+    logits = _free_names(graph, exported.logits, (*_RESERVED, *asked))
     inputs = [port_of(value) for value in exported.model.graph.input if value.name in graph.inputs]
     declared = port_of(find_value(exported.model, exported.logits))
     shape = declared.shape
@@ -100,9 +101,9 @@ def _by_label_words(text: Text | None) -> bool:
     return text is not None and text.template is not None and bool(text.label_word_ids)
 
 
-def _free_names(graph: Graph, logits: str) -> str:
+def _free_names(graph: Graph, logits: str, reserved: tuple[str, ...]) -> str:
     """Rename intermediate values whose name the loss graph gives to something else; return the logits' name."""
-    for name in _RESERVED:
+    for name in reserved:
         if name in graph.inputs or name in graph.initializers:
             kind = "input" if name in graph.inputs else "tensor"
             raise InputError(

@@ -123,6 +123,8 @@ LEVELS: dict[str, Float32] = {
 def table(distribution: str, scale: float) -> Float32:
     """Return T = float32(scale * level), read-only; the product is rounded once, from float64."""
     scaled = (np.float64(scale) * LEVELS[distribution].astype(np.float64)).astype(np.float32)
+    half = scaled.size // 2
+    scaled[half:] = -scaled[half - 1 :: -1]  # as they are, but for the sign of what is not a number
     scaled.flags.writeable = False
     return scaled
 

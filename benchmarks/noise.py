@@ -21,9 +21,18 @@ from typing import Any
 import numba
 import numpy as np
 
-from zoedge.runtime import noise, noise_numba
-from zoedge.runtime.noise import PURPOSE_SAMPLE, Addition, Float32, Sample, Stream, Term, table, tensor_id
-from zoedge.runtime.threads import usable_cores
+from zoedge.runtime.machine.threads import usable_cores
+from zoedge.runtime.noise import numba_kernel, reference
+from zoedge.runtime.noise.reference import (
+    PURPOSE_SAMPLE,
+    Addition,
+    Float32,
+    Sample,
+    Stream,
+    Term,
+    table,
+    tensor_id,
+)
 
 BASELINE = "in-place add"
 REFERENCE_ELEMENTS = 1 << 22  # the reference is slow and does not care how many there are
@@ -110,19 +119,19 @@ def flat(elements: int, threads: int, rounds: int) -> dict[str, Any]:
         ("signs, 17 terms", "rademacher", 17),
     ):
         additions = additions_for(buffers, distribution, count)
-        calls[label] = functools.partial(noise_numba.add_terms, additions, threads=threads)
+        calls[label] = functools.partial(numba_kernel.add_terms, additions, threads=threads)
     return measure(calls, elements, rounds)
 
 
-def reference(rounds: int) -> dict[str, Any]:
+def numpy_reference(rounds: int) -> dict[str, Any]:
     """The NumPy reference, which has one thread."""
     buffers = [np.zeros(REFERENCE_ELEMENTS, np.float32)]
     calls: dict[str, Callable[[], Any]] = {BASELINE: lambda: add_in_place(buffers, 1)}
     for label, distribution in (("reference gaussian", "gaussian"), ("reference signs", "rademacher")):
-        calls[label] = functools.partial(noise.add_terms, additions_for(buffers, distribution, 1))
+        calls[label] = functools.partial(reference.add_terms, additions_for(buffers, distribution, 1))
         for one_in in SHARES:
             sampled = additions_for(buffers, distribution, 1, 1 / one_in)
-            calls[f"{label}, 1/{one_in} of it"] = functools.partial(noise.add_terms, sampled)
+            calls[f"{label}, 1/{one_in} of it"] = functools.partial(reference.add_terms, sampled)
     return measure(calls, REFERENCE_ELEMENTS, rounds)
 
 
@@ -134,11 +143,11 @@ def model(threads: int, rounds: int) -> dict[str, Any]:
     calls: dict[str, Callable[[], Any]] = {BASELINE: lambda: add_in_place([whole], threads)}
 
     def together(buffers: Sequence[Float32], distribution: str, share: float = 1.0) -> None:
-        noise_numba.add_terms(additions_for(buffers, distribution, 1, share), threads=threads)
+        numba_kernel.add_terms(additions_for(buffers, distribution, 1, share), threads=threads)
 
     def one_by_one(distribution: str) -> None:
         for addition in additions_for(buffers, distribution, 1):
-            noise_numba.add_terms([addition], threads=threads)
+            numba_kernel.add_terms([addition], threads=threads)
 
     for label, distribution in (("gaussian", "gaussian"), ("signs", "rademacher")):
         calls[f"{label}, flat"] = functools.partial(together, [whole], distribution)
@@ -158,7 +167,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, usable_cores()}))
     given = parser.parse_args()
-    tables = {"reference, 1 thread": reference(given.rounds)}
+    tables = {"reference, 1 thread": numpy_reference(given.rounds)}
     for threads in given.threads:
         tables[f"{given.elements} elements, threads: {threads}"] = flat(given.elements, threads, given.rounds)
         tables[f"OPT-125M, threads: {threads}"] = model(threads, given.rounds)

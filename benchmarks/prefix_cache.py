@@ -24,13 +24,13 @@ from variants.shapes import ROWS, Shape, make_data
 from zoedge.bundle import Bundle
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
-from zoedge.runtime.engine import Engine
 from zoedge.runtime.job import Job, assemble, read_rows
-from zoedge.runtime.objectives import objective
-from zoedge.runtime.prefix_cache import PrefixCache
-from zoedge.runtime.probing import OneByOne, Probing, Together
-from zoedge.runtime.row_store import RowStore
-from zoedge.runtime.staged import Staged
+from zoedge.runtime.losses.objectives import objective
+from zoedge.runtime.passes.engine import Engine
+from zoedge.runtime.passes.prefix_cache import PrefixCache
+from zoedge.runtime.passes.probing import OneByOne, Probing, Together
+from zoedge.runtime.passes.row_store import RowStore
+from zoedge.runtime.passes.staged import Staged
 
 WHOLE, ONCE, KEPT = "whole graph", "first part once a step", "first part from disk"
 

@@ -19,11 +19,11 @@ import numpy as np
 
 from zoedge.bundle import Bundle
 from zoedge.options import TuneOptions
-from zoedge.runtime import engine
-from zoedge.runtime.engine import Engine
+from zoedge.runtime.data.made_up import made_up_rows
 from zoedge.runtime.job import build_fold
-from zoedge.runtime.made_up import made_up_rows
-from zoedge.runtime.measure import eval_batches
+from zoedge.runtime.losses.measure import eval_batches
+from zoedge.runtime.passes import engine
+from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.plan import make_plan
 
 STOP = "session.force_spinning_stop"

@@ -14,13 +14,13 @@ import numpy as np
 from zoedge.bundle import Bundle
 from zoedge.options import TuneOptions
 
-from .batches import MicroBatch
+from .data.batches import MicroBatch
+from .data.made_up import made_up_rows
 from .job import Job, Splits, assemble
-from .journal import Header, Journal
-from .made_up import made_up_rows
-from .memory import own_pages
-from .noise import NOISE_VERSION
+from .machine.memory import own_pages
+from .noise.reference import NOISE_VERSION
 from .plan import make_plan, written_elements
+from .run.journal import Header, Journal
 
 STEPS = 7  # timed, after one that warms up
 _MOST_SECONDS = 60.0

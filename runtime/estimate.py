@@ -9,8 +9,8 @@ import msgspec
 from zoedge.errors import InputError
 from zoedge.options import TuneOptions, seconds
 
-from .rehearsal import rehearse
-from .trial import Ask, Trial
+from .preflight.rehearsal import rehearse
+from .preflight.trial import Ask, Trial
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):

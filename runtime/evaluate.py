@@ -11,10 +11,10 @@ import numpy as np
 from zoedge.errors import DataError
 
 from .data import KeyNames, KeyOptions, Record, Split, read
-from .dataset import encode
+from .data.dataset import encode
 from .generate import complete
 from .loaded import Loaded
-from .measure import run_rows, score
+from .losses.measure import run_rows, score
 from .tasks.text_generation import TextGeneration
 
 _PREDICT_BLOCK = 1024  # rows encoded, run and yielded at a time

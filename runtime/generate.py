@@ -9,9 +9,9 @@ import numpy as np
 
 from zoedge.manifest import Manifest
 
-from .engine import Engine
-from .example import Example
-from .measure import run_rows
+from .data.example import Example
+from .losses.measure import run_rows
+from .passes.engine import Engine
 
 
 def complete(

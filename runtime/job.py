@@ -13,31 +13,31 @@ from zoedge.bundle import Bundle
 from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 
-from .activations import branch_bases
-from .batches import MicroBatch, fixed_rows, micro_batches
-from .buckets import padded
-from .caching import Recurring
-from .choice import choose
 from .data import KeyNames, hold_out, read
-from .dataset import Dataset, encode
-from .fold import FULL, Fold
-from .frozen import Array, frozen_tensors
+from .data.batches import MicroBatch, fixed_rows, micro_batches
+from .data.buckets import padded
+from .data.dataset import Dataset, encode
 from .head.initial import initial_head
 from .head.probe import deal
 from .head.refit import Forward, HeadRefit
-from .journal import Assign
-from .kernels import add_terms_here
-from .measure import Measure
-from .method import method_of
-from .noise import Float32
-from .objectives import objective
-from .parameters import Parameters, load_buffers
-from .permutation import permutation
+from .losses.measure import Measure
+from .losses.objectives import objective
+from .machine.threads import threads_for
+from .noise.kernels import add_terms_here
+from .noise.permutation import permutation
+from .noise.reference import Float32
+from .passes.frozen import Array, frozen_tensors
+from .passes.prefix_cache import PrefixCache
 from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan
-from .prefix_cache import PrefixCache
-from .situation import Situation
+from .run.activations import branch_bases
+from .run.fold import FULL, Fold
+from .run.journal import Assign
+from .run.method import method_of
+from .spaces.parameters import Parameters, load_buffers
 from .tasks import task_for
-from .threads import threads_for
+from .ways.caching import Recurring
+from .ways.choice import choose
+from .ways.situation import Situation
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from zoedge.errors import BundleError, InputError
 from zoedge.manifest import LOSS_FILE, MANIFEST_FILE
 
 from .data import KeyNames
-from .engine import Engine
-from .frozen import frozen_tensors
-from .parameters import load_buffers
-from .run_folder import CONFIG_FILE, Run
+from .machine.threads import threads_for
+from .passes.engine import Engine
+from .passes.frozen import frozen_tensors
+from .run.run_folder import CONFIG_FILE, Run
+from .spaces.parameters import load_buffers
 from .tasks import Task, task_for
-from .threads import threads_for
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from zoedge.manifest import ACTIVATIONS_FILE, Manifest
 from zoedge.methods import Defaults, Length, Recipe, find
 from zoedge.options import TuneOptions, seconds, size_bytes
 
-from .batches import steps_in
 from .data import held_out_rows
-from .elements import idle, moved_singly, size, written
+from .data.batches import steps_in
 from .head.convex import LOSSES
-from .parameters import placement_for
+from .spaces.elements import idle, moved_singly, size, written
+from .spaces.parameters import placement_for
 from .unused import Situation, unused
 
 T = TypeVar("T")

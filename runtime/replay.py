@@ -9,11 +9,11 @@ from zoedge import options as tune_options
 from zoedge.errors import BundleError, InputError
 from zoedge.files import new_folder
 
-from . import journal as journals
 from .job import build_fold
-from .noise import NOISE_VERSION
+from .noise.reference import NOISE_VERSION
 from .plan import Plan
-from .run_folder import TENSORS_FILE, Run, save_tensors
+from .run import journal as journals
+from .run.run_folder import TENSORS_FILE, Run, save_tensors
 
 
 class Replayed(NamedTuple):

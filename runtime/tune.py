@@ -15,17 +15,17 @@ from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.options import TuneOptions
 
-from . import journal as journals
-from . import snapshots
 from .job import Job, assemble, read_rows
-from .journal import Contents, Header, Journal
-from .noise import NOISE_VERSION
+from .noise.reference import NOISE_VERSION
 from .plan import trainable_elements
-from .preflight import check
-from .progress import Extent, Progress, Silent
-from .run_folder import LOG_FILE, Log, Run, locked, remove_leftovers
-from .trial import Ask
-from .tuner import Tuner
+from .preflight.check import check
+from .preflight.trial import Ask
+from .run import journal as journals
+from .run import snapshots
+from .run.journal import Contents, Header, Journal
+from .run.progress import Extent, Progress, Silent
+from .run.run_folder import LOG_FILE, Log, Run, locked, remove_leftovers
+from .run.tuner import Tuner
 
 # a resumed run may be given others: they decide how long and where it runs (threads and providers may round
 # sums differently, so bits are those of an uninterrupted run only with the same ones)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zoedge.runtime.outputs.adapter import write_adapter
     from zoedge.runtime.outputs.merge import merge
     from zoedge.runtime.replay import replay
-    from zoedge.runtime.run_folder import Run
+    from zoedge.runtime.run.run_folder import Run
     from zoedge.runtime.tune import tune
 
     from .bundle import Bundle
@@ -51,7 +51,7 @@ _ERRORS = ("BundleError", "DataError", "InputError", "MissingPackageError", "Ref
 _HOME = {
     "Bundle": "zoedge.bundle",
     "TuneOptions": "zoedge.options",
-    "Run": "zoedge.runtime.run_folder",
+    "Run": "zoedge.runtime.run.run_folder",
     "bench": "zoedge.runtime.bench",
     "estimate": "zoedge.runtime.estimate",
     "evaluate": "zoedge.runtime.evaluate",

@@ -47,7 +47,7 @@ def make_data(shape: Shape, folder: Path) -> None:
     A row of T tokens is the token that begins every text and T - 1 words; what it learns are the words at
     the end and the end token.
     """
-    from zoedge.runtime.batches import batch_indices
+    from zoedge.runtime.data.batches import batch_indices
 
     rows = max(ROWS, shape.batch)
     words = np.random.default_rng(0).integers(0, WORDS, (rows, shape.tokens - 1))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from zoedge.errors import DataError
 
-from ..permutation import permutation
+from ..noise.permutation import permutation
 
 
 def held_out_rows(size: int, fraction: float) -> int:

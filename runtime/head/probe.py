@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fold import FULL
+from ..run.fold import FULL
 from .convex import LOSSES, Float64, Loss, solve, with_bias
 
 # candidates for l2, strong to weak, for features whose mean variance is 1

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from zoedge.manifest import Head
 
-from ..batches import Result, Rows, gather
-from ..journal import Assign
+from ..data.batches import Result, Rows, gather
+from ..run.journal import Assign
 from .convex import Float64
 from .probe import Fitted, fit
 

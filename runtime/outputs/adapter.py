@@ -14,7 +14,7 @@ from zoedge.files import new_file, new_folder
 from zoedge.manifest import ADAPTERS_FILE
 from zoedge.tensor_file import map_tensors
 
-from ..run_folder import save_tensors
+from ..run.run_folder import save_tensors
 from .onnx_adapter import write_onnx_adapter
 from .peft_format import CONFIG_FILE, TENSORS_FILE, to_peft
 

@@ -16,9 +16,9 @@ from zoedge.errors import InputError
 from zoedge.manifest import LoraBranch
 from zoedge.methods import Point, Update
 
-from ..narrow import product_here
-from ..noise import Addition, Float32
+from ..noise.reference import Addition, Float32
 from .base import Arrays, Noise
+from .narrow import product_here
 from .out_of_place import OutOfPlace
 
 

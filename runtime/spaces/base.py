@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Directions, Point, Update
 
-from ..kernels import AddTerms
-from ..noise import PURPOSE_SAMPLE, Addition, Sample, Stream, Term, table, tensor_id
+from ..noise.kernels import AddTerms
+from ..noise.reference import PURPOSE_SAMPLE, Addition, Sample, Stream, Term, table, tensor_id
 
 Arrays = Mapping[str, NDArray[np.generic]]
 

@@ -17,7 +17,7 @@ from zoedge.errors import InputError
 from zoedge.manifest import LoraBranch
 from zoedge.methods import Directions, Point, Update
 
-from ..noise import Float32
+from ..noise.reference import Float32
 from .base import Arrays
 from .low_rank import Window
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Point, Update
 
-from ..noise import Addition, Float32, Sample, Term
+from ..noise.reference import Addition, Float32, Sample, Term
 from .base import Arrays, Noise
 
 

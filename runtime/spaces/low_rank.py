@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Directions, Point, Update
 
-from ..noise import PURPOSE_BASIS, Float32, Stream, directions, tensor_id
+from ..noise.reference import PURPOSE_BASIS, Float32, Stream, directions, tensor_id
 from .base import Arrays
 
 _ROWS = 256  # rows of a matrix updated at a time: bounds the temporary

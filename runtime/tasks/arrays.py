@@ -11,8 +11,8 @@ import numpy as np
 from zoedge.errors import DataError
 from zoedge.manifest import Port
 
+from ..data.example import Array, Arrays
 from ..data.record import Record
-from ..example import Array, Arrays
 from . import fields
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from ..data.example import Array, Example
 from ..data.record import Record
-from ..example import Array, Example
 
 
 class Task(Protocol):

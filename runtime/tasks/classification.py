@@ -9,8 +9,8 @@ import numpy as np
 
 from zoedge.bundle import Bundle
 
+from ..data.example import Array, Example
 from ..data.record import Record
-from ..example import Array, Example
 from . import fields
 from .arrays import fitted, inputs_of, label_keys
 from .labels import Labels

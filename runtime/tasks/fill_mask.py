@@ -10,9 +10,9 @@ import numpy as np
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, DataError
 
+from ..data.example import Array, Example
 from ..data.record import Record
-from ..example import Array, Example
-from ..permutation import permutation
+from ..noise.permutation import permutation
 from . import fields
 from .text_classification import token_inputs
 from .tokenizer import Encoded, TextTokenizer

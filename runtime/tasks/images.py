@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from zoedge.errors import DataError
 from zoedge.manifest import Image
 
-from ..example import Array
+from ..data.example import Array
 
 Float32 = NDArray[np.float32]
 

@@ -15,8 +15,8 @@ import numpy as np
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, DataError
 
+from ..data.example import Array, Example
 from ..data.record import Record
-from ..example import Array, Example
 from . import fields
 from .labels import Labels
 from .template import Template, fit

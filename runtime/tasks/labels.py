@@ -9,7 +9,7 @@ import numpy as np
 from zoedge.errors import DataError, near
 from zoedge.manifest import Manifest
 
-from ..example import Array
+from ..data.example import Array
 from .fields import short
 
 _SHOWN = 20  # names of labels in an error message

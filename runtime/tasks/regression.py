@@ -7,8 +7,8 @@ from typing import Any
 
 from zoedge.bundle import Bundle
 
+from ..data.example import Array, Example
 from ..data.record import Record
-from ..example import Array, Example
 from . import fields
 from .arrays import fitted, inputs_of, label_keys
 from .classification import placeholder

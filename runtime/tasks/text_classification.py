@@ -10,8 +10,8 @@ import numpy as np
 from zoedge.bundle import Bundle
 from zoedge.errors import DataError
 
+from ..data.example import Array, Arrays, Example
 from ..data.record import Record
-from ..example import Array, Arrays, Example
 from . import fields
 from .labels import Labels
 from .tokenizer import Encoded, TextTokenizer

@@ -10,8 +10,8 @@ import numpy as np
 from zoedge.bundle import Bundle
 from zoedge.errors import DataError
 
+from ..data.example import Array, Example
 from ..data.record import Record
-from ..example import Array, Example
 from .chat import ChatTemplate
 from .prompts import Prompt, prompt_of
 from .tokenizer import TextTokenizer

@@ -6,9 +6,9 @@ from onnx import TensorProto
 
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
-from zoedge.runtime.engine import Engine
 from zoedge.runtime.outputs import merge
-from zoedge.runtime.parameters import load_buffers
+from zoedge.runtime.passes.engine import Engine
+from zoedge.runtime.spaces.parameters import load_buffers
 
 from .models import model, node, normal, run, save, value
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.zoedge.commands import run
 from zoedge.bundle import Bundle
-from zoedge.runtime.run_folder import Run
+from zoedge.runtime.run.run_folder import Run
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -118,8 +118,8 @@ def test_the_vocabulary_head_is_a_rounded_copy_and_the_embedding_stays(opt, kind
 
 def test_eps_0_gives_g_0(opt):
     """Two losses of equal weights are equal bits, so a difference is the perturbation's alone."""
-    from zoedge.runtime.engine import Engine
-    from zoedge.runtime.parameters import load_buffers
+    from zoedge.runtime.passes.engine import Engine
+    from zoedge.runtime.spaces.parameters import load_buffers
 
     bundle = Bundle.open(opt / "bundle")
     engine = Engine(bundle.path("loss.onnx"), load_buffers(bundle))

@@ -4,9 +4,9 @@ import numpy as np
 
 from zoedge.manifest import ADAPTERS_FILE, LoraBranch, Manifest, Parameter, Source
 from zoedge.methods import find
-from zoedge.runtime.fold import Fold
-from zoedge.runtime.noise import add_terms as reference
-from zoedge.runtime.parameters import Parameters
+from zoedge.runtime.noise.reference import add_terms as reference
+from zoedge.runtime.run.fold import Fold
+from zoedge.runtime.spaces.parameters import Parameters
 
 
 def manifest(parameters, lora=()):

@@ -10,13 +10,13 @@ import pytest
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
-from zoedge.runtime import caching, choice
-from zoedge.runtime.journal import Assign, Eval, Step, read
-from zoedge.runtime.progress import Silent
+from zoedge.runtime.passes.row_store import RowStore
 from zoedge.runtime.replay import replay
-from zoedge.runtime.row_store import RowStore
-from zoedge.runtime.run_folder import Run
+from zoedge.runtime.run.journal import Assign, Eval, Step, read
+from zoedge.runtime.run.progress import Silent
+from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tune import dry_run, tune
+from zoedge.runtime.ways import caching, choice
 
 from .test_row_store import open_files
 

@@ -11,13 +11,13 @@ from zoedge.errors import InputError, RefusedError
 from zoedge.export import to_bundle
 from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
-from zoedge.runtime import preflight
 from zoedge.runtime.bench import bench
 from zoedge.runtime.estimate import estimate
-from zoedge.runtime.footprint import footprint
-from zoedge.runtime.limits import Limit
-from zoedge.runtime.memory import Held
-from zoedge.runtime.trial import Pass, Trial
+from zoedge.runtime.machine.limits import Limit
+from zoedge.runtime.machine.memory import Held
+from zoedge.runtime.preflight import check as preflight
+from zoedge.runtime.preflight.footprint import footprint
+from zoedge.runtime.preflight.trial import Pass, Trial
 from zoedge.runtime.tune import tune
 
 MIB = 1 << 20

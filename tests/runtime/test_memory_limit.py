@@ -26,7 +26,7 @@ LIMIT = 400 * MIB
 WATCHED = """
 import sys
 from zoedge.cli.main import main
-from zoedge.runtime.memory import Watch
+from zoedge.runtime.machine.memory import Watch
 with Watch() as watch:
     code = main(sys.argv[1:], standalone_mode=False)
 print(watch.most.anonymous, watch.most.data)
@@ -112,8 +112,8 @@ def test_prepacking_changes_no_more_than_rounding(wide, tmp_path):
 GROWTH = """
 import sys
 from zoedge.options import TuneOptions
-from zoedge.runtime.memory import held
-from zoedge.runtime.progress import Silent
+from zoedge.runtime.machine.memory import held
+from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.tune import tune
 
 

@@ -15,12 +15,12 @@ import pytest
 from zoedge.errors import BundleError, InputError, ZoedgeError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
-from zoedge.runtime import journal
 from zoedge.runtime.evaluate import evaluate, predict
-from zoedge.runtime.journal import Eval, Step
-from zoedge.runtime.progress import Silent
 from zoedge.runtime.replay import replay
-from zoedge.runtime.run_folder import Run, locked
+from zoedge.runtime.run import journal
+from zoedge.runtime.run.journal import Eval, Step
+from zoedge.runtime.run.progress import Silent
+from zoedge.runtime.run.run_folder import Run, locked
 from zoedge.runtime.tune import dry_run, tune
 
 from .networks import mlp, rows

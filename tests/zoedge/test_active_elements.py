@@ -13,9 +13,9 @@ from zoedge import options
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
-from zoedge.runtime import journal
-from zoedge.runtime.noise import PURPOSE_SAMPLE, STRETCH, Sample, Stream, stretches, tensor_id
-from zoedge.runtime.run_folder import Run
+from zoedge.runtime.noise.reference import PURPOSE_SAMPLE, STRETCH, Sample, Stream, stretches, tensor_id
+from zoedge.runtime.run import journal
+from zoedge.runtime.run.run_folder import Run
 
 PLACEMENTS = ["in-place", "out-of-place"]
 EIGHT_STEPS = (

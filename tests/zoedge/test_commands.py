@@ -14,9 +14,9 @@ from tests.zoedge.commands import SIX_STEPS, error, run
 from zoedge.cli.flags import KEYS
 from zoedge.options import TuneOptions
 from zoedge.runtime.data import KeyNames, KeyOptions
-from zoedge.runtime.journal import Header, Journal, Step
-from zoedge.runtime.measure import Measure
-from zoedge.runtime.run_folder import Run
+from zoedge.runtime.losses.measure import Measure
+from zoedge.runtime.run.journal import Header, Journal, Step
+from zoedge.runtime.run.run_folder import Run
 
 
 def test_tune_reports_and_writes_a_run(made, tmp_path):

@@ -41,7 +41,8 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_the_verbs_are_the_runtime_s():
-    from zoedge.runtime import evaluate, replay, run_folder, tune
+    from zoedge.runtime import evaluate, replay, tune
+    from zoedge.runtime.run import run_folder
 
     assert zoedge.tune is tune.tune
     assert zoedge.evaluate is evaluate.evaluate

@@ -16,7 +16,7 @@ from . import flags
 def adapter(run: Path, output: Path, which: str | None) -> None:
     """Write the LoRA adapter that RUN tuned."""
     from zoedge.runtime.outputs import write_adapter
-    from zoedge.runtime.run_folder import Run
+    from zoedge.runtime.run.run_folder import Run
 
     opened = Run.open(run)
     weights = opened.weights(which)

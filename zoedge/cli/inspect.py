@@ -17,7 +17,7 @@ from ..manifest import MANIFEST_FILE
 )
 def inspect(path: Path, records: bool) -> None:
     """Say what a bundle, a run or a journal holds."""
-    from zoedge.runtime.journal import JOURNAL_FILE
+    from zoedge.runtime.run.journal import JOURNAL_FILE
 
     if records:
         journal = path / JOURNAL_FILE if path.is_dir() else path
@@ -31,7 +31,7 @@ def inspect(path: Path, records: bool) -> None:
 
 def _lines(path: Path) -> list[str]:
     from zoedge.bundle import Bundle
-    from zoedge.runtime.run_folder import CONFIG_FILE, Run
+    from zoedge.runtime.run.run_folder import CONFIG_FILE, Run
 
     from . import summary
 

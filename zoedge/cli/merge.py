@@ -16,7 +16,7 @@ from . import flags
 def merge(run: Path, output: Path, which: str | None) -> None:
     """Write what RUN tuned as a plain ONNX folder with its tensors as safetensors."""
     from zoedge.runtime.outputs import merge as write
-    from zoedge.runtime.run_folder import Run
+    from zoedge.runtime.run.run_folder import Run
 
     opened = Run.open(run)
     weights = opened.weights(which)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoedge.runtime.journal import Assign, Eval, Record, Step, read
+from zoedge.runtime.run.journal import Assign, Eval, Record, Step, read
 
 
 def json_lines(path: Path) -> Iterator[str]:

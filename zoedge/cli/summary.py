@@ -13,10 +13,10 @@ from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
 from zoedge.manifest import MANIFEST_FILE, Manifest, Port
-from zoedge.runtime import journal as journals
-from zoedge.runtime.journal import Assign, Contents, Eval, Step
-from zoedge.runtime.method import skipped
-from zoedge.runtime.run_folder import Run
+from zoedge.runtime.run import journal as journals
+from zoedge.runtime.run.journal import Assign, Contents, Eval, Step
+from zoedge.runtime.run.method import skipped
+from zoedge.runtime.run.run_folder import Run
 
 _LAST = 5  # losses and names that a line shows
 

@@ -36,7 +36,7 @@ def tune(
 ) -> None:
     """Tune BUNDLE on your data with forward passes alone."""
     from zoedge.runtime import tune as runtime
-    from zoedge.runtime.progress import for_terminal
+    from zoedge.runtime.run.progress import for_terminal
 
     settings, names = options.load(config, {n: value for n, value in given.items() if value is not None})
     bundle, data = _what(bundle, data, output, resume)
@@ -65,7 +65,7 @@ def tune(
 
 def _what(bundle: Path | None, data: str | None, output: Path, resume: bool) -> tuple[Path, str]:
     """Return the bundle and the data; a run that is resumed knows its own."""
-    from zoedge.runtime.run_folder import CONFIG_FILE, Run
+    from zoedge.runtime.run.run_folder import CONFIG_FILE, Run
 
     if resume and (output / CONFIG_FILE).is_file():
         run = Run.open(output)

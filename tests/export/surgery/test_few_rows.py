@@ -12,7 +12,7 @@ from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.overridable import make_overridable
 from zoedge.export.to_bundle import to_bundle
 from zoedge.manifest import FEW_ROWS_FILE
-from zoedge.runtime.engine import Engine
+from zoedge.runtime.passes.engine import Engine
 
 from ...tiny import tiny_gpt2, tiny_llama, tiny_opt
 from ..models import mlp, mlp_numpy, mlp_tensors, model, node, normal, run, value

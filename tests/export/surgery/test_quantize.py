@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 from tests.export.models import convnet, mlp, mlp_numpy, mlp_tensors, model, node, normal, run, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
-from zoedge.runtime.engine import Engine
 from zoedge.runtime.outputs import merge
-from zoedge.runtime.parameters import load_buffers
+from zoedge.runtime.passes.engine import Engine
+from zoedge.runtime.spaces.parameters import load_buffers
 
 X = normal((6, 8), 99)
 OPS = {"int8": "MatMulIntegerToFloat", "int4": "MatMulNBits"}

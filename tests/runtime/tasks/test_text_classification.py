@@ -5,8 +5,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from zoedge.errors import DataError
-from zoedge.runtime.batches import micro_batches
 from zoedge.runtime.data import Record
+from zoedge.runtime.data.batches import micro_batches
 from zoedge.runtime.tasks import task_for
 
 from ..bundles import classifier

@@ -1,0 +1,1 @@
+"""What outputs come down to: losses, metrics, objectives."""

@@ -1,0 +1,138 @@
+"""Measuring: examples go in, the numbers that a run steers by come out. Knows the engine, not the method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from zoedge.manifest import Manifest
+
+from ..data.batches import MicroBatch, Result, Rows, batch_indices, micro_batches
+from ..data.example import Example
+from ..passes.probing import Forward, OneByOne, Probing
+from .metrics import METRICS
+from .objectives import Objective
+
+EVAL_ROWS = 64  # rows of a forward pass where nothing is stepped
+EVAL_TOKENS = 4096  # and tokens: bounds its memory
+EVAL_BLOCK = 16 * EVAL_ROWS  # rows dealt into passes together: enough to bucket well, few enough to stack
+
+
+def run_rows(
+    engine: Forward,
+    manifest: Manifest,
+    examples: Sequence[Example],
+    rows: Rows,
+    outputs: Sequence[str] | None,
+    *,
+    max_rows: int | None = None,
+) -> Iterator[Result]:
+    """Run any number of rows, a pass at a time; rows of a result count from the start of ``rows``."""
+    for start in range(0, len(rows), EVAL_BLOCK):
+        part = rows[start : start + EVAL_BLOCK]
+        for batch in eval_batches(manifest, examples, part, max_rows):
+            placed = MicroBatch(batch.inputs, batch.targets, batch.rows + start)
+            yield placed, engine.run({**batch.inputs, **batch.targets}, outputs)
+
+
+def eval_batches(
+    manifest: Manifest, examples: Sequence[Example], rows: Rows, max_rows: int | None
+) -> list[MicroBatch]:
+    """Return the passes of a block of rows; ``max_rows`` is the user's limit, None for the usual."""
+    most = min(EVAL_ROWS, max_rows or EVAL_ROWS)
+    return micro_batches(examples, rows, manifest=manifest, max_rows=most, max_tokens=EVAL_TOKENS)
+
+
+def score(
+    engine: Forward, manifest: Manifest, examples: Sequence[Example], *, max_rows: int | None = None
+) -> dict[str, float]:
+    """Return the metrics of all examples at the engine's present weights."""
+    metrics = METRICS[manifest.loss]()
+    rows = np.arange(len(examples))
+    for batch, outputs in run_rows(engine, manifest, examples, rows, metrics.outputs, max_rows=max_rows):
+        metrics.update(batch, outputs)
+    return metrics.result()
+
+
+class Measure:
+    """What one run measures.
+
+    Args:
+        engine: runs the loss graph at the parameters' present point.
+        probing: measures a batch at several points; a pass for each by default.
+        manifest: the bundle's.
+        train, valid: encoded examples; ``valid`` may be empty.
+        objective: reduces a step's results to the number to minimise.
+        seed: of the batches.
+        batch_size: rows of a step.
+        micro_batch_size: most rows of a pass, of those that evaluate too; None for no limit.
+        dealt: rows of each cross-fitting fold; () when any row goes with any head.
+    """
+
+    def __init__(
+        self,
+        engine: Forward,
+        manifest: Manifest,
+        train: Sequence[Example],
+        valid: Sequence[Example],
+        objective: Objective,
+        *,
+        seed: int,
+        batch_size: int,
+        micro_batch_size: int | None,
+        dealt: Sequence[Sequence[int]] = (),
+        by_objective: bool = False,
+        probing: Probing | None = None,
+    ) -> None:
+        self._probing = probing or OneByOne(engine)
+        self._engine, self._manifest, self._train, self._valid = engine, manifest, train, valid
+        self._objective, self._seed = objective, seed
+        self._batch_size, self._micro_batch_size = batch_size, micro_batch_size
+        self._dealt = [np.array(rows, np.int64) for rows in dealt] or [np.arange(len(train))]
+        self._by_objective = by_objective and len(valid) > 0
+
+    @property
+    def criterion(self) -> str:
+        """The key of ``validation`` that tells better from worse; lower is better."""
+        return "objective" if self._by_objective else "loss"
+
+    def batch(self, step: int) -> list[MicroBatch]:
+        """Return the passes of a step: folds take turns, each without replacement."""
+        turn, fold = divmod(step, len(self._dealt))
+        rows = self._dealt[fold]
+        chosen = rows[batch_indices(self._seed, turn, len(rows), self._batch_size)]
+        return micro_batches(self._train, chosen, manifest=self._manifest, max_rows=self._micro_batch_size)
+
+    @property
+    def together(self) -> int:
+        """How many points a forward pass measures at most."""
+        return self._probing.count
+
+    def losses(self, batch: Sequence[MicroBatch], points: Iterable[object]) -> Iterator[float]:
+        """Yield the objective of a step's rows at each point: one number over all its passes.
+
+        Args:
+            batch: the passes.
+            points: each time it is advanced, the engine's buffers are at the next point.
+        """
+        for results in self._probing.results(batch, points, self._objective.outputs):
+            yield self._objective(results)
+
+    def forward(self, rows: Rows, outputs: Sequence[str]) -> list[Result]:
+        """Run training rows."""
+        most = self._micro_batch_size
+        return list(run_rows(self._engine, self._manifest, self._train, rows, outputs, max_rows=most))
+
+    def validation(self) -> dict[str, float] | None:
+        """Return the metrics of the validation rows; None where there are none."""
+        if not self._valid:
+            return None
+        most = self._micro_batch_size
+        metrics = score(self._engine, self._manifest, self._valid, max_rows=most)
+        if self._by_objective:
+            rows = np.arange(len(self._valid))
+            wanted = self._objective.outputs
+            results = run_rows(self._engine, self._manifest, self._valid, rows, wanted, max_rows=most)
+            metrics["objective"] = self._objective(list(results))
+        return metrics

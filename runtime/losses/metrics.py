@@ -1,0 +1,188 @@
+"""Metrics of a data set, added up batch by batch: exact for unequal batches.
+
+Each accumulator takes micro-batches with the loss graph's outputs and returns Python floats by the metrics'
+usual names. Counts are integers and sums are float64, so neither the order nor the size of the batches
+matters beyond the last bits of ``loss`` and ``mse``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.batches import MicroBatch
+from ..data.example import Array
+from ..data.stack import IGNORED
+
+
+class Metrics(Protocol):
+    """What adds up a task's metrics."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of ``result`` besides ``loss``; higher is better, except for perplexity and mse."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs of the loss graph that ``update`` reads."""
+
+    def update(self, batch: MicroBatch, outputs: Mapping[str, Array]) -> None:
+        """Add one micro-batch; its padding rows are left out."""
+
+    def result(self) -> dict[str, float]:
+        """Return the metrics over everything added so far; NaN where there was nothing."""
+
+
+class _Loss:
+    """The weighted mean of the examples' losses."""
+
+    def __init__(self) -> None:
+        self._total, self._weight = 0.0, 0.0
+
+    def update(self, batch: MicroBatch, outputs: Mapping[str, Array]) -> None:
+        loss = outputs["loss"][: batch.valid].astype(np.float64)
+        weight = outputs["weight"][: batch.valid].astype(np.float64)
+        counted = weight > 0  # an example without label tokens has no loss
+        self._total += float((loss * weight)[counted].sum())
+        self._weight += float(weight[counted].sum())
+
+    def result(self) -> float:
+        return _ratio(self._total, self._weight)
+
+
+class ClassMetrics:
+    """``accuracy`` and ``f1`` of one class per example: logits [n, classes], labels [n].
+
+    ``f1`` is that of the second class where there are two, else the unweighted mean over the classes that
+    occur among labels or predictions (scikit-learn's ``binary`` and ``macro``). A class without hits has 0.
+    """
+
+    names = ("accuracy", "f1")
+    outputs = ("loss", "weight", "logits")
+
+    def __init__(self) -> None:
+        self._loss = _Loss()
+        self._counts: NDArray[np.int64] | None = None  # [label, prediction]
+
+    def update(self, batch: MicroBatch, outputs: Mapping[str, Array]) -> None:
+        """Add one micro-batch."""
+        self._loss.update(batch, outputs)
+        logits = outputs["logits"][: batch.valid]
+        if self._counts is None:
+            self._counts = np.zeros((logits.shape[-1],) * 2, np.int64)
+        labels = batch.targets["labels"][: batch.valid].reshape(-1)
+        np.add.at(self._counts, (labels, logits.argmax(axis=-1).reshape(-1)), 1)
+
+    def result(self) -> dict[str, float]:
+        """Return ``loss``, ``accuracy`` and ``f1``."""
+        counts = self._counts if self._counts is not None else np.zeros((0, 0), np.int64)
+        hits, known, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        both = known + predicted
+        scores = [2 * int(h) / int(b) if b else math.nan for h, b in zip(hits, both, strict=True)]
+        accuracy = _ratio(int(hits.sum()), int(counts.sum()))
+        return {"loss": self._loss.result(), "accuracy": accuracy, "f1": _f1(scores)}
+
+
+def _f1(scores: list[float]) -> float:
+    if len(scores) == 2:
+        return 0.0 if math.isnan(scores[1]) else scores[1]
+    occurring = [score for score in scores if not math.isnan(score)]
+    return _ratio(math.fsum(occurring), len(occurring))
+
+
+class MultiLabelMetrics:
+    """``accuracy`` and ``f1`` of several yes-or-no labels per example: logits and labels [n, k].
+
+    A label is predicted where its logit is above 0. ``accuracy`` counts single labels; ``f1`` is the mean of
+    the labels' F1 scores, and that of the only label where there is one; a label without any hit has 0.
+    """
+
+    names = ("accuracy", "f1")
+    outputs = ("loss", "weight", "logits")
+
+    def __init__(self) -> None:
+        self._loss = _Loss()
+        self._right = self._all = 0
+        self._counts: NDArray[np.int64] | None = None  # [hits, labels + predictions] per label
+
+    def update(self, batch: MicroBatch, outputs: Mapping[str, Array]) -> None:
+        """Add one micro-batch."""
+        self._loss.update(batch, outputs)
+        predicted = outputs["logits"][: batch.valid].reshape(batch.valid, -1) > 0
+        known = batch.targets["labels"][: batch.valid].reshape(batch.valid, -1) > 0.5
+        self._right += int((predicted == known).sum())
+        self._all += known.size
+        counts = np.stack([(predicted & known).sum(axis=0), predicted.sum(axis=0) + known.sum(axis=0)])
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def result(self) -> dict[str, float]:
+        """Return ``loss``, ``accuracy`` and ``f1``."""
+        counts = self._counts if self._counts is not None else np.zeros((2, 0), np.int64)
+        scores = [2 * int(hits) / int(both) if both else 0.0 for hits, both in counts.T]
+        f1 = _ratio(math.fsum(scores), len(scores))
+        return {"loss": self._loss.result(), "accuracy": _ratio(self._right, self._all), "f1": f1}
+
+
+class TokenMetrics:
+    """``perplexity`` = exp(mean loss of a label token), token ``accuracy``: predictions and labels [n, p]."""
+
+    names = ("perplexity", "accuracy")
+    outputs = ("loss", "weight", "predictions")
+
+    def __init__(self) -> None:
+        self._loss = _Loss()
+        self._right = self._all = 0
+
+    def update(self, batch: MicroBatch, outputs: Mapping[str, Array]) -> None:
+        """Add one micro-batch."""
+        self._loss.update(batch, outputs)
+        labels = batch.targets["labels"][: batch.valid]
+        counted = labels != IGNORED
+        self._right += int((outputs["predictions"][: batch.valid] == labels)[counted].sum())
+        self._all += int(counted.sum())
+
+    def result(self) -> dict[str, float]:
+        """Return ``loss``, ``perplexity`` and ``accuracy``."""
+        loss = self._loss.result()
+        perplexity = math.exp(loss) if loss < 700 else loss if math.isnan(loss) else math.inf
+        return {"loss": loss, "perplexity": perplexity, "accuracy": _ratio(self._right, self._all)}
+
+
+class ErrorMetrics:
+    """``mse``: the mean over all elements of (logits - labels)^2."""
+
+    names = ("mse",)
+    outputs = ("loss", "weight", "logits")
+
+    def __init__(self) -> None:
+        self._loss = _Loss()
+        self._total, self._all = 0.0, 0
+
+    def update(self, batch: MicroBatch, outputs: Mapping[str, Array]) -> None:
+        """Add one micro-batch."""
+        self._loss.update(batch, outputs)
+        known = batch.targets["labels"][: batch.valid].astype(np.float64)
+        error = outputs["logits"][: batch.valid].astype(np.float64).reshape(known.shape) - known
+        self._total += float(np.square(error).sum())
+        self._all += error.size
+
+    def result(self) -> dict[str, float]:
+        """Return ``loss`` and ``mse``."""
+        return {"loss": self._loss.result(), "mse": _ratio(self._total, self._all)}
+
+
+# by Manifest.loss
+METRICS: dict[str, Callable[[], Metrics]] = {
+    "cross-entropy": ClassMetrics,
+    "bce-with-logits": MultiLabelMetrics,
+    "token-cross-entropy": TokenMetrics,
+    "mse": ErrorMetrics,
+}
+
+
+def _ratio(total: float, count: float) -> float:
+    return total / count if count else math.nan

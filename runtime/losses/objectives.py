@@ -1,0 +1,164 @@
+"""Objectives: what a step's forward passes come down to, one number to minimise."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from zoedge.errors import InputError, near
+from zoedge.manifest import Manifest
+
+from ..data.batches import Result, gather
+from ..data.example import Array
+from .metrics import METRICS
+
+Score = Callable[[Mapping[str, Array], Mapping[str, Array]], Any]
+
+
+class Objective(Protocol):
+    """Reduces the results of one probe, all micro-batches of a step, to a number to minimise.
+
+    ``outputs`` names the loss graph's outputs that it reads; None for all of them.
+    """
+
+    outputs: tuple[str, ...] | None
+
+    def __call__(self, results: Sequence[Result]) -> float:
+        """Return the number; NaN or infinite where the outputs are."""
+
+
+class LossObjective:
+    """sum(weight * loss) / sum(weight) in float64: the same for any split into micro-batches.
+
+    The sums are exact before their one rounding (``math.fsum``), so the order of rows doesn't matter either.
+    """
+
+    outputs: tuple[str, ...] | None = ("loss", "weight")
+
+    def __call__(self, results: Sequence[Result]) -> float:
+        """Return the mean loss; NaN where no row has a weight."""
+        products: list[float] = []
+        weights: list[float] = []
+        for batch, outputs in results:
+            loss = outputs["loss"][: batch.valid].astype(np.float64)
+            weight = outputs["weight"][: batch.valid].astype(np.float64)
+            counted = weight > 0
+            products += (loss * weight)[counted].tolist()
+            weights += weight[counted].tolist()
+        if not weights or any(math.isnan(value) for value in products):
+            return math.nan
+        if any(math.isinf(value) for value in products):
+            return math.inf
+        return math.fsum(products) / math.fsum(weights)
+
+
+class MetricObjective:
+    """Minus a metric over the whole step's batch."""
+
+    def __init__(self, name: str, manifest: Manifest) -> None:
+        self._name = name
+        self._make = METRICS[manifest.loss]
+        metrics = self._make()
+        self.outputs: tuple[str, ...] | None = metrics.outputs
+        if name not in metrics.names:
+            raise InputError(
+                f"--objective {name} needs class labels, and this bundle's {manifest.task} has none: "
+                f"use --objective loss or a Python function"
+            )
+
+    def __call__(self, results: Sequence[Result]) -> float:
+        """Return minus the metric; NaN where a loss isn't finite."""
+        metrics = self._make()
+        for batch, outputs in results:
+            metrics.update(batch, outputs)
+        values = metrics.result()
+        return -values[self._name] if math.isfinite(values["loss"]) else math.nan
+
+
+class FunctionObjective:
+    """Minus the score that a user's function gives to the step's whole batch.
+
+    The function is ``fn(outputs, targets) -> float``, higher is better; both are dicts of arrays [n, ...] in
+    the order of the batch (``batches.gather`` says how rows of unequal widths are filled up).
+    """
+
+    outputs: tuple[str, ...] | None = None
+
+    def __init__(self, name: str) -> None:
+        self._name, self._fn = name, _load(name)
+
+    def __call__(self, results: Sequence[Result]) -> float:
+        """Return minus the score.
+
+        Raises:
+            InputError: the function raised, or returned something that isn't one number.
+        """
+        try:
+            score = self._fn(*gather(results))
+            value = np.asarray(score)
+        except Exception as error:  # a user's code may raise anything
+            raise InputError(
+                f"--objective {self._name} raised {type(error).__name__} ({error}): correct the function"
+            ) from error
+        if value.size != 1 or value.dtype.kind not in "biuf":
+            shown = " ".join(repr(score).split())[:40]
+            raise InputError(
+                f"--objective {self._name} returned {shown}: return one number, higher is better"
+            )
+        return -float(value.reshape(()))
+
+
+# a new objective is one line here; "module:function" needs none
+OBJECTIVES: dict[str, Callable[[Manifest], Objective]] = {
+    "loss": lambda manifest: LossObjective(),
+    "accuracy": lambda manifest: MetricObjective("accuracy", manifest),
+    "f1": lambda manifest: MetricObjective("f1", manifest),
+}
+
+
+def objective(name: str, manifest: Manifest) -> Objective:
+    """Return the objective called ``name``: a key of ``OBJECTIVES`` or "pkg.mod:fn".
+
+    Raises:
+        InputError: no such objective, one that the bundle's task has no use for, or a function that can't be
+            loaded.
+    """
+    if ":" in name:
+        return FunctionObjective(name)
+    if name not in OBJECTIVES:
+        known = ", ".join(OBJECTIVES)
+        raise InputError(
+            f"--objective {name!r} is unknown{near(name, OBJECTIVES)}; use {known} or module:function"
+        )
+    return OBJECTIVES[name](manifest)
+
+
+def _load(name: str) -> Score:
+    module_name, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: the function lies where the user works
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # importing runs a user's code
+        raise InputError(
+            f"--objective {name} can't be loaded: importing {module_name!r} raised {type(error).__name__} "
+            f"({error}); name a module in {os.getcwd()} or an installed one"
+        ) from error
+    function = getattr(module, attribute, None)
+    if function is None:
+        public = [n for n in vars(module) if not n.startswith("_")]
+        raise InputError(
+            f"--objective {name} can't be loaded: {module_name} has no {attribute!r}{near(attribute, public)}"
+        )
+    if not callable(function):
+        raise InputError(
+            f"--objective {name} can't be used: it is {type(function).__name__} and not a function"
+        )
+    loaded: Score = function
+    return loaded

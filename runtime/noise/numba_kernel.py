@@ -1,0 +1,168 @@
+"""The noise specification compiled by numba: Philox, table and addition fused in one pass over memory.
+
+Bit for bit the same as ``noise`` (the reference). All buffers of a call are read and written once, whatever
+the number of terms; they are cut into chunks that begin Philox blocks, so how chunks are dealt to threads
+changes no bit. Samples are drawn chunk by chunk on the way: stretches that no term is added to aren't touched,
+and terms of several steps, each with its own sample, share the pass. Threads are Python's own, started for a
+call and gone after it: the compiled code holds no lock of the interpreter, and threads that wait for the next
+call can't take time from a forward pass.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+
+from ..machine.compiled import compiled
+from ..machine.threads import usable_cores
+from .lanes import add_32_levels, add_32_signs, float32_pointer, multiply_wide
+from .reference import BLOCK_BITS, STRETCH, Addition
+from .work import ALL, CHUNK, Work
+
+_PIECE = 1 << 8  # chunks that a thread takes at a time, at most
+_PARALLEL = 1 << 18  # element additions; below, starting threads costs more than they save
+
+# Constants of Philox4x64 (Salmon et al., SC 2011): two multipliers, two Weyl increments
+_M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
+_W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def _philox(block: Any, step: Any, probe: Any, purpose: Any, k0: Any, k1: Any) -> Any:
+    c0, c1, c2, c3 = np.uint64(block + 1), step, probe, purpose
+    for _ in range(10):
+        high0, low0 = multiply_wide(_M0, c0)
+        high1, low1 = multiply_wide(_M1, c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0 += _W0
+        k1 += _W1
+    return c0, c1, c2, c3
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def _add_term(part: Any, start: Any, stream: Any, table: Any) -> None:
+    # into registers: for all the compiler knows, a store to part changes what these arrays hold
+    seed, tensor, step, probe, purpose = stream[0], stream[1], stream[2], stream[3], stream[4]
+    low, high = table[0], table[1]
+    bits = 1 if table.size == 2 else 8
+    block, per_block = start * bits // BLOCK_BITS, BLOCK_BITS // bits
+    whole = part.size // per_block
+    if bits == 1:
+        for b in range(whole):
+            words = _philox(block + b, step, probe, purpose, seed, tensor)
+            for i in range(4):
+                at = 256 * b + 64 * i
+                add_32_signs(part, at, np.uint32(words[i]), low, high)
+                add_32_signs(part, at + 32, np.uint32(words[i] >> np.uint64(32)), low, high)
+    else:
+        for b in range(whole):
+            words = _philox(block + b, step, probe, purpose, seed, tensor)
+            add_32_levels(part, 32 * b, words, table)
+    words = _philox(block + whole, step, probe, purpose, seed, tensor)
+    for i in range(part.size - whole * per_block):
+        word = words[bits * i // 64] >> np.uint64(bits * i % 64)
+        part[whole * per_block + i] += table[np.int64(word & np.uint64(table.size - 1))]
+
+
+# a function of its own, like the next: inlined, they cost the inner loops up to a tenth
+@numba.njit  # type: ignore[untyped-decorator]
+def _taken(samples: Any, index: Any, chunk: Any) -> Any:
+    """Return which of a chunk's four stretches take part, the first in the lowest bit."""
+    if index == ALL:
+        return 15
+    sample, taken = samples[index], 0
+    words = _philox(np.uint64(chunk), sample[2], sample[3], sample[4], sample[0], sample[1])
+    for i in range(4):
+        if words[i] < sample[5]:
+            taken |= 1 << i
+    return taken
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def _run_from(taken: Any, low: Any) -> Any:
+    """Return where the next run of bits that are set begins and ends; there is one."""
+    while not taken >> low & 1:
+        low += 1
+    high = low + 1
+    while taken >> high & 1:
+        high += 1
+    return low, high
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def _shrink(part: Any, factor: Any, taken: Any) -> None:
+    high = 0
+    while taken >> high:
+        low, high = _run_from(taken, high)
+        run = part[low * STRETCH : high * STRETCH]
+        for i in range(run.size):
+            run[i] = run[i] * factor
+
+
+def _add_chunks(
+    first: Any, last: Any, additions: Any, shrinks: Any, streams: Any, spans: Any, levels: Any, samples: Any
+) -> None:
+    """Work through chunks first .. last - 1 of all buffers; the arrays are those of ``Work``."""
+    a = np.searchsorted(additions[:, 0], first, side="right") - 1
+    for chunk in range(first, last):
+        while chunk >= additions[a + 1, 0]:
+            a += 1
+        own = chunk - additions[a, 0]
+        whole = numba.carray(float32_pointer(additions[a, 1]), (additions[a, 2],))
+        part = whole[own * CHUNK : min(additions[a, 2], (own + 1) * CHUNK)]
+        if shrinks[a] != np.float32(1.0):
+            _shrink(part, shrinks[a], _taken(samples, additions[a, 4], own))
+        sample, taken = ALL, 15
+        for t in range(additions[a, 3], additions[a + 1, 3]):
+            if spans[t, 2] != sample:  # the terms of a step share one, and follow each other
+                sample = spans[t, 2]
+                taken = _taken(samples, sample, own)
+            high = 0
+            while taken >> high:
+                low, high = _run_from(taken, high)
+                run = part[low * STRETCH : high * STRETCH]
+                start = own * CHUNK + low * STRETCH
+                _add_term(run, start, streams[t], levels[spans[t, 0] : spans[t, 1]])
+
+
+_run = compiled(_add_chunks)
+
+
+def add_terms(additions: Sequence[Addition], threads: int = 0) -> None:
+    """Make additions to buffers that don't overlap; same contract and bits as ``noise.add_terms``.
+
+    Args:
+        additions: the buffers and what is done to each.
+        threads: how many work at most; 0 for one per usable core.
+    """
+    for target, *_ in additions:
+        if target.dtype != np.float32 or not (target.flags.c_contiguous and target.flags.writeable):
+            raise ValueError("noise is added in place to C-contiguous, writeable float32 arrays only")
+    work = Work.of(additions)
+    chunks = int(work.additions[-1, 0])
+    volume = sum(a.target.size * max(1, len(a.terms)) for a in additions)
+    workers = (threads or usable_cores()) if volume >= _PARALLEL else 1
+    size = max(1, chunks if workers == 1 else min(_PIECE, -(-chunks // workers)))
+    pieces = [(first, min(first + size, chunks)) for first in range(0, chunks, size)]
+    _share(iter(pieces), work, min(workers, len(pieces)))
+
+
+def _share(pieces: Iterator[tuple[int, int]], work: Work, workers: int) -> None:
+    """Let each worker take piece after piece: one that is held up by other programs takes fewer."""
+
+    def take() -> None:
+        for first, last in pieces:
+            _run(first, last, *work)
+
+    helpers = [threading.Thread(target=take) for _ in range(workers - 1)]
+    for helper in helpers:
+        helper.start()
+    try:
+        take()
+    finally:
+        for helper in helpers:
+            helper.join()

@@ -1,0 +1,91 @@
+"""How much memory a run takes, from the manifest alone: rough, and free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from zoedge.manifest import Manifest, Parameter
+from zoedge.options import TuneOptions
+
+from ..losses.measure import EVAL_ROWS, EVAL_TOKENS
+from ..run.activations import ROWS
+
+_COPIES_OF_FROZEN = 1.3  # prepacked, and what folding leaves behind
+_LIVE_ARRAYS = 6  # of the widest layer's size, at the worst moment of a pass
+
+
+class Footprint(NamedTuple):
+    """Bytes of anonymous memory beyond what a process has before it opens a bundle.
+
+    Attributes:
+        trained: buffers, which become private when written, and masters beside them.
+        copied: what sessions copy of the frozen matrices, unless prepacking is off.
+        passes: a forward pass.
+        seen: the activations from which LoRA branches get their directions.
+    """
+
+    trained: int
+    copied: int
+    passes: int
+    seen: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.trained + self.copied + self.passes + self.seen
+
+
+def footprint(manifest: Manifest, options: TuneOptions, longest: int) -> Footprint:
+    """Return a rough figure.
+
+    Args:
+        manifest: the bundle's.
+        options: decided ones.
+        longest: tokens of the longest row; 0 where rows have none.
+    """
+    trained = size_bytes(manifest.trainable)
+    masters = 1 if options.placement == "in-place" else 2
+    matrices = [p for p in manifest.parameters if len(p.shape) >= 2 and p.group != "embedding"]
+    frozen = size_bytes(p for p in matrices if not p.trainable)
+    copied = 0 if options.prepack == "no" else int(_COPIES_OF_FROZEN * frozen)
+    passes = _pass_bytes(manifest, options, matrices, longest)
+    return Footprint(masters * trained, copied, passes, _seen_bytes(manifest, options, longest))
+
+
+def _pass_bytes(manifest: Manifest, options: TuneOptions, matrices: list[Parameter], longest: int) -> int:
+    rows = max(options.batch_size, EVAL_ROWS)
+    rows = min(rows, options.micro_batch_size or rows)
+    if longest:
+        rows = min(rows, max(options.micro_batch_size or options.batch_size, EVAL_TOKENS // longest, 1))
+        widest = max((max(p.shape) for p in matrices), default=1)
+        scores = longest * longest  # of one attention head
+        return 4 * rows * (_LIVE_ARRAYS * longest * widest + 2 * 12 * scores)
+    inputs = sum(math.prod(d for d in port.shape[1:] if isinstance(d, int)) for port in manifest.inputs)
+    widest = max((max(p.shape) for p in matrices), default=1)
+    return 4 * rows * _LIVE_ARRAYS * max(widest, 16 * inputs)  # 16: channels of a picture's first layers
+
+
+def _seen_bytes(manifest: Manifest, options: TuneOptions, longest: int) -> int:
+    """Return what branches' inputs and outputs take for the rows looked at, all as long as the longest."""
+    if options.lora_space != "activations":
+        return 0
+    shapes = {p.name: p.shape for p in manifest.parameters}
+    widths = sum(shapes[branch.a][1] + shapes[branch.b][0] for branch in manifest.lora)
+    return 4 * ROWS * max(longest, 1) * widths
+
+
+def size_bytes(parameters: Iterable[Parameter]) -> int:
+    """Return the bytes of some tensors."""
+    return sum(math.prod(p.shape) * np.dtype(_known(p.dtype)).itemsize for p in parameters)
+
+
+def _known(dtype: str) -> str:
+    try:
+        np.dtype(dtype)
+    except TypeError:
+        return "uint16"  # bfloat16, which NumPy lacks
+    return dtype

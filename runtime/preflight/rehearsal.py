@@ -1,0 +1,88 @@
+"""A trial of a run in a process of its own, so that what it took is known and given back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from zoedge.errors import InputError, RefusedError, ZoedgeError
+
+from ..machine.memory import held
+from .trial import Ask, Trial, try_out
+
+_STOPPED = 75  # exit code of a child that would take more memory than it may
+_CHECK_SECONDS = 0.005
+
+
+def rehearse(ask: Ask) -> Trial:
+    """Try a run out in a child process.
+
+    Raises:
+        RefusedError: the child would have held more than it may, or the system stopped it.
+        InputError: something given can't be used.
+    """
+    code = "import json, sys; sys.path[:] = json.loads(sys.stdin.readline()); "
+    code += "from zoedge.runtime.preflight.rehearsal import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(sys.path) + "\n" + msgspec.json.encode(ask).decode(),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        return msgspec.json.decode(done.stdout.splitlines()[-1], type=Trial)
+    if done.returncode == _STOPPED or done.returncode < 0:
+        raise RefusedError("a rehearsal of the run took more memory than this process may hold")
+    last = (done.stderr.strip().splitlines() or [f"the rehearsal ended with exit code {done.returncode}"])[-1]
+    raise (InputError if done.returncode == InputError.exit_code else ZoedgeError)(last)
+
+
+def main() -> None:
+    """Be the child: read an ``Ask``, print a ``Trial``."""
+    started = time.time() - _age()
+    ask = msgspec.json.decode(sys.stdin.read(), type=Ask)
+    _go_first()
+    if ask.may_hold is not None:
+        threading.Thread(target=_stop_above, args=(ask.may_hold,), daemon=True).start()
+    import rich.progress  # noqa: F401  a run has it loaded
+
+    try:
+        trial = try_out(ask, started)
+    except MemoryError:
+        os._exit(_STOPPED)
+    except ZoedgeError as error:
+        if "alloc" in str(error):  # onnxruntime's words for memory it was refused
+            os._exit(_STOPPED)
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(msgspec.json.encode(trial).decode())
+
+
+def _go_first() -> None:
+    """Be what the system kills before the process that asked, should memory run out."""
+    path = Path("/proc/self/oom_score_adj")
+    if path.exists():
+        path.write_text("1000", encoding="ascii")
+
+
+def _stop_above(most: int) -> None:
+    while held().anonymous <= most:
+        time.sleep(_CHECK_SECONDS)
+    os._exit(_STOPPED)
+
+
+def _age() -> float:
+    """Return the seconds since this process began; 0 where the system doesn't say."""
+    stat = Path("/proc/self/stat")
+    if not stat.exists():
+        return 0.0
+    ticks = float(stat.read_text(encoding="ascii").rpartition(")")[2].split()[19])
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

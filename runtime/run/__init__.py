@@ -1,0 +1,1 @@
+"""A run as a fold over its journal: the loop, what is recorded, what is saved."""

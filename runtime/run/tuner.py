@@ -1,0 +1,230 @@
+"""The loop of a run: refit, evaluate, step, save; everything that matters goes through the journal."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from zoedge.errors import ZoedgeError
+
+from ..job import Job
+from ..machine.interrupt import Interrupt, held
+from ..machine.memory import peak_rss_bytes
+from ..noise.reference import Float32
+from . import snapshots
+from .evaluations import Evaluations
+from .fold import FULL
+from .journal import Assign, Eval, Journal, Record, Step
+from .progress import Extent, Progress
+from .run_folder import Log, Run
+from .schedule import factor
+
+SNAPSHOT_SECONDS = 300.0
+MOST_SKIPS = 20  # steps in a row without a finite loss
+
+
+@dataclass
+class Clock:
+    """Seconds of this run, those before an interruption included."""
+
+    before: float
+    started: float
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds so far."""
+        return self.before + time.monotonic() - self.started
+
+
+class Tuner:
+    """One run, from wherever its fold stands to its end.
+
+    Args:
+        job: what to do and with what; its fold is caught up with ``records``.
+        records: what the journal holds already.
+        run, journal, log: where results go.
+        progress: who is told.
+        elapsed_seconds: time spent before an interruption.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        records: list[Record],
+        run: Run,
+        journal: Journal,
+        log: Log,
+        progress: Progress,
+        *,
+        elapsed_seconds: float = 0.0,
+    ) -> None:
+        self._plan, self._fold, self._measure = job.plan, job.fold, job.measure
+        self._refit, self._initial, self._cache = job.refit, job.initial, job.cache
+        self._run, self._journal, self._log, self._progress = run, journal, log, progress
+        self._names = [p.name for p in job.bundle.manifest.trainable]
+        self._clock = Clock(elapsed_seconds, time.monotonic())
+        self._snapshot_at = time.monotonic()
+        self._evaluations = Evaluations(job.measure.criterion)
+        self._records = 0
+        self._begun = False  # initial values were assigned
+        self._refitted_at: int | None = None
+        self._refit_metrics: dict[str, float] | None = None
+        self._skips = 0
+        self._between_steps = True
+        for record in records:
+            self._note(record)
+
+    def run(self) -> None:
+        """Go on to the end; an interruption or a failure leaves a run that can be resumed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM came; everything is saved.
+            ZoedgeError: too many steps in a row without a finite loss.
+        """
+        try:
+            with held() as interrupt:
+                self._loop(interrupt)
+                if not interrupt.requested:
+                    self._pause(final=True)
+            if interrupt.requested:
+                raise KeyboardInterrupt
+        finally:
+            self._save()
+
+    def _loop(self, interrupt: Interrupt) -> None:
+        while not (interrupt.requested or self._finished()):
+            self._pause(final=False)
+            if self._finished():
+                return
+            self._step()
+            self._tell_news()
+            self._snapshot_now_and_then()
+
+    def _tell_news(self) -> None:
+        if self._cache is not None and (news := self._cache.news()) is not None:
+            self._progress.note(news)
+
+    def _finished(self) -> bool:
+        plan, step = self._plan, self._fold.step
+        patience = plan.options.early_stopping_patience
+        return (
+            (plan.total_steps is not None and step >= plan.total_steps)
+            or (plan.max_seconds is not None and self._clock.elapsed >= plan.max_seconds)
+            or (patience is not None and self._evaluations.since_best >= patience)
+        )
+
+    def _pause(self, *, final: bool) -> None:
+        """Refit and evaluate where that is due at this step and not done yet."""
+        step = self._fold.step
+        if self._initial and step == 0 and not self._begun:
+            self._fold.rest()
+            self._append(self._initial())
+        if self._refit and self._due(self._plan.options.head_refit_every, self._refitted_at, final):
+            self._fold.rest()
+            self._append(self._refit.fit().record(step))
+        if not self._due(self._plan.options.eval_every, self._evaluations.last_step, final):
+            return
+        self._fold.rest()
+        # without validation rows, a head that was refitted here speaks for itself
+        metrics = self._measure.validation() or (self._refit_metrics if self._refitted_at == step else None)
+        if metrics is not None:
+            self._evaluate(Eval(step, metrics))
+
+    def _due(self, every: int | None, last: int | None, final: bool) -> bool:
+        step = self._fold.step
+        return bool(every) and last != step and (final or step % (every or 1) == 0)
+
+    def _evaluate(self, record: Eval) -> None:
+        if self._evaluations.improves(record):
+            # before the record: whoever reads of a best evaluation finds its weights
+            self._run.save_weights("best", self._tensors())
+        self._append(record)
+        self._journal.sync()
+        finite = {f"eval_{name}": v if math.isfinite(v) else None for name, v in record.metrics.items()}
+        row = {"step": record.step, **finite}
+        self._log.write(row | {"elapsed_seconds": self._clock.elapsed})
+        self._progress.evaluation(row)
+
+    def _step(self) -> None:
+        started = time.monotonic()
+        lr = (self._plan.options.lr or 0.0) * factor(
+            self._plan.options.lr_schedule or "constant", self._completed()
+        )
+        batch = self._measure.batch(self._fold.step)
+        self._between_steps = False
+        record = self._fold.measure(lr, lambda points: self._measure.losses(batch, self._settled(points)))
+        self._journal.append(record)
+        told = self._fold.apply(record)
+        self._between_steps = True
+        self._note(record)
+        self._skips = 0 if told else self._skips + 1
+        finite = [loss for loss in record.losses if math.isfinite(loss)]
+        row = {
+            "step": record.step + 1,
+            "loss": math.fsum(finite) / len(finite) if finite else math.nan,
+            "step_seconds": time.monotonic() - started,
+            "lr": record.lr,
+            "eps": self._fold.eps,
+            "projected_gradient": math.fsum(told.g) / len(told.g) if told else None,
+            "peak_rss_bytes": peak_rss_bytes(),
+            "elapsed_seconds": self._clock.elapsed,
+        }
+        self._log.write(row if finite else row | {"loss": None})
+        self._progress.step(row, report=(record.step + 1) % self._plan.options.log_every == 0)
+        if told is None:
+            self._skipped(record)
+
+    def _settled(self, points: Iterator[int]) -> Iterator[int]:
+        for point in points:
+            self._fold.parameters.settle()
+            yield point
+
+    def _completed(self) -> float:
+        """Return the share of the run that is done, by steps or by time, whichever is further."""
+        extent = Extent(self._plan.total_steps, self._plan.max_seconds)
+        return extent.share(self._fold.step, self._clock.elapsed)
+
+    def _skipped(self, record: Step) -> None:
+        rounding = "" if self._fold.parameters.exact else ", up to float32 rounding"
+        self._progress.note(
+            f"step {record.step + 1} skipped: a loss or the update was not finite; the weights are as before "
+            f"it{rounding}"
+        )
+        if self._skips >= MOST_SKIPS:
+            raise ZoedgeError(
+                f"no finite loss for {MOST_SKIPS} steps in a row: start again with a lower --lr (now {record.lr:g}) "
+                f"or --eps (now {self._fold.eps:g})"
+            )
+
+    def _append(self, record: Assign | Eval) -> None:
+        self._journal.append(record)
+        self._fold.apply(record)
+        self._note(record)
+
+    def _note(self, record: Record) -> None:
+        self._records += 1
+        self._evaluations.take(record)
+        if isinstance(record, Assign):
+            self._begun = True
+            if any(slot != FULL for slot in record.slots):
+                self._refitted_at, self._refit_metrics = record.step, record.metrics
+
+    def _tensors(self) -> dict[str, Float32]:
+        self._fold.rest()
+        return {name: self._fold.parameters.buffers[name] for name in self._names}
+
+    def _snapshot_now_and_then(self) -> None:
+        if time.monotonic() - self._snapshot_at > SNAPSHOT_SECONDS:
+            self._journal.sync()
+            snapshots.save(self._run.snapshot, self._fold, self._records)
+            self._snapshot_at = time.monotonic()
+
+    def _save(self) -> None:
+        self._journal.close()
+        if self._between_steps:  # else a failure left the weights at a probe, and the journal rebuilds them
+            snapshots.save(self._run.snapshot, self._fold, self._records)
+            self._run.save_weights("last", self._tensors())
+        self._log.close()
+        self._progress.close()

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from tests.hand_bundle import LORA, hand_bundle
+from zoedge.manifest import LOSS_FILE
+from zoedge.runtime.passes.engine import Engine
+from zoedge.runtime.passes.frozen import frozen_tensors
+from zoedge.runtime.spaces.parameters import load_buffers
+from zoedge.tensor_file import map_some, map_tensors
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return hand_bundle(tmp_path / "bundle", trainable=(*LORA, "fc.bias"))
+
+
+def test_frozen_tensors_are_the_others_and_read_only(bundle):
+    frozen = frozen_tensors(bundle)
+    assert set(frozen) == {"classifier.bias", "classifier.weight", "fc.weight", "mix.weight"}
+    assert not any(array.flags.writeable for array in frozen.values())
+
+
+def test_an_engine_on_them_computes_the_same(bundle):
+    given = {"x": np.ones((2, 4), np.float32), "labels": np.zeros(2, np.int64)}
+    buffers = load_buffers(bundle)
+    lean = Engine(bundle.path(LOSS_FILE), buffers, threads=1, frozen=frozen_tensors(bundle))
+    before = lean.run(given)["logits"]
+    plain = Engine(bundle.path(LOSS_FILE), load_buffers(bundle), threads=1)
+    np.testing.assert_allclose(before, plain.run(given)["logits"], rtol=1e-5)
+    buffers["fc.lora_B.weight"] += 1.0
+    assert (lean.run(given)["logits"] != before).any()
+
+
+def test_tensors_mapped_alone_are_those_of_the_file(bundle):
+    path = bundle.path("weights.safetensors")
+    whole, some = map_tensors(path), map_some(path, {"fc.bias", "mix.weight"})
+    assert set(some) == {"fc.bias", "mix.weight"}
+    for name, array in some.items():
+        np.testing.assert_array_equal(array, whole[name])
+        array += 1.0  # private: the file and other maps stay as they are
+    np.testing.assert_array_equal(map_tensors(path)["fc.bias"], whole["fc.bias"])

@@ -1,0 +1,104 @@
+"""Steps that move some layers only (LeZO): which, what stays, replay and resume."""
+
+import numpy as np
+import pytest
+
+from zoedge.errors import InputError
+from zoedge.methods import RECIPES
+from zoedge.runtime.spaces.layers import ActiveLayers, layer_of
+
+from ..folds import bits, buffers, dense, fold, parabola, run
+
+SHAPES = {"embed": (6,)} | {f"h.{i}.{n}": (5, 4) for i in range(8) for n in ("up.weight", "down.weight")}
+METHODS = [(method, placement) for method in sorted(RECIPES) for placement in ("in-place", "out-of-place")]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("model.decoder.layers.3.fc1.weight", "model.decoder.layers.3"),
+        ("encoder.blocks.0.experts.7.weight", "encoder.blocks.0"),
+        ("lm_head.weight", None),
+        ("layer1.weight", None),
+    ],
+)
+def test_a_layer_is_the_name_up_to_the_first_number(name, layer):
+    assert layer_of(name) == layer
+
+
+def test_layers_are_drawn_by_seed_and_step():
+    layers = ActiveLayers(SHAPES, 0.25, 0)
+    drawn = [layers.at(step) for step in range(64)]
+    assert all(len(d) == 3 and None in d for d in drawn)
+    assert len(set(drawn)) > 8
+    assert set().union(*drawn) == {None, *(f"h.{i}" for i in range(8))}
+    assert drawn == [ActiveLayers(reversed(list(SHAPES)), 0.25, 0).at(step) for step in range(64)]
+    assert drawn != [ActiveLayers(SHAPES, 0.25, 1).at(step) for step in range(64)]
+
+
+def test_a_small_share_is_one_layer():
+    assert len(ActiveLayers(SHAPES, 0.01, 0).at(0)) == 2
+
+
+def test_without_numbered_layers_a_share_is_refused():
+    with pytest.raises(InputError, match=r"--active-layers 0\.5 needs"):
+        ActiveLayers(["weight", "bias"], 0.5, 0)
+
+
+@pytest.mark.parametrize(("method", "placement"), METHODS)
+def test_the_other_layers_stay(method, placement):
+    m = dense(SHAPES)
+    arrays = buffers(m)
+    f = fold(m, arrays, method=method, placement=placement, layers=0.25)
+    for step in range(6):
+        before = bits(arrays)
+        run(f, parabola, 1, 1e-3)
+        moved = {name for name, after in bits(arrays).items() if after != before[name]}
+        active = ActiveLayers(SHAPES, 0.25, 0).at(step)
+        assert moved == {name for name in SHAPES if layer_of(name) in active}
+
+
+@pytest.mark.parametrize(("method", "placement"), METHODS)
+def test_replay_and_resume_give_the_same_bits(method, placement):
+    def start():
+        arrays = buffers(m)
+        given = {"weight_decay": 0.01, "layers": 0.5}
+        return arrays, fold(m, arrays, method=method, placement=placement, **given)
+
+    m = dense(SHAPES)
+    (whole, first), (rebuilt, second), (_, third), (resumed, fourth) = (start() for _ in range(4))
+    records = run(first, parabola, 20, 1e-3)
+    second.replay(records)
+    second.rest()
+    run(third, parabola, 13, 1e-3)
+    fourth.restore({k: v.copy() for k, v in third.snapshot().items()})
+    run(fourth, parabola, 7, 1e-3)
+    assert bits(rebuilt) == bits(whole)
+    assert bits(resumed) == bits(whole)
+
+
+def test_a_share_of_one_is_every_layer():
+    m = dense(SHAPES)
+    one, all_of_them = buffers(m), buffers(m)
+    run(fold(m, one, layers=1.0), parabola, 5, 1e-3)
+    run(fold(m, all_of_them), parabola, 5, 1e-3)
+    np.testing.assert_equal(bits(one), bits(all_of_them))
+
+
+@pytest.mark.parametrize("method", sorted(RECIPES))
+def test_directions_can_be_of_another_distribution(method):
+    m = dense({"w": (64, 64)})
+    moved = {}
+    for distribution in ("gaussian", "rademacher", None):
+        arrays = buffers(m)
+        start = arrays["w"].copy()
+        run(
+            fold(m, arrays, method=method, placement="out-of-place", queries=2, distribution=distribution),
+            parabola,
+            1,
+            1e-3,
+        )
+        moved[distribution] = arrays["w"] - start
+    own = RECIPES[method].distribution
+    np.testing.assert_array_equal(moved[None], moved[own])
+    assert not np.array_equal(moved["gaussian"], moved["rademacher"])

@@ -1,0 +1,126 @@
+"""Which side of their products trained matrices are on: by the rows, kept for the run, the same numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from msgspec.structs import replace as replace_options
+
+from zoedge.bundle import Bundle
+from zoedge.errors import InputError
+from zoedge.export import to_bundle
+from zoedge.manifest import FEW_ROWS_FILE, Port, Text
+from zoedge.options import TuneOptions
+from zoedge.runtime.data.batches import MicroBatch
+from zoedge.runtime.data.dataset import Dataset
+from zoedge.runtime.job import _layer_rows
+from zoedge.runtime.run import journal
+from zoedge.runtime.run.journal import Step
+from zoedge.runtime.spaces.parameters import load_buffers
+from zoedge.runtime.tune import tune
+from zoedge.runtime.ways import factor_order
+from zoedge.runtime.ways.choice import choose
+from zoedge.runtime.ways.factor_order import with_order
+from zoedge.runtime.ways.situation import Situation
+
+from ..networks import mlp, rows
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("order")
+    mlp(folder / "mlp.onnx")
+    rows(folder / "data.jsonl", 60)
+    for name, train in (("full", ("full",)), ("lora", ("lora",))):
+        to_bundle(folder / "mlp.onnx", folder / name, task="classification", train=train)
+    return folder
+
+
+def situation(place, name="full", count=5):
+    opened = Bundle.open(place / name)
+    buffers = load_buffers(opened)
+    x = np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)
+    batch = MicroBatch({"x": x}, {"labels": np.zeros(count, np.int64)}, np.arange(count))
+    return Situation(opened, buffers, frozenset(buffers), [batch], ("loss",), 2, 1, "cpu", rows=count)
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted"),
+    [(1, False), (factor_order.FEWEST, True), (factor_order.MOST, True), (factor_order.MOST + 1, False)],
+)
+def test_the_rows_of_a_pass_decide(place, count, wanted):
+    assert with_order(situation(place, count=count), "auto").few_rows is wanted
+
+
+@pytest.mark.parametrize("count", [1, 5, 200])
+@pytest.mark.parametrize("asked", ["yes", "no"])
+def test_an_order_that_was_asked_for_is_taken(place, asked, count):
+    assert with_order(situation(place, count=count), asked).few_rows is (asked == "yes")
+
+
+def test_rows_that_nobody_knows_change_nothing(place):
+    assert not with_order(replace(situation(place), rows=None), "auto").few_rows
+
+
+def ports(*shapes):
+    return tuple(Port(name=f"x{n}", dtype="float32", shape=shape) for n, shape in enumerate(shapes))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "lengths", "micro", "wanted"),
+    [
+        ([("batch", "sequence")], [3, 26, 7], None, 5 * 28),  # padded to a multiple of 4
+        ([("batch", "sequence")], [3, 26, 7], 2, 2 * 28),
+        ([("batch", "sequence")], [29], None, 5 * 30),  # but not beyond the longest
+        ([("batch", 6)], None, None, 5),
+        ([("batch", 3, 32, 32)], None, None, None),
+    ],
+)
+def test_rows_of_the_largest_pass_are_those_of_the_longest_texts(place, shapes, lengths, micro, wanted):
+    text = Text(max_length=30, pad_id=0) if lengths else None
+    manifest = replace_options(Bundle.open(place / "full").manifest, inputs=ports(*shapes), text=text)
+    rows_ = Dataset((), np.array(lengths or [0], np.int64), ())
+    assert _layer_rows(manifest, TuneOptions(batch_size=5, micro_batch_size=micro), rows_) == wanted
+
+
+def test_a_bundle_of_branches_has_no_other_order(place):
+    assert not with_order(situation(place, "lora"), "auto").few_rows
+    with pytest.raises(InputError, match=r"--few-rows yes needs loss_few_rows.onnx, and .*lora has none"):
+        with_order(situation(place, "lora"), "yes")
+
+
+@pytest.mark.parametrize(("batch", "saved"), [(4, "yes"), (1, "no")])
+def test_the_choice_is_saved_with_the_run(place, tmp_path, batch, saved):
+    assert choose(situation(place, count=batch), None).few_rows is (saved == "yes")
+    settings = TuneOptions(steps=2, val_size=0.0, batch_size=batch)
+    tune(place / "full", place / "data.jsonl", tmp_path / "run", settings)
+    assert journal.read(tmp_path / "run" / "journal.zoj").header.options["few_rows"] == saved
+
+
+def losses(run):
+    return [r.losses for r in journal.read(run / "journal.zoj").records if isinstance(r, Step)]
+
+
+def test_both_orders_take_the_same_steps_up_to_rounding(place, tmp_path):
+    runs = {}
+    for asked in ("yes", "no"):
+        tune(
+            place / "full",
+            place / "data.jsonl",
+            tmp_path / asked,
+            TuneOptions(steps=6, few_rows=asked, val_size=0.0),
+        )
+        runs[asked] = np.array(losses(tmp_path / asked))
+    assert FEW_ROWS_FILE in Bundle.open(place / "full").manifest.files
+    np.testing.assert_allclose(runs["yes"], runs["no"], rtol=1e-4)
+
+
+def test_a_resumed_run_keeps_its_order_whatever_the_rule_is_by_then(place, tmp_path, monkeypatch):
+    options = TuneOptions(steps=6, val_size=0.0, lr_schedule="constant")
+    tune(place / "full", place / "data.jsonl", tmp_path / "whole", options)
+    parts = tmp_path / "parts"
+    tune(place / "full", place / "data.jsonl", parts, replace_options(options, steps=3))
+    monkeypatch.setattr(factor_order, "MOST", 1)
+    tune(place / "full", place / "data.jsonl", parts, TuneOptions(steps=6), resume=True)
+    assert journal.read(parts / "journal.zoj").header.options["few_rows"] == "yes"
+    assert losses(parts) == losses(tmp_path / "whole")

@@ -18,7 +18,7 @@ from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tune import dry_run, tune
 from zoedge.runtime.ways import caching, choice
 
-from .test_row_store import open_files
+from .open_files import open_files
 
 WORDS = ["it", "was", "great", "terrible", "film", "slow", "really", "not", "good", "i", "loved", "plot"]
 BUNDLES = {

@@ -18,7 +18,7 @@ from zoedge.runtime.outputs import merge
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 X = np.random.default_rng(7).standard_normal((5, 4), np.float32)
 
 STOCK = """

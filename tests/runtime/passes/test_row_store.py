@@ -11,18 +11,9 @@ from zoedge.runtime.machine.memory import held
 from zoedge.runtime.passes import row_store
 from zoedge.runtime.passes.row_store import RowStore
 
+from ..open_files import open_files
+
 MIB = 1 << 20
-
-
-def open_files(folder):
-    """The files below a folder that this process holds open, those without a name included."""
-    links = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            links.append(os.readlink(f"/proc/self/fd/{number}"))
-        except OSError:
-            continue  # the listing's own
-    return [link for link in links if link.startswith(f"{folder}/")]
 
 
 payloads = st.lists(st.tuples(st.binary(min_size=1, max_size=3), st.binary(max_size=200)), max_size=30)

@@ -23,7 +23,7 @@ from zoedge.runtime.ways.choice import choose
 from zoedge.runtime.ways.situation import Situation
 
 from ..networks import mlp, rows
-from ..test_row_store import open_files
+from ..open_files import open_files
 
 GIB = 1 << 30
 KEPT = "the layers before the first trained one are computed once per row and kept on disk (up to 1 GiB)"

@@ -2,7 +2,7 @@
 
 Left to itself LLVM splits the products of Philox in two, looks a byte up through the processor's gather
 (slower than loads one by one, and those than permuted registers) and adds signs one at a time. numba's cache
-doesn't see changes of this file: touch ``noise_numba.py`` after one.
+doesn't see changes of this file: touch ``numba_kernel.py`` after one.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ processor, for any thread count, tensor order or set of frozen tensors.
 A term can be left out of some stretches of 1,024 elements (a ``Sample``); what it adds elsewhere stays as it
 is, since every element has its own place in the stream.
 
-This module is the reference. ``noise_numba`` computes the same bits faster and is tested against it.
+This module is the reference. ``numba_kernel`` computes the same bits faster and is tested against it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Additions as arrays, which is how they reach the compiled kernel.
 
-numba's cache doesn't see changes of the two numbers: touch ``noise_numba.py`` after one.
+numba's cache doesn't see changes of the two numbers: touch ``numba_kernel.py`` after one.
 """
 
 from __future__ import annotations

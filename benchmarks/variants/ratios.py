@@ -22,7 +22,7 @@ SAME = 1e-4  # relative, of losses before the first step; measured: some 1e-7
 SAME_INT8 = 5e-2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ratio:
     """``of`` over ``to``: of steps' times in the same round, or of peak memories.
 
@@ -41,14 +41,14 @@ class Ratio:
         limit = self.goals.get(shape, self.goals.get(""))
         return "" if limit is None else f"{'>=' if self.at_least else '<='} {limit:g}"
 
-    def over(self, groups: Sequence[Sequence[Measured]]) -> list[float] | None:
-        """Return the quartiles from the first group that has both, None where there is none."""
+    def over(self, groups: Sequence[Sequence[Measured]]) -> list[float]:
+        """Return each round's ratio, from the first group that has both; [] where there is none."""
         for group in groups:
             found = {m.variant: m for m in group}
             if {self.of, self.to} <= found.keys():
                 pairs = zip(self.value(found[self.of]), self.value(found[self.to]), strict=True)
-                return quartiles([self.scale * a / b for a, b in pairs])
-        return None
+                return [self.scale * a / b for a, b in pairs]
+        return []
 
 
 def _seconds(measured: Measured) -> Sequence[float]:
@@ -98,5 +98,14 @@ def check_losses(group: Sequence[Measured], reference: float) -> None:
 
 def summary(groups: Sequence[Sequence[Measured]], shape: str) -> dict[str, Any]:
     """Return what is kept of a shape: every process, and the ratios with their goals."""
-    ratios = {r.name: {"quartiles": q, "goal": r.goal(shape)} for r in RATIOS if (q := r.over(groups))}
-    return {"groups": [[vars(m) for m in group] for group in groups], "ratios": ratios}
+    return {"groups": [[vars(m) for m in group] for group in groups], "ratios": ratios([groups], shape)}
+
+
+def ratios(runs: Sequence[Sequence[Sequence[Measured]]], shape: str) -> dict[str, dict[str, Any]]:
+    """Return each ratio over the rounds of all runs of a shape, with its goal; those that no run has are left out."""
+    rounds = {ratio: [value for groups in runs for value in ratio.over(groups)] for ratio in RATIOS}
+    return {
+        ratio.name: {"quartiles": quartiles(values), "rounds": len(values), "goal": ratio.goal(shape)}
+        for ratio, values in rounds.items()
+        if values
+    }

@@ -19,28 +19,13 @@ import numpy as np
 
 from ..machine.compiled import compiled
 from ..machine.threads import usable_cores
-from .lanes import add_32_levels, add_32_signs, float32_pointer, multiply_wide
+from .lanes import add_32_levels, add_32_signs, add_256_levels, eight_blocks, float32_pointer
+from .philox import philox
 from .reference import BLOCK_BITS, STRETCH, Addition
 from .work import ALL, CHUNK, Work
 
 _PIECE = 1 << 8  # chunks that a thread takes at a time, at most
 _PARALLEL = 1 << 18  # element additions; below, starting threads costs more than they save
-
-# Constants of Philox4x64 (Salmon et al., SC 2011): two multipliers, two Weyl increments
-_M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
-_W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
-
-
-@numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _philox(block: Any, step: Any, probe: Any, purpose: Any, k0: Any, k1: Any) -> Any:
-    c0, c1, c2, c3 = np.uint64(block + 1), step, probe, purpose
-    for _ in range(10):
-        high0, low0 = multiply_wide(_M0, c0)
-        high1, low1 = multiply_wide(_M1, c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0 += _W0
-        k1 += _W1
-    return c0, c1, c2, c3
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
@@ -53,16 +38,20 @@ def _add_term(part: Any, start: Any, stream: Any, table: Any) -> None:
     whole = part.size // per_block
     if bits == 1:
         for b in range(whole):
-            words = _philox(block + b, step, probe, purpose, seed, tensor)
+            words = philox(block + b, step, probe, purpose, seed, tensor)
             for i in range(4):
                 at = 256 * b + 64 * i
                 add_32_signs(part, at, np.uint32(words[i]), low, high)
                 add_32_signs(part, at + 32, np.uint32(words[i] >> np.uint64(32)), low, high)
     else:
-        for b in range(whole):
-            words = _philox(block + b, step, probe, purpose, seed, tensor)
+        eights = whole // 8 if eight_blocks() else 0
+        for e in range(eights):
+            counter = (np.uint64(block + 8 * e), step, probe, purpose)
+            add_256_levels(part, 256 * e, counter, (seed, tensor), table)
+        for b in range(8 * eights, whole):
+            words = philox(block + b, step, probe, purpose, seed, tensor)
             add_32_levels(part, 32 * b, words, table)
-    words = _philox(block + whole, step, probe, purpose, seed, tensor)
+    words = philox(block + whole, step, probe, purpose, seed, tensor)
     for i in range(part.size - whole * per_block):
         word = words[bits * i // 64] >> np.uint64(bits * i % 64)
         part[whole * per_block + i] += table[np.int64(word & np.uint64(table.size - 1))]
@@ -75,7 +64,7 @@ def _taken(samples: Any, index: Any, chunk: Any) -> Any:
     if index == ALL:
         return 15
     sample, taken = samples[index], 0
-    words = _philox(np.uint64(chunk), sample[2], sample[3], sample[4], sample[0], sample[1])
+    words = philox(np.uint64(chunk), sample[2], sample[3], sample[4], sample[0], sample[1])
     for i in range(4):
         if words[i] < sample[5]:
             taken |= 1 << i

@@ -12,45 +12,24 @@ command doesn't know go to `zoedge tune`.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from common import TREC_LABELS, read_trec, write_csv, zoedge
 
-LABELS = ("DESC", "ENTY", "ABBR", "HUM", "LOC", "NUM")
 ROWS = 1000
-
-
-def read(path: Path) -> list[tuple[str, str]]:
-    lines = path.read_text(encoding="latin-1").splitlines()
-    return [(text, LABELS[int(label)]) for label, text in (line.split(" ", 1) for line in lines)]
-
-
-def write(path: Path, rows: list[tuple[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("text", "label"), *rows])
-
-
-def zoedge(*arguments: str) -> str:
-    print("$ zoedge", " ".join(arguments), file=sys.stderr, flush=True)
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "zoedge", *arguments], check=True, text=True, stdout=subprocess.PIPE
-    ).stdout
 
 
 def one_seed(seed: int, bundle: Path, trec: Path, work: Path, extra: list[str]) -> dict[str, object]:
     data, run = work / f"data{seed}", work / f"run{seed}"
-    data.mkdir(parents=True, exist_ok=True)
-    rows = read(trec / "TREC.train.all")
+    rows = read_trec(trec / "TREC.train.all")
     chosen = np.random.default_rng(seed).permutation(len(rows))[:ROWS]
-    write(data / "train.csv", [rows[i] for i in chosen])
-    write(data / "test.csv", read(trec / "TREC.test.all"))
+    write_csv(data / "train.csv", [rows[i] for i in chosen])
+    write_csv(data / "test.csv", read_trec(trec / "TREC.test.all"))
     started = time.monotonic()
     zoedge("tune", str(bundle), "--data", str(data), "-o", str(run), "--seed", str(seed), *extra)
     seconds = time.monotonic() - started
@@ -70,13 +49,14 @@ def main() -> None:
     parser.add_argument("--train", default="lora")
     parser.add_argument("--quantize", choices=("int8", "int4"))
     arguments, extra = parser.parse_known_args()
-    bundle = arguments.work / "bundle"
+    work = arguments.work / f"{arguments.train}-{arguments.quantize or 'float32'}"
+    bundle = work / "bundle"
     if not bundle.exists():
         quantize = ["--quantize", arguments.quantize] if arguments.quantize else []
         zoedge("export", str(arguments.encoder), "-o", str(bundle), "--task", "text-classification",
-               "--labels", ",".join(LABELS), "--train", arguments.train, *quantize)  # fmt: skip
+               "--labels", ",".join(TREC_LABELS), "--train", arguments.train, *quantize)  # fmt: skip
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    results = [one_seed(seed, bundle, arguments.trec, arguments.work, extra) for seed in seeds]
+    results = [one_seed(seed, bundle, arguments.trec, work, extra) for seed in seeds]
     accuracies = [float(str(r["accuracy"])) for r in results]
     summary = {
         "train": arguments.train,

@@ -1,7 +1,7 @@
 """The options of ``zoedge tune``: one typed class from which the flags, the config file and the help derive.
 
 A flag beats the config file, which beats the default. ``None`` means "what suits the method and the bundle";
-``resolve`` in the runtime fills those in, and the resolved options are saved with the run.
+``make_plan`` of the runtime fills those in, and the resolved options are saved with the run.
 """
 
 from __future__ import annotations

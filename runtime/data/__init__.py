@@ -1,4 +1,4 @@
-"""Data files as records; ``read.READERS`` is the place to add a format."""
+"""Data files as records (``read.READERS`` is the place to add a format), examples, and batches of them."""
 
 from .hold_out import held_out_rows, hold_out
 from .keys import KeyNames, KeyOptions

@@ -85,7 +85,7 @@ class FunctionObjective:
     """Minus the score that a user's function gives to the step's whole batch.
 
     The function is ``fn(outputs, targets) -> float``, higher is better; both are dicts of arrays [n, ...] in
-    the order of the batch (``batches.gather`` says how rows of unequal widths are filled up).
+    the order of the batch (``data.batches.gather`` says how rows of unequal widths are filled up).
     """
 
     outputs: tuple[str, ...] | None = None

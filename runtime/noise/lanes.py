@@ -1,8 +1,8 @@
 """What numba's Python can't say: look-ups and additions on vectors, as LLVM code.
 
 Left to itself LLVM looks a byte up through the processor's gather (slower than loads one by one, and those
-than permuted registers) and adds signs one at a time. numba's cache doesn't see changes of this file: touch
-``numba_kernel.py`` after one.
+than permuted registers) and adds signs one at a time. Where ``ahead`` is a number and not None, additions also
+ask memory for the elements that many behind their own; these may lie outside, as nothing is read.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from numba import types
 from numba.extending import intrinsic
 
 from .philox import emit_philox_8
-
-# elements between an addition and what is asked of memory meanwhile: a page. Arithmetic takes longer than
-# reading, but the processor alone looks too little ahead to do both at once
-_AHEAD = 1 << 10
 
 _FLOAT, _I8, _I32, _I64 = ir.FloatType(), *(ir.IntType(width) for width in (8, 32, 64))
 _I8_16, _I32_16 = ir.VectorType(_I8, 16), ir.VectorType(_I32, 16)
@@ -34,7 +30,7 @@ def float32_pointer(typing_context: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_32_levels(typing_context: Any, part: Any, offset: Any, block: Any, table: Any) -> Any:
+def add_32_levels(typing_context: Any, part: Any, offset: Any, ahead: Any, block: Any, table: Any) -> Any:
     """Do ``part[offset + j] += table[byte j of block]`` for j = 0 .. 31; a block is four uint64.
 
     The table has 256 levels in pairs: level 255 - k is level k with its sign turned.
@@ -42,16 +38,17 @@ def add_32_levels(typing_context: Any, part: Any, offset: Any, block: Any, table
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         elements = _data(context, builder, signature.args[0], arguments[0])
-        levels = _data(context, builder, signature.args[3], arguments[3])
+        distance = _distance(context, builder, ahead, arguments[2])
+        levels = _data(context, builder, signature.args[4], arguments[4])
         for half in range(2):
             pair = ir.Constant(ir.VectorType(_I64, 2), ir.Undefined)
             for i in range(2):
-                word = builder.extract_value(arguments[2], 2 * half + i)
+                word = builder.extract_value(arguments[3], 2 * half + i)
                 pair = builder.insert_element(pair, word, ir.Constant(_I32, i))
-            at = builder.add(arguments[1], ir.Constant(_I64, 16 * half))
-            _add(builder, elements, at, _look_up(context, builder, levels, pair))
+            found = _look_up(context, builder, levels, pair)
+            _add(builder, elements, arguments[1], distance, 16 * half, found)
 
-    return types.void(part, types.intp, block, table), emit
+    return types.void(part, types.intp, ahead, block, table), emit
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -65,7 +62,9 @@ def eight_blocks(typing_context: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_256_levels(typing_context: Any, part: Any, offset: Any, counter: Any, key: Any, table: Any) -> Any:
+def add_256_levels(
+    typing_context: Any, part: Any, offset: Any, ahead: Any, counter: Any, key: Any, table: Any
+) -> Any:
     """Do ``part[offset + j] += table[byte j]`` for j = 0 .. 255, of the 8 Philox blocks from a counter on.
 
     The counter is four uint64, of which the first is the number of the first block; the key is two.
@@ -73,20 +72,18 @@ def add_256_levels(typing_context: Any, part: Any, offset: Any, counter: Any, ke
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         elements = _data(context, builder, signature.args[0], arguments[0])
-        levels = _data(context, builder, signature.args[4], arguments[4])
-        block, *rest = (builder.extract_value(arguments[2], i) for i in range(4))
-        words = emit_philox_8(
-            builder, block, rest, [builder.extract_value(arguments[3], i) for i in range(2)]
-        )
+        distance = _distance(context, builder, ahead, arguments[2])
+        levels = _data(context, builder, signature.args[5], arguments[5])
+        block, *rest = (builder.extract_value(arguments[3], i) for i in range(4))
+        words_of_key = [builder.extract_value(arguments[4], i) for i in range(2)]
+        words = emit_philox_8(builder, block, rest, words_of_key)
         for j in range(16):
             low, high = words[2 * (j % 2)], words[2 * (j % 2) + 1]
-            pair = builder.shuffle_vector(
-                low, high, ir.Constant(ir.VectorType(_I32, 2), [j // 2, 8 + j // 2])
-            )
-            at = builder.add(arguments[1], ir.Constant(_I64, 16 * j))
-            _add(builder, elements, at, _look_up(context, builder, levels, pair))
+            lanes = ir.Constant(ir.VectorType(_I32, 2), [j // 2, 8 + j // 2])
+            found = _look_up(context, builder, levels, builder.shuffle_vector(low, high, lanes))
+            _add(builder, elements, arguments[1], distance, 16 * j, found)
 
-    return types.void(part, types.intp, counter, key, table), emit
+    return types.void(part, types.intp, ahead, counter, key, table), emit
 
 
 def _wide(context: Any) -> bool:
@@ -146,18 +143,22 @@ def _sixteen(value: int) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_32_signs(typing_context: Any, part: Any, offset: Any, word: Any, low: Any, high: Any) -> Any:
+def add_32_signs(
+    typing_context: Any, part: Any, offset: Any, ahead: Any, word: Any, low: Any, high: Any
+) -> Any:
     """Do ``part[offset + j] += high if bit j of word else low`` for j = 0 .. 31."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-        word, low, high = (_splat(builder, argument) for argument in arguments[2:])
+        word, low, high = (_splat(builder, argument) for argument in arguments[3:])
         bits = builder.and_(word, ir.Constant(word.type, [1 << j for j in range(32)]))
         chosen = builder.select(
             builder.icmp_unsigned("!=", bits, ir.Constant(word.type, [0] * 32)), high, low
         )
-        _add(builder, _data(context, builder, signature.args[0], arguments[0]), arguments[1], chosen)
+        elements = _data(context, builder, signature.args[0], arguments[0])
+        distance = _distance(context, builder, ahead, arguments[2])
+        _add(builder, elements, arguments[1], distance, 0, chosen)
 
-    return types.void(part, types.intp, types.uint32, types.float32, types.float32), emit
+    return types.void(part, types.intp, ahead, types.uint32, types.float32, types.float32), emit
 
 
 def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
@@ -171,19 +172,25 @@ def _splat(builder: Any, scalar: Any) -> Any:
     return builder.shuffle_vector(first, none, ir.Constant(ir.VectorType(_I32, 32), [0] * 32))
 
 
-def _add(builder: Any, data: Any, offset: Any, vector: Any) -> None:
-    """Add a vector to the elements from an offset on; they need no alignment but a float's."""
-    for line in range(0, vector.type.count, 16):
-        _prefetch(builder, builder.gep(data, [builder.add(offset, ir.Constant(_I64, _AHEAD + line))]))
-    at = builder.bitcast(builder.gep(data, [offset]), vector.type.as_pointer())
+def _distance(context: Any, builder: Any, kind: Any, ahead: Any) -> Any:
+    """Return ``ahead`` as an i64; None where it is None."""
+    return None if kind == types.none else context.cast(builder, ahead, kind, types.intp)
+
+
+def _add(builder: Any, data: Any, offset: Any, ahead: Any, j: int, vector: Any) -> None:
+    """Add a vector to the elements from ``offset + j`` on; they need no alignment but a float's."""
+    first = builder.gep(data, [builder.add(offset, ir.Constant(_I64, j))])
+    if ahead is not None:
+        for line in range(0, vector.type.count, 16):
+            _prefetch(builder, builder.gep(first, [builder.add(ahead, ir.Constant(_I64, line))]))
+    at = builder.bitcast(first, vector.type.as_pointer())
     builder.store(builder.fadd(builder.load(at, align=4), vector), at, align=4)
 
 
 def _prefetch(builder: Any, pointer: Any) -> None:
-    """Ask for the cache line of an address, which may lie behind the end: nothing is read."""
+    """Ask for the cache line of an address."""
     address = _I8.as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [address, _I32, _I32, _I32])
-    name = "llvm.prefetch.p0i8"
-    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    function = builder.module.declare_intrinsic("llvm.prefetch", [address], kind)
     read, keep, data = (ir.Constant(_I32, value) for value in (0, 3, 1))
     builder.call(function, [builder.bitcast(pointer, address), read, keep, data])

@@ -1,6 +1,6 @@
 """The noise specification compiled by numba: Philox, table and addition fused in one pass over memory.
 
-Bit for bit the same as ``noise`` (the reference). All buffers of a call are read and written once, whatever
+Bit for bit the same as ``reference``. All buffers of a call are read and written once, whatever
 the number of terms; they are cut into chunks that begin Philox blocks, so how chunks are dealt to threads
 changes no bit. Samples are drawn chunk by chunk on the way: stretches that no term is added to aren't touched,
 and terms of several steps, each with its own sample, share the pass. Threads are Python's own, started for a
@@ -11,13 +11,14 @@ call can't take time from a forward pass.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
-from ..machine.compiled import compiled
+from ..machine.compiled import compiled, digest
 from ..machine.threads import usable_cores
 from .lanes import add_32_levels, add_32_signs, add_256_levels, eight_blocks, float32_pointer
 from .philox import philox
@@ -29,7 +30,12 @@ _PARALLEL = 1 << 18  # element additions; below, starting threads costs more tha
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _add_term(part: Any, start: Any, stream: Any, table: Any) -> None:
+def _add_term(part: Any, start: Any, stream: Any, table: Any, near: Any, ahead: Any) -> None:
+    """Add one term to a part of a buffer.
+
+    ``near`` is whether the part is in the cache by now: eight blocks at once then are faster, while waiting for
+    memory they are slower. ``ahead`` is how far behind its elements memory is asked for others; None for not.
+    """
     # into registers: for all the compiler knows, a store to part changes what these arrays hold
     seed, tensor, step, probe, purpose = stream[0], stream[1], stream[2], stream[3], stream[4]
     low, high = table[0], table[1]
@@ -41,16 +47,16 @@ def _add_term(part: Any, start: Any, stream: Any, table: Any) -> None:
             words = philox(block + b, step, probe, purpose, seed, tensor)
             for i in range(4):
                 at = 256 * b + 64 * i
-                add_32_signs(part, at, np.uint32(words[i]), low, high)
-                add_32_signs(part, at + 32, np.uint32(words[i] >> np.uint64(32)), low, high)
+                add_32_signs(part, at, ahead, np.uint32(words[i]), low, high)
+                add_32_signs(part, at + 32, ahead, np.uint32(words[i] >> np.uint64(32)), low, high)
     else:
-        eights = whole // 8 if eight_blocks() else 0
+        eights = whole // 8 if near and eight_blocks() else 0
         for e in range(eights):
             counter = (np.uint64(block + 8 * e), step, probe, purpose)
-            add_256_levels(part, 256 * e, counter, (seed, tensor), table)
+            add_256_levels(part, 256 * e, ahead, counter, (seed, tensor), table)
         for b in range(8 * eights, whole):
             words = philox(block + b, step, probe, purpose, seed, tensor)
-            add_32_levels(part, 32 * b, words, table)
+            add_32_levels(part, 32 * b, ahead, words, table)
     words = philox(block + whole, step, probe, purpose, seed, tensor)
     for i in range(part.size - whole * per_block):
         word = words[bits * i // 64] >> np.uint64(bits * i % 64)
@@ -92,6 +98,7 @@ def _shrink(part: Any, factor: Any, taken: Any) -> None:
             run[i] = run[i] * factor
 
 
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
 def _add_chunks(
     first: Any, last: Any, additions: Any, shrinks: Any, streams: Any, spans: Any, levels: Any, samples: Any
 ) -> None:
@@ -115,14 +122,39 @@ def _add_chunks(
                 low, high = _run_from(taken, high)
                 run = part[low * STRETCH : high * STRETCH]
                 start = own * CHUNK + low * STRETCH
-                _add_term(run, start, streams[t], levels[spans[t, 0] : spans[t, 1]])
+                table = levels[spans[t, 0] : spans[t, 1]]
+                # while the last term of a chunk is added, the next chunk is on its way: arithmetic takes longer
+                # than reading, but by itself the processor looks too little ahead to do both at once
+                if taken == 15 and t == additions[a + 1, 3] - 1:
+                    _add_term(run, start, streams[t], table, True, CHUNK)
+                else:
+                    _add_term(run, start, streams[t], table, taken == 15, None)
 
 
-_run = compiled(_add_chunks)
+def _keyed(sources: int) -> Callable[..., None]:
+    """Return ``_add_chunks`` as a function that numba's cache takes for another where ``sources`` is another."""
+
+    def run(
+        first: Any,
+        last: Any,
+        additions: Any,
+        shrinks: Any,
+        streams: Any,
+        spans: Any,
+        levels: Any,
+        samples: Any,
+    ) -> None:
+        if sources >= 0:
+            _add_chunks(first, last, additions, shrinks, streams, spans, levels, samples)
+
+    return run
+
+
+_run = compiled(_keyed(digest(Path(__file__).parent)))
 
 
 def add_terms(additions: Sequence[Addition], threads: int = 0) -> None:
-    """Make additions to buffers that don't overlap; same contract and bits as ``noise.add_terms``.
+    """Make additions to buffers that don't overlap; same contract and bits as ``reference.add_terms``.
 
     Args:
         additions: the buffers and what is done to each.

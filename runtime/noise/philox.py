@@ -1,7 +1,4 @@
-"""Philox4x64-10 (Salmon et al., SC 2011) compiled: a block at a time, or eight in the lanes of vectors.
-
-numba's cache doesn't see changes of this file: touch ``numba_kernel.py`` after one.
-"""
+"""Philox4x64-10 (Salmon et al., SC 2011) compiled: a block at a time, or eight in the lanes of vectors."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ def _multiply(typing_context: Any, a: Any, b: Any) -> Any:
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def philox(block: Any, step: Any, probe: Any, purpose: Any, k0: Any, k1: Any) -> Any:
-    """Return the four words of a stream's block; all are uint64."""
+    """Return the four words of a stream's block; all but ``block`` are uint64."""
     c0, c1, c2, c3 = np.uint64(block + 1), step, probe, purpose
     for _ in range(ROUNDS):
         high0, low0 = _multiply(_M0, c0)

@@ -1,7 +1,4 @@
-"""Additions as arrays, which is how they reach the compiled kernel.
-
-numba's cache doesn't see changes of the two numbers: touch ``numba_kernel.py`` after one.
-"""
+"""Additions as arrays, which is how they reach the compiled kernel."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 That a row read back has the bits that computing it would give rests on two things.
 
 Which kernels run, and the order in which they add, follows from the shapes of a pass and not from values
-(``caching.py`` leaves out graphs where it doesn't). So shapes are what is tested: before passes of a shape (how
+(``ways/caching.py`` leaves out graphs where it doesn't). So shapes are what is tested: before passes of a shape (how
 many rows, and what the inputs of each look like) fill the cache or are served from it, one of them is computed,
 and its rows are held bit by bit against what the cache has of them. Its first and its last row, as kernels treat
 edges differently, are, unless the cache has them, computed again in a pass that holds nothing but copies of that

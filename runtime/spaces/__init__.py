@@ -1,4 +1,4 @@
-"""Trainable spaces: how directions act on the tensors of a bundle, one file each."""
+"""Trainable spaces: how directions act on the tensors of a bundle, one file each; ``parameters`` holds them all."""
 
 from .activation_branch import ActivationBranch, basis_name
 from .base import Arrays, Noise, Space

@@ -10,7 +10,7 @@ from ..data.record import Record
 
 
 class Task(Protocol):
-    """Records to examples, outputs to predictions. Metrics go by the loss: ``metrics.METRICS``."""
+    """Records to examples, outputs to predictions. Metrics go by the loss: ``losses.metrics.METRICS``."""
 
     def encode(self, record: Record, *, labelled: bool = True) -> Example:
         """Return the example of a record.

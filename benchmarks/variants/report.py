@@ -47,7 +47,7 @@ def times(result: dict[str, Any]) -> str:
 
 
 def ratios(results: Sequence[dict[str, Any]]) -> str:
-    """Return one model's ratios, a column for each shape and set of labels."""
+    """Return one model's ratios, a column for each shape and set of labels: median (quartiles; number), goal."""
     names = list(dict.fromkeys(name for r in results for name in r["ratios"]))
     rows = [[name, *(_ratio(r["ratios"].get(name)) for r in results)] for name in names]
     return table(["ratio", *(f"{r['shape']}, {r['labelled']}" for r in results)], rows)
@@ -97,6 +97,6 @@ def _ratio(ratio: dict[str, Any] | None) -> str:
     if ratio is None:
         return "-"
     low, middle, high = ratio["quartiles"]
-    spread = f" ({low:.2f} to {high:.2f})" if low != high else ""
+    spread = f" ({low:.2f} to {high:.2f}; {ratio['values']})" if low != high else ""
     goal = f", goal {ratio['goal']}" if ratio["goal"] else ""
     return f"**{middle:.2f}**{spread}{goal}"

@@ -20,7 +20,7 @@ class AddTerms(Protocol):
 
 # one term, one thread (benchmarks/README.md); the compiled one uses every core besides
 REFERENCE_COST = (
-    "noise runs on the NumPy reference, 6 times slower than with numba or more: pip install numba"
+    "noise runs on the NumPy reference, 8 times slower than with numba or more: pip install numba"
 )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tasks.base import Task
 from .example import Example
 from .record import Record, Subset
+
+if TYPE_CHECKING:
+    from ..tasks.base import Task
 
 KEEP_BYTES = 64 << 20  # examples beyond this are encoded again whenever they are used
 _OBJECT_BYTES = 1024  # of Python objects around an example's arrays

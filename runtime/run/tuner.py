@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zoedge.errors import ZoedgeError
 
-from ..job import Job
 from ..machine.interrupt import Interrupt, held
 from ..machine.memory import peak_rss_bytes
 from ..noise.reference import Float32
@@ -20,6 +20,9 @@ from .journal import Assign, Eval, Journal, Record, Step
 from .progress import Extent, Progress
 from .run_folder import Log, Run
 from .schedule import factor
+
+if TYPE_CHECKING:
+    from ..job import Job
 
 SNAPSHOT_SECONDS = 300.0
 MOST_SKIPS = 20  # steps in a row without a finite loss

@@ -11,7 +11,7 @@ import msgspec
 from zoedge.errors import InputError
 from zoedge.manifest import ACTIVATIONS_FILE, Manifest
 from zoedge.methods import Defaults, Length, Recipe, find
-from zoedge.options import TuneOptions, seconds, size_bytes
+from zoedge.options import TuneOptions, checked, seconds, size_bytes
 
 from .data import held_out_rows
 from .data.batches import steps_in
@@ -72,8 +72,9 @@ def make_plan(
         given: the options that the user named; those without effect are noted.
 
     Raises:
-        InputError: an unknown method, or a batch larger than the data.
+        InputError: a setting out of its range, an unknown method, or a batch larger than the data.
     """
+    options = checked(options)
     recipe = find(options.method)
     defaults = recipe.defaults
     head = solvable_head(manifest) if options.head_init == "probe" else ()

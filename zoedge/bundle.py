@@ -43,6 +43,8 @@ class Bundle:
         folder = Path(folder)
         path = folder / MANIFEST_FILE
         if not path.is_file():
+            if not folder.exists():
+                raise BundleError(f"{folder} doesn't exist: give the folder that zoedge export wrote")
             raise BundleError(
                 f"{folder} is not a bundle: it has no {MANIFEST_FILE} (make one with zoedge export)"
             )

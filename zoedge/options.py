@@ -157,6 +157,15 @@ def make(values: Mapping[str, Any], where: str = "the options") -> TuneOptions:
     return options
 
 
+def checked(options: TuneOptions) -> TuneOptions:
+    """Return options that were made without a check, once their types and ranges are known to be right.
+
+    Raises:
+        InputError: one isn't.
+    """
+    return make(msgspec.structs.asdict(options))
+
+
 def _check_ranges(options: TuneOptions) -> None:
     for name, ok, wanted in _RANGES:
         value = getattr(options, name)

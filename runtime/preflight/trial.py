@@ -223,15 +223,23 @@ def _solving(job: Job, count: int) -> float:
 def _solves(job: Job) -> int:
     """Return how often the run solves a head; at least once where it has one to solve."""
     if job.refit is not None:
-        return max(1, _times(job, job.plan.options.head_refit_every))
+        options = job.plan.options
+        due = _due(job, options.head_refit_every)
+        if job.data.valid is None:  # evaluations judge the head
+            due |= _due(job, options.eval_every)
+        return max(1, len(due))
     head = job.bundle.manifest.head
     return int(head is not None and head.fresh and job.plan.options.head_init == "probe")
 
 
 def _times(job: Job, every: int | None) -> int:
-    """Return how often something that is due every so many steps, and at the end, is done."""
+    return len(_due(job, every))
+
+
+def _due(job: Job, every: int | None) -> set[int]:
+    """Return the steps of what is done every so many of them, and at the end; none without ``every``."""
     total = job.plan.total_steps or UNBOUNDED_STEPS
-    return len({*range(0, total, every), total}) if every else 0
+    return {*range(0, total, every), total} if every else set()
 
 
 def _total_size(rows: Dataset) -> int:

@@ -64,6 +64,7 @@ class Tuner:
         elapsed_seconds: float = 0.0,
     ) -> None:
         self._plan, self._fold, self._measure = job.plan, job.fold, job.measure
+        self._validates = job.data.valid is not None
         self._refit, self._initial, self._cache = job.refit, job.initial, job.cache
         self._run, self._journal, self._log, self._progress = run, journal, log, progress
         self._names = [p.name for p in job.bundle.manifest.trainable]
@@ -124,16 +125,22 @@ class Tuner:
         if self._initial and step == 0 and not self._begun:
             self._fold.rest()
             self._append(self._initial())
-        if self._refit and self._due(self._plan.options.head_refit_every, self._refitted_at, final):
+        evaluates = self._due(self._plan.options.eval_every, self._evaluations.last_step, final)
+        if self._refit and self._refits(evaluates, final):
             self._fold.rest()
             self._append(self._refit.fit().record(step))
-        if not self._due(self._plan.options.eval_every, self._evaluations.last_step, final):
+        if not evaluates:
             return
         self._fold.rest()
         # without validation rows, a head that was refitted here speaks for itself
         metrics = self._measure.validation() or (self._refit_metrics if self._refitted_at == step else None)
         if metrics is not None:
             self._evaluate(Eval(step, metrics))
+
+    def _refits(self, evaluates: bool, final: bool) -> bool:
+        """Whether the head is solved anew at this step: without validation rows it is what an evaluation judges."""
+        judged = evaluates and not self._validates and self._refitted_at != self._fold.step
+        return judged or self._due(self._plan.options.head_refit_every, self._refitted_at, final)
 
     def _due(self, every: int | None, last: int | None, final: bool) -> bool:
         step = self._fold.step

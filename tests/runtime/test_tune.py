@@ -297,6 +297,22 @@ def test_an_existing_run_needs_resume(place, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, "--steps is 0 and must be above 0"),
+        ({"lr": -1.0}, "--lr is -1.0 and must be above 0"),
+        ({"batch_size": 0}, "--batch-size is 0 and must be above 0"),
+        ({"active_elements": 2.0}, "--active-elements is 2.0 and must be"),
+        ({"few_rows": "maybe"}, "Invalid enum value 'maybe'"),
+    ],
+)
+def test_options_made_in_python_are_checked_before_anything_is_written(place, tmp_path, wrong, message):
+    with pytest.raises(InputError, match=message):
+        tune(place / "full", place / "data.jsonl", tmp_path / "run", options(**wrong))
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"lr": 0.5}, "--lr 0.5 differs from the 0.02"),

@@ -3,6 +3,7 @@
 import csv
 import shutil
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -50,6 +51,15 @@ def weights(run, which):
 def test_the_run_refits_and_evaluates(place):
     records = journal.read(place / "whole" / "journal.zoj").records
     assert [type(r) for r in records if not isinstance(r, Step)] == [Assign, Eval] * 4
+
+
+def test_every_evaluation_judges_a_head_that_was_solved_for_it(place, tmp_path):
+    """Without validation rows; 5 steps between refits of their own."""
+    options = msgspec.structs.replace(OPTIONS, head_refit_every=5)
+    tune(place / "bundle", place / "data.csv", tmp_path / "run", options)
+    records = journal.read(tmp_path / "run" / "journal.zoj").records
+    assert [r.step for r in records if isinstance(r, Eval)] == [0, 2, 4, 6]
+    assert [r.step for r in records if isinstance(r, Assign)] == [0, 2, 4, 5, 6]
 
 
 def test_a_cut_after_any_record_is_made_good(place, tmp_path):

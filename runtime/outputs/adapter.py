@@ -19,7 +19,9 @@ from .onnx_adapter import write_onnx_adapter
 from .peft_format import CONFIG_FILE, TENSORS_FILE, to_peft
 
 
-def write_adapter(bundle: Bundle, tensors: Mapping[str, NDArray[np.generic]], output: Path) -> list[str]:
+def write_adapter(
+    bundle: Bundle, tensors: Mapping[str, NDArray[np.generic]], output: str | Path
+) -> list[str]:
     """Write the tuned adapter.
 
     Args:
@@ -35,6 +37,7 @@ def write_adapter(bundle: Bundle, tensors: Mapping[str, NDArray[np.generic]], ou
     Raises:
         InputError: the bundle has no LoRA branch, the output exists, or PEFT can't load the model.
     """
+    output = Path(output)
     if not bundle.manifest.lora:
         raise InputError(
             f"{bundle.folder} has no LoRA branches to write as an adapter: "

@@ -37,7 +37,7 @@ _LOCATION = b"\n\x08location\x12"
 _OFFSET = re.compile(rb"\n\x06offset\x12(.)(\d{1,20})", re.DOTALL)
 
 
-def merge(bundle: Bundle, tensors: Tensors, output: Path) -> None:
+def merge(bundle: Bundle, tensors: Tensors, output: str | Path) -> None:
     """Write a folder that neither its users nor onnxruntime can tell from an ordinary exported model.
 
     It holds ``model.onnx``, ``model.safetensors`` under the source's own names, and the tokenizer and
@@ -54,7 +54,7 @@ def merge(bundle: Bundle, tensors: Tensors, output: Path) -> None:
         InputError: ``output`` exists, or an adapter lies beside a weight it can't be added to.
         BundleError: the bundle's files don't hold what its manifest says.
     """
-    quantization = bundle.manifest.quantization
+    output, quantization = Path(output), bundle.manifest.quantization
     if quantization is not None:
         names = {name for branch in bundle.manifest.lora for name in (branch.a, branch.b)}
         dense = {name: value for name, value in tensors.items() if name not in names}

@@ -33,7 +33,7 @@ def adapted_logits(bundle, file):
 def test_onnxruntime_s_adapter_computes_what_was_tuned(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle")
     values = tuned(LORA)
-    assert write_adapter(bundle, values, tmp_path / "a.onnx_adapter") == []
+    assert write_adapter(bundle, values, str(tmp_path / "a.onnx_adapter")) == []
     np.testing.assert_allclose(
         adapted_logits(bundle, tmp_path / "a.onnx_adapter"), logits(X, values), rtol=1e-4, atol=1e-4
     )

@@ -52,7 +52,7 @@ def test_a_stock_script_computes_what_was_tuned(tmp_path, names):
 def test_branches_are_added_in_float64_and_rounded_once(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle")
     values = tuned(LORA)
-    merge(bundle, values, tmp_path / "merged")
+    merge(bundle, values, str(tmp_path / "merged"))
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     base = tensors()[0]
     a, b, c, d = (values[name].astype(np.float64) for name in LORA)

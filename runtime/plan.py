@@ -108,13 +108,7 @@ def make_plan(
     )
     singly = moved_singly(manifest, filled, solved, low_rank=recipe.low_rank)
     here = Situation(
-        manifest,
-        recipe,
-        bool(solved),
-        has_validation,
-        evaluates,
-        bool(singly),
-        probes_per_pass=options.probes_per_pass,
+        manifest, recipe, bool(solved), has_validation, evaluates, bool(singly), options.probes_per_pass
     )
     notes = unused(given, here)
     if len(singly) == len(written(manifest, filled, solved)):  # nothing else moves

@@ -87,7 +87,8 @@ def draw_inputs(exported: Exported, manifest: Manifest, batch: int, length: int)
     """Return inputs and labels of the loss graph."""
     rng = np.random.default_rng(3)
     inputs = exported.sample_inputs(rng, batch, length)
-    logits = exported.reference(inputs)[exported.logits]
+    logits = exported.rows_first(exported.reference(inputs))[exported.logits]
+    inputs = exported.rows_first(inputs)
     inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
     logits = label_logits(manifest, logits, inputs)
     return {**inputs, **draw_labels(manifest, logits, rng)}

@@ -11,6 +11,7 @@ from zoedge.manifest import PREDICT, PREDICTIONS, Head, Port, Text
 
 from .exported import Exported
 from .ports import find_value, port_of
+from .rows_first import inputs_with_rows_first, logits_with_rows_first, to_front
 from .surgery.features import FEATURES, find_features
 from .surgery.graph import Graph
 from .surgery.label_words import keep_label_words
@@ -51,9 +52,11 @@ def build_loss_graph(exported: Exported) -> LossGraph:
     graph = Graph(exported.model)
     asked = (PREDICT,) if exported.loss == "token-cross-entropy" else ()
     logits = _free_names(graph, exported.logits, (*_RESERVED, *asked))
-    inputs = [port_of(value) for value in exported.model.graph.input if value.name in graph.inputs]
+    inputs = [port_of(value) for value in inputs_with_rows_first(graph, exported)]
     declared = port_of(find_value(exported.model, exported.logits))
-    shape = declared.shape
+    axis = exported.batch_axes.get(exported.logits, 0)
+    logits = logits_with_rows_first(graph, logits, axis, len(declared.shape))
+    shape = to_front(declared.shape, axis) if axis else declared.shape
     positions = _positions(exported, shape)
     if positions is not None:
         inputs.append(positions)

@@ -84,6 +84,7 @@ def _check_loss(
     rng: np.random.Generator,
     tolerance: float,
 ) -> float:
+    inputs, source = exported.rows_first(inputs), exported.rows_first(source)
     inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
     wanted = label_logits(manifest, source[exported.logits], inputs)
     labels = draw_labels(manifest, wanted, rng)

@@ -70,7 +70,8 @@ def _factors(folder: Path, manifest: Manifest, seed: int) -> Arrays:
 def _inputs(exported: Exported, manifest: Manifest, batch: int, length: int) -> Arrays:
     rng = np.random.default_rng(6)
     inputs = exported.sample_inputs(rng, batch, length)
-    logits = exported.reference(inputs)[exported.logits]
+    logits = exported.rows_first(exported.reference(inputs))[exported.logits]
+    inputs = exported.rows_first(inputs)
     inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
     return {**inputs, **draw_labels(manifest, label_logits(manifest, logits, inputs), rng)}
 

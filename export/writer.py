@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import onnx
 from msgspec import structs
 from onnx import TensorProto
 
@@ -39,6 +40,7 @@ from .surgery.graph import Graph
 from .surgery.trainables import quantized_op
 from .tensor_writer import Written, write_tensors
 from .verify import verify_values
+from .verify_rows import company
 
 Say = Callable[[str], None]
 
@@ -64,7 +66,7 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
     with new_folder(output) as folder:
         weights = write_tensors(folder / WEIGHTS_FILE, exported.weights, _bfloat16(exported))
         files = {WEIGHTS_FILE: weights.sha256} | _write_files(folder, exported)
-        files[MODEL_FILE] = write_graph(folder, MODEL_FILE, exported.model, weights, None)
+        files[MODEL_FILE] = write_graph(folder, MODEL_FILE, _deployed(exported), weights, None)
         coarse = _is_coarse(exported)
         try:
             assembled, manifest = _write_live(folder, exported, request, first, weights, files)
@@ -79,14 +81,24 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         if exported.quantization is not None:
             measured = _measured(folder, exported, manifest, exported.quantization, error)
             manifest = structs.replace(manifest, quantization=measured)
+        mixing = company(folder, exported, manifest, coarse=coarse)
         manifest = write_other_forms(folder, exported, assembled, manifest, weights, coarse=coarse)
         (folder / MANIFEST_FILE).write_bytes(encode(manifest))
         Bundle.open(folder)
     if manifest.quantization is not None:
         say(str(manifest.quantization))
+    if mixing is not None:
+        say(mixing)
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")
     return Bundle.open(output, verify=False)
+
+
+def _deployed(exported: Exported) -> onnx.ModelProto:
+    """Return the inference graph with nothing but what its outputs need."""
+    graph = Graph(exported.model)
+    inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
+    return graph.finish(inputs, list(exported.model.graph.output))
 
 
 def _without_early_rows(

@@ -137,6 +137,13 @@ class Graph:
         node.input[index] = value
         self._index()
 
+    def redirect(self, value: str, other: str) -> None:
+        """Let every reader of a value read another one, but for the node that makes that."""
+        maker = self.producer(other)
+        for node in [node for node in self.consumers(value) if node is not maker]:
+            _replace_reads(node, value, other)
+        self._index()
+
     def divert(self, value: str, hint: str) -> str:
         """Free the name of a value: its producer writes a new name, which is returned; readers keep theirs."""
         node = self._producers[value]
@@ -244,7 +251,7 @@ def dims_of(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:
 def _reads(node: onnx.NodeProto) -> list[str]:
     """Return the values a node reads, also those that its subgraphs take from outside."""
     values = [value for value in node.input if value]
-    for graph in _subgraphs(node):
+    for graph in subgraphs(node):
         own = {value.name for value in [*graph.input, *graph.initializer]}
         own |= {output for inner in graph.node for output in inner.output}
         inside = [value for inner in graph.node for value in _reads(inner)]
@@ -252,7 +259,8 @@ def _reads(node: onnx.NodeProto) -> list[str]:
     return values
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs that a node holds as attributes: branches and bodies."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -263,7 +271,7 @@ def _replace_reads(node: onnx.NodeProto, old: str, new: str) -> None:
     for index, value in enumerate(node.input):
         if value == old:
             node.input[index] = new
-    for graph in _subgraphs(node):
+    for graph in subgraphs(node):
         for inner in graph.node:
             _replace_reads(inner, old, new)
         for output in graph.output:

@@ -390,7 +390,8 @@ def test_outputs_without_a_batch_axis_are_refused(tmp_path):
     del proto.graph.output[:]
     proto.graph.output.append(value("total", []))
     assert refuse(proto, tmp_path, loss="mse") == (
-        "the output total has the shape [] for a batch of 2: its first axis must be the batch"
+        "no axis of the output total of m.onnx, of shape [], follows the batch of its inputs (x ['n', 8]): export "
+        "the file with one dynamic dimension for the batch, in its inputs and outputs"
     )
 
 

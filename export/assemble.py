@@ -10,11 +10,11 @@ from msgspec import structs
 
 from zoedge.errors import InputError
 from zoedge.manifest import ADAPTERS_FILE, Head, LoraBranch, Parameter, Port
+from zoedge.names import LOSS, in_graph
 
 from .activations_graph import activations_graph
 from .exported import Exported
-from .loss_graph import LOSS, LossGraph, build_loss_graph
-from .ports import value_of
+from .loss_graph import LossGraph, build_loss_graph
 from .stages import Stages, build_stages, uses_of
 from .surgery.graph import Array, Graph
 from .surgery.head import find_head
@@ -79,7 +79,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     """
     plain = Graph(exported.model)
     built = build_loss_graph(exported)
-    live = built.graph.reaching([LOSS])
+    live = built.graph.reaching([in_graph(LOSS)])
     head = _head_tensors(exported, plain)
     table = make_table(plain, exported.parameters, exported.weights, exported.tied, head)
     train = (*request.train, *(exported.fresh_head or ()))  # a head of zeros would pass nothing on
@@ -136,8 +136,8 @@ def _targets(
 
 
 def _finished(built: LossGraph, changing: Collection[str]) -> onnx.ModelProto:
-    inputs = [value_of(port) for port in (*built.inputs, *built.targets)]
-    model = built.graph.finish(inputs, [value_of(port) for port in built.outputs])
+    inputs = built.declared((*built.inputs, *built.targets))
+    model = built.graph.finish(inputs, built.declared(built.outputs))
     make_overridable(model, changing)
     return model
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoedge.errors import InputError, MissingPackageError
-from zoedge.manifest import PREDICT, PREDICTIONS
+from zoedge.names import PREDICT, PREDICTIONS, given, in_graph, output_of, plain
 
 try:
     import onnxruntime as ort
@@ -39,6 +39,7 @@ class Session:
         buffers: trainable name -> array that the session reads in place in every run.
         folder: where the external data of a model given as bytes lies.
         prepack: let onnxruntime copy frozen weights into faster layouts; False saves that memory.
+        ours: whether export made the graph, whose additions then have their plain names outside (``names.py``).
 
     Raises:
         InputError: onnxruntime can't run the model; names the operator where that is the reason.
@@ -52,6 +53,7 @@ class Session:
         buffers: Arrays | None = None,
         folder: Path | None = None,
         prepack: bool = True,
+        ours: bool = True,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3  # a warning per overridable initializer would say what we intend
@@ -75,7 +77,8 @@ class Session:
             )
         except Exception as error:  # onnxruntime's classes share no base
             raise InputError(_refusal(what, error)) from error
-        self.outputs = tuple(output.name for output in self._session.get_outputs())
+        self._values = tuple(output.name for output in self._session.get_outputs())
+        self.outputs = tuple(map(plain, self._values)) if ours else self._values
         self.optional = frozenset(value.name for value in self._session.get_overridable_initializers())
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
 
@@ -86,20 +89,25 @@ class Session:
             InputError: the run fails, as the inputs don't fit the graph.
         """
         wanted = tuple(outputs or self.outputs)
-        known = self._inputs | self.optional
-        given = {name: array for name, array in inputs.items() if name in known}
-        if PREDICTIONS in wanted and PREDICT in self.optional:
-            given[PREDICT] = np.array(True)
+        feeds = {name: array for name, array in inputs.items() if name in self.optional}
+        feeds |= {name: given(inputs, name) for name in self._inputs if _is_given(inputs, name)}
+        if PREDICTIONS in wanted and in_graph(PREDICT) in self.optional:
+            feeds[in_graph(PREDICT)] = np.array(True)
         try:
-            return dict(zip(wanted, self._session.run(wanted, given), strict=True))
+            values = self._session.run([output_of(self._values, name) for name in wanted], feeds)
+            return dict(zip(wanted, values, strict=True))
         except Exception as error:
             shapes = ", ".join(
-                f"{name} {list(array.shape)}" for name, array in given.items() if name in self._inputs
+                f"{plain(name)} {list(array.shape)}" for name, array in feeds.items() if name in self._inputs
             )
             raise InputError(
                 f"onnxruntime {VERSION} fails on {self._what} with {shapes}: {_first_line(error)}; give "
                 "example_inputs of valid shapes and values"
             ) from error
+
+
+def _is_given(arrays: Arrays, name: str) -> bool:
+    return any(known in arrays for known in (name, plain(name), in_graph(name)))
 
 
 def _refusal(what: str, error: Exception) -> str:

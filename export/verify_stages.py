@@ -78,7 +78,7 @@ def _inputs(exported: Exported, manifest: Manifest, batch: int, length: int) -> 
 
 def _crossing(folder: Path, inputs: Mapping[str, Array]) -> Arrays:
     path = folder / PREFIX_FILE
-    return Session(path, PREFIX_FILE, prepack=False).run(inputs) if path.exists() else {}
+    return Session(path, PREFIX_FILE, prepack=False, ours=False).run(inputs) if path.exists() else {}
 
 
 def _tiled(array: Array, count: int) -> Array:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: what export adds to the graphs has its plain names there
 MANIFEST_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"  # the source's tensors, each once, under its own name
 ADAPTERS_FILE = "adapters.safetensors"  # tensors that export added: LoRA factors, a new head
@@ -22,9 +22,6 @@ LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
 PREFIX_FILE = "prefix.onnx"  # the part of it that no trainable tensor reaches: inputs -> Stages.crossing
 SUFFIX_FILE = "suffix.onnx"  # the rest, for several probes at once
 FEW_ROWS_FILE = "loss_few_rows.onnx"  # the same as the loss graph, faster for few rows
-
-PREDICTIONS = "predictions"  # an output of token tasks: which logit is the largest at each label position
-PREDICT = "predict"  # an optional bool input of their graphs: unless it is true, that output is empty
 
 Quantize = Literal["none", "int8", "int4"]  # how export stores frozen matrices
 Dim = int | str  # a fixed size, or the name of a dynamic axis
@@ -156,7 +153,8 @@ class Stages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The whole of ``bundle.json``.
 
-    ``inputs`` and ``targets`` together are the inputs of the loss graph. Its outputs always hold ``loss``
+    ``inputs`` and ``targets`` together are the inputs of the loss graph (what export adds to it has other names
+    inside: ``names.py``). Its outputs always hold ``loss``
     (float32 [batch], each example's own mean loss) and ``weight`` (float32 [batch], what the host's mean
     weighs it with: 1, or the number of label tokens); a task adds ``logits``, ``features``, ``predictions``
     (the last empty unless the optional input ``predict`` is true).

@@ -63,15 +63,16 @@ def from_module(
     need("torch", "onnx", "onnxscript", purpose="exporting a torch module")
     from .torch_graph import trace
     from .torch_reference import evaluating, reference_of
-    from .torch_state import collect
+    from .torch_state import collect, free_name
 
     loss = _loss(task, loss)
     state = collect(module)
     examples = _Examples.of(module, example_inputs, dynamic_shapes)
-    reference = reference_of(module, output_name)
-    _check_output(reference(examples.arrays)[output_name], output_name, task, labels)
+    logits = free_name(output_name, state)
+    reference = reference_of(module, output_name, called=logits)
+    _check_output(reference(examples.arrays)[logits], output_name, task, labels)
     with evaluating(module):
-        graph = trace(module, state, examples.tensors, examples.dims, output=output_name)
+        graph = trace(module, state, examples.tensors, examples.dims, output=output_name, called=logits)
     return Exported(
         model=graph.model,
         weights=graph.weights,
@@ -79,7 +80,7 @@ def from_module(
         tied=state.tied,
         task=task,
         loss=loss,
-        logits=output_name,
+        logits=logits,
         labels=labels,
         source=Source(kind="torch", name=type(module).__name__, versions=_versions()),
         reference=reference,

@@ -30,7 +30,7 @@ class Graph:
         self.nodes = list(self.proto.node)
         self.initializers = {tensor.name: tensor for tensor in self.proto.initializer}
         self.opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-        self._names = {name for node in self.nodes for name in [*_reads(node), *node.output]}
+        self._names = {name for node in self.nodes for name in [node.name, *_reads(node), *node.output]}
         self._names |= set(self.initializers) | {v.name for v in [*self.proto.input, *self.proto.output]}
         self._index()
 
@@ -80,7 +80,7 @@ class Graph:
         return None if constant is None else constant.shape
 
     def fresh(self, hint: str) -> str:
-        """Return ``hint``, or the first of hint_1, hint_2, ... that no value has."""
+        """Return ``hint``, or the first of hint_1, hint_2, ... that no value or node has."""
         name, count = hint, 0
         while name in self._names:
             count += 1
@@ -91,7 +91,7 @@ class Graph:
     def add(self, op: str, *inputs: str, output: str = "", **attrs: Any) -> str:
         """Add a node with one output and return the output's name, made from ``op`` unless given."""
         output = output or self.fresh(f"zoedge/{op}")
-        self.append(helper.make_node(op, inputs, [output], name=f"{output}/node", **attrs))
+        self.append(helper.make_node(op, inputs, [output], name=self.fresh(f"{output}/node"), **attrs))
         return output
 
     def append(self, node: onnx.NodeProto, before: onnx.NodeProto | None = None) -> None:

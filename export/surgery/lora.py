@@ -92,7 +92,9 @@ def add_branches(graph: Graph, targets: dict[str, list[Linear]], lora: Lora) -> 
     branches = []
     for weight, uses in targets.items():
         first = uses[0]
-        a, b = f"{first.module}.lora_A.weight", f"{first.module}.lora_B.weight"
+        a, b = (
+            graph.fresh(f"{first.module}.lora_{side}.weight") for side in "AB"
+        )  # the source may have such, too
         for name, shape in ((a, (lora.rank, first.width_in)), (b, (first.width_out, lora.rank))):
             tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
             tensor.data_location = TensorProto.EXTERNAL

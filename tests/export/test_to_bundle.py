@@ -22,6 +22,7 @@ from .models import (
     node,
     normal,
     run,
+    run_ours,
     save,
     value,
 )
@@ -48,8 +49,7 @@ def session(path, buffers=None):
 
 
 def outputs(path, inputs, buffers=None):
-    made = session(path, buffers)
-    return dict(zip((o.name for o in made.get_outputs()), made.run(None, inputs), strict=True))
+    return run_ours(session(path, buffers), inputs)
 
 
 def test_the_manifest_describes_the_graphs(tmp_path):
@@ -127,7 +127,7 @@ def test_every_trainable_buffer_is_read_in_place(tmp_path):
     for branch in bundle.manifest.lora:
         product = branch.alpha / branch.rank * buffers[branch.b] @ buffers[branch.a]
         merged[branch.weight] = merged[branch.weight] + (product.T if branch.transposed else product)
-    logits = made.run(["logits"], {"x": X, "labels": LABELS})[0]
+    logits = run_ours(made, {"x": X, "labels": LABELS})["logits"]
     np.testing.assert_allclose(logits, mlp_numpy(merged, X)[0], rtol=1e-3, atol=1e-3)
 
 
@@ -418,13 +418,15 @@ def test_a_graph_with_random_operators_is_refused(tmp_path):
 
 
 def test_names_that_the_loss_graph_needs_are_refused_or_moved(tmp_path):
-    tensors = {"weight": normal((8, 3), 1)}
-    clash = model([node("MatMul", "x weight", "y")], [value("x", ["n", 8])], [value("y", ["n", 3])], tensors)
+    tensors = {"zoedge/weight": normal((8, 3), 1)}
+    clash = model(
+        [node("MatMul", "x zoedge/weight", "y")], [value("x", ["n", 8])], [value("y", ["n", 3])], tensors
+    )
     with pytest.raises(InputError) as error:
         make(tmp_path, clash, train=("full",))
     assert str(error.value) == (
-        "the model has a tensor named 'weight', a name that the loss graph needs: rename it, as 'net.weight' by "
-        "wrapping the module"
+        "the model has a tensor named 'zoedge/weight', a name that zoedge gives to what it adds: export model.onnx of "
+        "a bundle, or rename it"
     )
     nodes = [
         node("MatMul", "x w", "loss"),

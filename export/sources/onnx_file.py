@@ -16,12 +16,15 @@ from zoedge.manifest import Source
 from ..ports import find_value, port_of
 from ..surgery.graph import Graph
 from ..surgery.roles import is_parameter, is_statistic
+from ..surgery.subgraphs import flattened
 from .inference_form import refuse_random, to_inference_form
 from .onnx_clean import drop_default_inputs, hoist_constants, inline_functions, place_tensors, split_shared
 from .onnx_describe import describe
 from .onnx_logits import find_logits
 from .onnx_output import choose_output, choose_task
-from .onnx_tensors import Array, read_tensors
+from .onnx_subgraphs import lift_tensors
+from .onnx_tensors import Array, read_tensors, tensor_reader
+from .onnx_unfuse import unfuse_gemm
 from .onnx_wire import read_skeleton
 
 MIN_OPSET = 11  # GatherElements
@@ -100,22 +103,19 @@ def _read(
     if changed is not None:
         say(changed)
     drop_default_inputs(model)
+    unfuse_gemm(model.graph)
+    lift_tensors(model, arrays, tensor_reader(path))
     hoist_constants(model, arrays)
     split_shared(model, arrays, named)
     return model, arrays
 
 
 def _parameters(graph: Graph, arrays: Mapping[str, Array], named: Collection[str]) -> tuple[str, ...]:
-    found = []
-    for name in graph.initializers:
-        array = arrays.get(name)
-        if array is None or graph.initializers[name].data_type != onnx.TensorProto.FLOAT:
-            continue
-        if is_statistic(graph, name):
-            continue
-        if name in named or (array.ndim > 0 and array.size > 1 and is_parameter(graph, name)):
-            found.append(name)
-    return tuple(found)
+    flat = flattened(graph)
+    floats = (
+        n for n, t in graph.initializers.items() if n in arrays and t.data_type == onnx.TensorProto.FLOAT
+    )
+    return tuple(n for n in floats if not is_statistic(flat, n) and (n in named or is_parameter(flat, n)))
 
 
 def _check_labels(exported: Exported) -> None:

@@ -15,6 +15,7 @@ from ..session import Session
 from ..surgery.graph import Graph
 from .inference_form import random_nodes, to_inference_form
 from .onnx_clean import inline_functions
+from .onnx_unfuse import unfuse_gemm
 
 Array = np.ndarray[Any, Any]
 
@@ -43,6 +44,7 @@ class OnnxReference:
             self._session = Session(path, str(path), prepack=False)
             return
         model = inline_functions(loaded)
+        unfuse_gemm(model.graph)
         model.graph.node.extend(nodes)
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
         self._session = Session(model.SerializeToString(), str(path), folder=path.parent, prepack=False)

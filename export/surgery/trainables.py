@@ -14,6 +14,7 @@ from zoedge.manifest import Parameter
 from .graph import Array, Graph
 from .linears import find_linears
 from .roles import Role, is_statistic, role
+from .subgraphs import flattened
 
 KEYWORDS = ("full", "lora", "bitfit", "norm", "head")
 
@@ -58,8 +59,9 @@ def make_table(
     head: Collection[str],
 ) -> Table:
     """Describe the parameters of the inference graph; ``head`` holds the last linear layer's initializers."""
-    modules = {linear.weight: linear.module for linear in find_linears(graph)}
-    roles = {name: role(graph, name, head, modules.get(name, "")) for name in parameters}
+    flat = flattened(graph)
+    modules = {linear.weight: linear.module for linear in find_linears(flat)}
+    roles = {name: role(flat, name, head, modules.get(name, "")) for name in parameters}
     rows = tuple(
         Parameter(
             name=name,

@@ -37,7 +37,7 @@ from .other_forms import write_other_forms
 from .ports import port_of
 from .resolution import measure_resolution
 from .surgery.graph import Graph
-from .surgery.trainables import quantized_op
+from .surgery.trainables import quantized_op, some
 from .tensor_writer import Written, write_tensors
 from .verify import verify_values
 from .verify_rows import company
@@ -89,6 +89,11 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         say(str(manifest.quantization))
     if mixing is not None:
         say(mixing)
+    if assembled.beside:
+        say(
+            f"no LoRA branch lies beside {some(assembled.beside)}, which other operators than linear layers read: name "
+            "them in --train to train them too"
+        )
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")
     return Bundle.open(output, verify=False)
@@ -186,6 +191,7 @@ def _manifest(exported: Exported, assembled: Assembled, files: dict[str, str]) -
         model_inputs=tuple(port_of(value) for value in inputs),
         model_outputs=tuple(port_of(value) for value in exported.model.graph.output),
         parameters=assembled.parameters,
+        frozen=assembled.untrainable,
         lora=assembled.lora,
         head=assembled.head,
         labels=exported.labels,

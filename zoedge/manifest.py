@@ -23,6 +23,8 @@ PREFIX_FILE = "prefix.onnx"  # the part of it that no trainable tensor reaches: 
 SUFFIX_FILE = "suffix.onnx"  # the rest, for several probes at once
 FEW_ROWS_FILE = "loss_few_rows.onnx"  # the same as the loss graph, faster for few rows
 
+SETTING = "settings of one number"  # why a tensor is frozen that is no parameter at all
+
 Quantize = Literal["none", "int8", "int4"]  # how export stores frozen matrices
 Dim = int | str  # a fixed size, or the name of a dynamic axis
 
@@ -47,6 +49,21 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     group: str = "other"  # embedding | attention | mlp | norm | bias | conv | head | lora | other
     decay: bool = True  # False for biases and norms, which published methods exempt from weight decay
     tied_to: tuple[str, ...] = ()  # other names of the source that denote the same tensor
+    live: bool = True  # whether the loss depends on it
+
+
+class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """A tensor that the loss depends on and no run can train, and why not."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    reason: str  # "running statistics", "stored as float16", "settings of one number"
+
+    @property
+    def size(self) -> int:
+        """How many parameters it counts for: a single number that is a setting is none."""
+        return 0 if self.reason == SETTING else math.prod(self.shape)
 
 
 class LoraBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -171,6 +188,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model_inputs: tuple[Port, ...]  # of model.onnx
     model_outputs: tuple[Port, ...]
     parameters: tuple[Parameter, ...]
+    frozen: tuple[Frozen, ...] = ()  # what else the loss depends on
     lora: tuple[LoraBranch, ...] = ()
     stages: Stages | None = None
     head: Head | None = None
@@ -185,3 +203,26 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def trainable(self) -> tuple[Parameter, ...]:
         """The parameters that tuning may change, in table order."""
         return tuple(p for p in self.parameters if p.trainable)
+
+    @property
+    def trained_elements(self) -> int:
+        """How many elements tuning may change."""
+        return sum(math.prod(p.shape) for p in self.trainable)
+
+    @property
+    def elements(self) -> int:
+        """How many elements the loss depends on, trainable or not; those of rounded matrices as before rounding."""
+        rounded = (
+            {matrix.values: matrix.shape for matrix in self.quantization.matrices}
+            if self.quantization
+            else {}
+        )
+        held: tuple[Parameter | Frozen, ...] = (*(p for p in self.parameters if p.live), *self.frozen)
+        return sum(
+            math.prod(rounded[row.name])
+            if row.name in rounded
+            else row.size
+            if isinstance(row, Frozen)
+            else math.prod(row.shape)
+            for row in held
+        )

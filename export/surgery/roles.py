@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import onnx
 
+from zoedge.manifest import SETTING
+
 from .graph import Graph
 from .operators import (
     ATTENTION,
@@ -19,8 +21,6 @@ from .operators import (
     RECURRENT,
     learnt_uses,
 )
-
-SETTING = "settings of one number"
 
 _MOVES = ("Identity", "Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Slice", "Flatten")
 _ARITHMETIC = ("Add", "Mul")  # nothing is learnt as a difference or a quotient: those are settings

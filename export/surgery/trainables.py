@@ -101,7 +101,7 @@ def choose(
         useless = {name for name in names if name not in live or name in dead}
         if names and names == useless:
             raise InputError(
-                f"--train {entry} names only tensors that have no effect on the loss ({_some(useless)}): "
+                f"--train {entry} names only tensors that have no effect on the loss ({some(useless)}): "
                 "name others"
             )
         asked |= names - useless
@@ -149,7 +149,7 @@ def _by_pattern(graph: Graph, table: Table, pattern: str) -> list[str]:
     if not other:
         raise InputError(
             f"--train {pattern} is none of {', '.join(KEYWORDS)} and names no parameter"
-            + (near(pattern, [*names, *KEYWORDS]) or f": the model has {_some(names)}")
+            + (near(pattern, [*names, *KEYWORDS]) or f": the model has {some(names)}")
         )
     name = other[0]
     if name in graph.initializers and is_statistic(graph, name):
@@ -186,6 +186,7 @@ def _refuse_quantized(graph: Graph) -> None:
         )
 
 
-def _some(names: Collection[str]) -> str:
+def some(names: Collection[str]) -> str:
+    """Return the first few names for a message."""
     shown = ", ".join(sorted(names)[:5])
     return shown + (", ..." if len(names) > 5 else "")

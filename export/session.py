@@ -54,7 +54,7 @@ class Session:
         prepack: bool = True,
     ) -> None:
         options = ort.SessionOptions()
-        options.log_severity_level = 3  # a warning per overridable initializer would say what we intend
+        options.log_severity_level = 4  # what fails raises, and is told in our words; some trials may fail
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False

@@ -97,8 +97,7 @@ class Session:
                 f"{name} {list(array.shape)}" for name, array in given.items() if name in self._inputs
             )
             raise InputError(
-                f"onnxruntime {VERSION} fails on {self._what} with {shapes}: {_first_line(error)}; give "
-                "example_inputs of valid shapes and values"
+                f"onnxruntime {VERSION} fails on {self._what} with {shapes}: {_first_line(error)}"
             ) from error
 
 

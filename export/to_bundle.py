@@ -150,7 +150,7 @@ def _read(
             )
         from .sources.torch_module import from_module
 
-        return from_module(model, given.pop("example_inputs"), **given)
+        return from_module(model, given.pop("example_inputs"), **given, say=say)
     if Path(model).suffix == ".onnx":
         _check_options(given, "an .onnx file", "template", "max_seq_length", "revision", "dynamic_shapes")
         from .sources.onnx_file import from_onnx

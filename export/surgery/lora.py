@@ -80,7 +80,10 @@ def _no_layer(graph: Graph) -> str:
             f"the graph has no linear layer for a LoRA branch: what {', '.join(integer)} makes are integers, and a "
             "branch is added to floats"
         )
-    return "the graph has no linear layer for a LoRA branch (convolutions and embeddings get none, the head only by name)"
+    return (
+        "the graph has no linear layer for a LoRA branch (convolutions and embeddings get none, the head only by "
+        "name)"
+    )
 
 
 def add_branches(graph: Graph, targets: dict[str, list[Linear]], lora: Lora) -> list[LoraBranch]:

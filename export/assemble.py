@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import onnx
 from msgspec import structs
 
-from zoedge.errors import InputError
 from zoedge.manifest import ADAPTERS_FILE, Frozen, Head, LoraBranch, Parameter, Port
 from zoedge.names import LOSS, in_graph
 
@@ -22,6 +21,7 @@ from .surgery.head import find_head
 from .surgery.linears import Linear
 from .surgery.lora import Lora, add_branches, choose_targets, initial_factors
 from .surgery.overridable import make_overridable
+from .surgery.request_error import RequestError
 from .surgery.roles import layer_of
 from .surgery.trainables import Choice, Table, choose, make_table
 
@@ -136,9 +136,9 @@ def _targets(
     found = choose_targets(built.graph, lora, live, embeddings.union(head))
     targets = {weight: uses for weight, uses in found.items() if weight not in dead}
     if not targets:
-        raise InputError(
-            f"LoRA branches beside {', '.join(sorted(found)[:5])} have no effect on the loss: name others with "
-            "--target-modules"
+        raise RequestError(
+            f"LoRA branches beside {', '.join(sorted(found)[:5])} have no effect on the loss",
+            "target_modules",
         )
     return targets
 

@@ -24,7 +24,7 @@ from zoedge.names import (
 )
 
 from .exported import Exported
-from .ports import find_value, port_of, value_of
+from .ports import find_value, is_tensor, port_of, value_of
 from .rows_first import inputs_with_rows_first, logits_with_rows_first, to_front
 from .surgery.features import find_features
 from .surgery.graph import Graph
@@ -148,5 +148,22 @@ def _check_rank(exported: Exported, shape: Shape) -> None:
     if built_in.rank not in (None, len(shape)) or not shape:
         raise InputError(
             f"the output {exported.logits} has the shape [{', '.join(map(str, shape))}] and {exported.loss} "
-            f"needs {built_in.shape}: name another output or loss"
+            f"needs {built_in.shape}: use {_fitting(exported, built_in.rank)}"
         )
+    if exported.loss == "cross-entropy" and shape[-1] == 1:
+        raise InputError(
+            f"the output {exported.logits} has a single class, for which cross-entropy is always 0: use --loss "
+            "bce-with-logits"
+        )
+
+
+def _fitting(exported: Exported, rank: int | None) -> str:
+    """Return the other outputs whose shape fits the loss, else the losses that take any shape."""
+    ports = [port_of(value) for value in exported.model.graph.output if is_tensor(value)]
+    others = [p for p in ports if p.dtype.startswith("float") and len(p.shape) == rank]
+    names = [port.name for port in others if port.name != exported.logits]
+    return (
+        f"--output-name {' or '.join(names)}"
+        if names
+        else "--loss bce-with-logits or mse, which take any shape"
+    )

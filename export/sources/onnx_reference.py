@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from zoedge.errors import InputError
+
 from ..ports import is_tensor
 from ..session import Session
 from ..surgery.graph import Graph
@@ -51,7 +53,12 @@ class OnnxReference:
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs that are tensors of numbers, and the values."""
-        return self._session.run(inputs, self.outputs)
+        try:
+            return self._session.run(inputs, self.outputs)
+        except InputError as error:
+            raise InputError(
+                f"{error}; from Python, give example_inputs of valid shapes and values"
+            ) from error
 
 
 def _comparable(graph: Graph) -> list[str]:

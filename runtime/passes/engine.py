@@ -72,7 +72,7 @@ class Engine:
         frozen: Mapping[str, Array] | None = None,
     ) -> None:
         options = ort.SessionOptions()
-        options.log_severity_level = 3  # one warning per overridable initializer says what we intend
+        options.log_severity_level = 4  # what fails raises, and is told in our words
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.enable_mem_pattern = False  # shapes differ from batch to batch
         # its arena holds less than the C library's allocator, which splits what it gets back, but asks for more

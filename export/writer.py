@@ -82,8 +82,8 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         say(mixing)
     if assembled.beside:
         say(
-            f"no LoRA branch lies beside {some(assembled.beside)}, which other operators than linear layers read: name "
-            "them in --train to train them too"
+            f"no LoRA branch lies beside {some(assembled.beside)}, which convolutions, recurrent or fused "
+            "operators, branches or bodies read: name them in --train to train them too"
         )
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")

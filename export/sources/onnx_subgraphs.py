@@ -19,8 +19,7 @@ Read = Callable[[TensorProto], Array]
 def lift_tensors(model: onnx.ModelProto, arrays: dict[str, Array], read: Read) -> None:
     """Turn float tensors inside If, Loop and Scan into initializers of the model, in place.
 
-    Branches see the values around them, so nothing else changes. A name that two branches use, or a branch and the
-    graph around it, becomes NODE/BRANCH/NAME.
+    Branches see the values around them, so nothing else changes. Names are made to differ as ``name_apart`` does it.
 
     Args:
         model: changed.

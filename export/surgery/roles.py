@@ -39,6 +39,7 @@ _MLP_NAME = re.compile(
     r"mlp|ffn|feed_forward|intermediate|output\.dense|(^|[._/])(fc\d*|lin\d|(gate|up|down)_proj|w[123]|dense_\w+|wi|wo)([._/]|$)"
 )
 _LAYER = re.compile(r"(?:^|[._/])(?:layers?|h|blocks?)[._](\d+)(?:[._/]|$)")
+_FUSED_LAYER = re.compile(r"Attention_(\d+)_qkv_")  # as onnxruntime's optimizer names what it joins
 _BUFFER_NAME = re.compile(
     r"inv_freq|(cos|sin)_cached|rotary|running_(mean|var)|num_batches|(attn|causal)_mask|position_ids"
 )
@@ -133,7 +134,7 @@ def role(graph: Graph, name: str, head: Collection[str] = (), module: str = "") 
 
 def layer_of(name: str) -> int | None:
     """Return the index of the repeated block a tensor belongs to, from names like layers.3. and h.3."""
-    match = _LAYER.search(name)
+    match = _LAYER.search(name) or _FUSED_LAYER.match(name)
     return int(match[1]) if match else None
 
 

@@ -7,12 +7,10 @@ from collections.abc import Collection, Sequence
 import onnx
 
 from .graph import Graph
+from .operators import ATTENTION, CONVOLUTIONS, INTEGER_PRODUCTS, PRODUCTS, RECURRENT
 
 # what is worth computing once; everything else between two of these is computed again where it is needed
-_HEAVY = frozenset(
-    ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "MatMulInteger", "ConvInteger", "QLinearMatMul",
-     "QLinearConv", "MatMulNBits", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "LSTM", "GRU", "RNN")
-)  # fmt: skip
+_HEAVY = PRODUCTS | INTEGER_PRODUCTS | CONVOLUTIONS | RECURRENT | ATTENTION | {"ConvInteger", "QLinearConv"}
 _SHAPES = ("Shape", "Size")  # read how large a value is, not what is in it
 
 

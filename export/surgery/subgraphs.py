@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import onnx
@@ -21,9 +22,11 @@ def walk(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def name_apart(graph: onnx.GraphProto) -> None:
     """Let no two values of a graph and the graphs inside it have the same name, in place.
 
-    Branches may use the same names, since none sees into the other. Names of the graph itself stay.
+    Branches may use the same names, since none sees into the other: those become NODE/BRANCH/NAME. Names of the graph
+    itself stay.
     """
-    taken = _made(graph)
+    own, inside = _made(graph), Counter(name for inner in walk(graph) for name in _made(inner))
+    taken = own | {name for name, count in inside.items() if count > 1}
     for node in graph.node:
         _name_inner_apart(node, {}, taken)
 

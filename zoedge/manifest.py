@@ -212,17 +212,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def elements(self) -> int:
         """How many elements the loss depends on, trainable or not; those of rounded matrices as before rounding."""
-        rounded = (
-            {matrix.values: matrix.shape for matrix in self.quantization.matrices}
-            if self.quantization
-            else {}
-        )
-        held: tuple[Parameter | Frozen, ...] = (*(p for p in self.parameters if p.live), *self.frozen)
-        return sum(
-            math.prod(rounded[row.name])
-            if row.name in rounded
-            else row.size
-            if isinstance(row, Frozen)
-            else math.prod(row.shape)
-            for row in held
-        )
+        matrices = () if self.quantization is None else self.quantization.matrices
+        known = {matrix.values: math.prod(matrix.shape) for matrix in matrices}
+        shapes = {p.name: p.shape for p in self.parameters}
+        known |= {b.weight: shapes[b.a][1] * shapes[b.b][0] for b in self.lora}  # 4-bit codes share bytes
+        parameters = sum(known.get(p.name, math.prod(p.shape)) for p in self.parameters if p.live)
+        return parameters + sum(known.get(row.name, row.size) for row in self.frozen)

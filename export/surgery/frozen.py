@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 
 import onnx
+from msgspec import structs
 from onnx import TensorProto, helper
 
 from zoedge.manifest import SETTING, Frozen
 
-from .graph import Graph, subgraphs
+from .graph import Graph, attributes, subgraphs
 from .roles import why_frozen
 from .subgraphs import flattened, walk
 
@@ -56,7 +58,15 @@ def frozen_tensors(graph: Graph, live: Collection[str], listed: Collection[str])
         for inner in walk(alone):
             found += [row for _, row in _held(flat, inner)]
         found += _attributes(node)
-    return tuple(sorted(found, key=lambda row: row.name))
+    packed = _packed(graph)
+    rows = (structs.replace(row, shape=packed[row.name]) if row.name in packed else row for row in found)
+    return tuple(sorted(rows, key=lambda row: row.name))
+
+
+def _packed(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Return [out, in] of the matrices of which several elements share a byte."""
+    held = ((node, attributes(node)) for node in graph.nodes if node.op_type in ("MatMulNBits", "MatMulBnb4"))
+    return {node.input[1]: (settings["N"], settings["K"]) for node, settings in held}
 
 
 def _held(flat: Graph, graph: onnx.GraphProto) -> Iterator[tuple[str, Frozen]]:
@@ -83,7 +93,7 @@ def _row(flat: Graph, name: str, tensor: TensorProto) -> Frozen:
     dtype = _FLOATS.get(tensor.data_type) or _ROUNDED[tensor.data_type]
     shape = tuple(tensor.dims)
     reason = why_frozen(flat, name) if dtype == "float32" else f"stored as {dtype}"
-    if not shape and dtype != "float32":
+    if math.prod(shape) == 1 and tensor.data_type in _ROUNDED:  # a zero point
         reason = SETTING
     return Frozen(name=name, dtype=dtype, shape=shape, reason=reason)
 

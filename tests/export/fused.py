@@ -220,3 +220,51 @@ CASES = {
     "GRU": lambda: recurrent("GRU", 3),
     "RNN": lambda: recurrent("RNN", 1),
 }
+
+
+def nbits():
+    """x w1 + b through MatMulNBits, then a float head; blocks of 16."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "w": rng.integers(0, 256, (WIDTH, 1, 8), np.uint8),
+        "s": np.abs(normal(WIDTH, 1, 0.1)),
+        "b": normal(WIDTH, 2),
+        "head": normal((WIDTH, 3), 3),
+        "bias": normal(3, 4),
+    }
+    nodes = [
+        fused("MatMulNBits", "x w s", "p", K=16, N=WIDTH, bits=4, block_size=16),
+        plain("Relu", "p", "q"),
+        plain("Gemm", "q head bias", "y"),
+    ]
+    nodes[0].input[:] = ["x", "w", "s", "", "", "b"]
+    return build(nodes, [value("x", ["n", 16])], tensors, out=("n", 3))
+
+
+def dynamic():
+    rng = np.random.default_rng(0)
+    tensors = {
+        "w": rng.integers(-64, 65, (WIDTH, WIDTH)).astype(np.int8),
+        "s": np.abs(normal(WIDTH, 1, 0.1)),
+        "b": normal(WIDTH, 2),
+    }
+    node = fused("DynamicQuantizeMatMul", "x w s", "y")
+    node.input[:] = ["x", "w", "s", "", "b"]
+    return build([node], ROWS, tensors)
+
+
+def rounded_attention():
+    rng = np.random.default_rng(0)
+    tensors = {
+        "w": rng.integers(-64, 65, (WIDTH, 3 * WIDTH)).astype(np.int8),
+        "s": np.array(0.01, np.float32),
+        "b": normal(3 * WIDTH, 2),
+        "zero": np.array(0, np.int8),
+    }
+    node = fused("QAttention", "x", "y", num_heads=HEADS)
+    node.input[:] = ["x_q", "w", "b", "x_s", "s", "", "x_z", "zero"]
+    nodes = [plain("DynamicQuantizeLinear", "x", "x_q x_s x_z"), node]
+    return build(nodes, TOKENS, tensors, out=SEQUENCE)
+
+
+ROUNDED = {"MatMulNBits": nbits, "DynamicQuantizeMatMul": dynamic, "QAttention": rounded_attention}

@@ -14,7 +14,7 @@ from zoedge.export import to_bundle
 from zoedge.runtime.loaded import load_buffers
 from zoedge.runtime.passes.engine import Engine
 
-from .fused import CASES
+from .fused import CASES, ROUNDED
 from .models import normal, save, value
 
 
@@ -107,6 +107,34 @@ def test_matrices_without_a_branch_are_named(tmp_path, case, named):
     assert text.startswith(
         f"no LoRA branch lies beside {named}, which convolutions, recurrent or fused operators"
     )
+
+
+@pytest.mark.parametrize(
+    ("case", "branches", "elements"),
+    [
+        ("MatMulNBits", ["w"], 16 * 8 + 8 + 8 + 8 * 3 + 3),
+        ("DynamicQuantizeMatMul", ["w"], 64 + 8 + 8),
+        ("QAttention", [], 8 * 24 + 24 + 1),
+    ],
+)
+def test_rounded_fused_operators(tmp_path, case, branches, elements):
+    """Integers are counted and named; biases are trained; what an error recommends works."""
+    path = save(ROUNDED[case](), tmp_path / "m.onnx")
+    with pytest.raises(InputError, match=r"can't train a quantised graph \(this one computes with ") as error:
+        to_bundle(path, tmp_path / "full", loss="mse", train=("full",))
+    assert ("--train lora" in str(error.value)) == bool(branches and case != "DynamicQuantizeMatMul")
+    assert "--train bitfit" in str(error.value)
+    biases = to_bundle(path, tmp_path / "bitfit", loss="mse", train=("bitfit",)).manifest
+    assert {p.name for p in biases.trainable} == {"b"} | ({"bias"} if case == "MatMulNBits" else set())
+    assert biases.elements == elements
+    assert {"w", "s"} <= {row.name for row in biases.frozen}
+    if branches:
+        lora = to_bundle(path, tmp_path / "lora", loss="mse", target_modules=("w",)).manifest
+        assert [branch.weight for branch in lora.lora] == branches
+        assert lora.elements == elements + sum(np.prod(p.shape) for p in lora.trainable)
+    else:
+        with pytest.raises(InputError, match=r"no linear layer for a LoRA branch: .*: use --train bitfit"):
+            to_bundle(path, tmp_path / "lora", loss="mse")
 
 
 def test_a_fused_bert(tmp_path):

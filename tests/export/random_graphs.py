@@ -143,9 +143,10 @@ def fused(d, x):
         )
     if kind == 1:
         held = d.held((WIDTH, WIDTH)), d.held((WIDTH,))
-        return d.op(
-            "FusedGemm", x, *held, domain=MICROSOFT, activation=["Tanh", "Sigmoid", "LeakyRelu"][d.draw(0, 2)]
-        )
+        settings = [{"activation": "Tanh"}, {"activation": "LeakyRelu", "activation_alpha": 0.2}][
+            d.draw(0, 1)
+        ]
+        return d.op("FusedGemm", x, *held, domain=MICROSOFT, **settings)
     if kind == 2:
         return d.op("BiasGelu", x, d.held((WIDTH,)), domain=MICROSOFT)
     if kind == 3:
@@ -198,8 +199,9 @@ def loop(d, x):
 
 def scan(d, x):
     nodes = [helper.make_node("MatMul", ["h", "layer"], ["p"]), helper.make_node("Tanh", ["p"], ["h_next"])]
-    inputs = [value("h", None), value("layer", [WIDTH, WIDTH])]
-    body = helper.make_graph(nodes, "body", inputs, [value("h_next", None)])
+    rows = ["rows", WIDTH]  # Scan wants shapes
+    inputs = [value("h", rows), value("layer", [WIDTH, WIDTH])]
+    body = helper.make_graph(nodes, "body", inputs, [value("h_next", rows)])
     return d.op("Scan", x, d.held((2, WIDTH, WIDTH)), body=body, num_scan_inputs=1)
 
 

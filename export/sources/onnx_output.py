@@ -74,7 +74,7 @@ def choose_output(graph: Graph, name: str | None, file: str, say: Callable[[str]
             say(
                 f"the loss is computed from {floats[0]}; other outputs are no floats: {_listed(outputs, others)}"
             )
-        return floats[0]
+        return str(floats[0])
     if name not in outputs and graph.producer(name) is None:
         values = [value for node in graph.nodes for value in node.output]
         hint = near(name, outputs) or near(name, values)

@@ -151,3 +151,17 @@ def test_outputs_without_declared_types_are_tried(tmp_path):
     proto.graph.output.append(onnx.ValueInfoProto(name="y"))
     bundle = to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "bundle", loss="mse", train=("full",))
     assert [(p.name, p.dtype, p.shape) for p in bundle.manifest.model_outputs] == [("y", "float32", ("n", 3))]
+
+
+def test_only_outputs_that_fit_the_loss_are_proposed(tmp_path):
+    nodes = [node("MatMul", "x w", "hidden"), node("ReduceMean", "hidden axes", "y", keepdims=0)]
+    nodes.append(node("Identity", "y", "again"))
+    tensors = {"w": normal((4, 3), 1), "axes": np.array([1])}
+    found = [value("hidden", ["n", "t", 3]), value("y", ["n", 3]), value("again", ["n", 3])]
+    path = save(model(nodes, [value("x", ["n", "t", 4])], found, tensors), tmp_path / "m.onnx")
+    with pytest.raises(InputError) as error:
+        to_bundle(path, tmp_path / "bundle", loss="cross-entropy", train=("full",))
+    assert str(error.value) == "m.onnx has 3 outputs: choose one with --output-name y or again"
+    with pytest.raises(InputError, match=r"needs \[batch, classes\]: use --output-name y or again$"):
+        to_bundle(path, tmp_path / "bundle", loss="cross-entropy", train=("full",), output_name="hidden")
+    to_bundle(path, tmp_path / "bundle", loss="cross-entropy", train=("full",), output_name="again")

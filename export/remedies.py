@@ -20,7 +20,7 @@ from .writer import write_graphs
 
 _NAMED = 3  # remedies in a message
 _TENSORS = 8  # that are tried by name
-_WRITTEN_BYTES = 1 << 28  # sources up to this size are written and run to see a remedy work
+_WRITTEN_BYTES = 1 << 26  # sources up to this size are written and run to see a remedy work
 
 
 @dataclass(frozen=True)
@@ -66,21 +66,29 @@ def _meant(request: Request, quantize: str, option: str, value: str) -> tuple[Re
 
 def _remedies(source: Exported, request: Request, quantize: str, option: str) -> Iterator[_Remedy]:
     """Yield what may work, the likeliest wish first."""
+    without = _Remedy("--quantize none", request, "none")
     if option == "quantize":
-        yield _Remedy("--quantize none", request, "none")
+        yield without
+    else:
+        yield from _requests(source, request, quantize)
+    if quantize != "none":
+        if option != "quantize":
+            yield without
+        for remedy in _requests(source, request, "none"):
+            yield replace(remedy, said=f"--quantize none {remedy.said}", last=True)
+
+
+def _requests(source: Exported, request: Request, quantize: str) -> Iterator[_Remedy]:
     plain = replace(request.lora, targets=None)
     lora = "--train lora" if request.lora.targets is None else "--train lora without --target-modules"
     yield _Remedy(lora, Request(("lora",), plain), quantize)
     for entry in ("full", "head", "bitfit", "norm"):
         yield _Remedy(f"--train {entry}", Request((entry,), plain), quantize)
-    graph = Graph(source.model)
-    for module in dict.fromkeys(linear.module for linear in reversed(find_linears(graph))):
+    for module in dict.fromkeys(linear.module for linear in reversed(find_linears(Graph(source.model)))):
         targets = replace(request.lora, targets=(module,))
         yield _Remedy(
             f"--train lora --target-modules {module}", Request(("lora",), targets), quantize, last=True
         )
-    if quantize != "none" and option != "quantize":
-        yield _Remedy("--quantize none", request, "none")
     for name in list(reversed(source.parameters))[:_TENSORS]:
         yield _Remedy(f"--train {name}", Request((name,), plain), quantize, last=True)
 

@@ -65,21 +65,30 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         ZoedgeError: the bundle computes something else than its source; nothing is left behind.
     """
     first = assemble(exported, request)  # before anything large is written
+    notes: list[str] = []
     with new_folder(output) as folder:
         made = write_graphs(folder, exported, request, first)
+        if exported.early_rows and not made.exported.early_rows:
+            notes.append(
+                "the last layer is computed at all positions, as computing it at those with a label gives other "
+                "values: steps take longer, with the same results"
+            )
         exported, assembled, manifest = made.exported, made.assembled, made.manifest
         if exported.quantization is not None:
             measured = _measured(folder, exported, manifest, exported.quantization, made.error)
             manifest = structs.replace(manifest, quantization=measured)
         coarse = _is_coarse(exported)
         mixing = company(folder, exported, manifest, coarse=coarse)
-        manifest = write_other_forms(folder, exported, assembled, manifest, made.weights, coarse=coarse)
+        notes += [mixing] if mixing is not None else []
+        manifest = write_other_forms(
+            folder, exported, assembled, manifest, made.weights, coarse=coarse, say=notes.append
+        )
         (folder / MANIFEST_FILE).write_bytes(encode(manifest))
         Bundle.open(folder)
     if manifest.quantization is not None:
         say(str(manifest.quantization))
-    if mixing is not None:
-        say(mixing)
+    for note in notes:
+        say(note)
     if assembled.beside:
         say(
             f"no LoRA branch lies beside {some(assembled.beside)}, which convolutions, recurrent or fused "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection
 
@@ -101,5 +102,8 @@ def _true_values(graph: onnx.GraphProto) -> set[str]:
     for node in graph.node:
         if node.op_type == "Constant" and "value" in attributes(node):
             tensors[node.output[0]] = attributes(node)["value"]
-    single = {name: t for name, t in tensors.items() if t.data_type == onnx.TensorProto.BOOL}
+    booleans = ((name, t) for name, t in tensors.items() if t.data_type == onnx.TensorProto.BOOL)
+    single = {
+        name: t for name, t in booleans if math.prod(t.dims) == 1
+    }  # large ones were read without their data
     return {name for name, t in single.items() if onnx.numpy_helper.to_array(t).all()}

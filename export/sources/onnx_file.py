@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx import version_converter
 
 from zoedge.errors import InputError
 from zoedge.export.exported import Exported
@@ -28,6 +29,7 @@ from .onnx_unfuse import unfuse_gemm
 from .onnx_wire import read_skeleton
 
 MIN_OPSET = 11  # GatherElements
+_CONVERTED_OPSET = 18
 
 
 def from_onnx(
@@ -62,7 +64,7 @@ def from_onnx(
     task, loss = choose_task(task, loss)
     model, arrays = _read(path, named, say)
     graph = Graph(model)
-    output = choose_output(graph, output_name, path.name, say)
+    output = choose_output(graph, output_name, loss, path.name, say)
     refuse_random(graph, output, path.name)
     found = find_logits(path, graph, output, loss, example_inputs, say)
     model.graph.node.extend(found.nodes)
@@ -94,10 +96,7 @@ def _read(
     model, arrays = skeleton.model, read_tensors(path, skeleton)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset < MIN_OPSET:
-        raise InputError(
-            f"{path} has opset {opset} and zoedge needs {MIN_OPSET} or later: convert it with "
-            "onnx.version_converter.convert_version(model, 18)"
-        )
+        raise InputError(f"{path} has opset {opset} and zoedge needs {MIN_OPSET} or later: {_newer(path)}")
     model = inline_functions(model)
     changed = to_inference_form(model)
     if changed is not None:
@@ -108,6 +107,16 @@ def _read(
     hoist_constants(model, arrays)
     split_shared(model, arrays, named)
     return model, arrays
+
+
+def _newer(path: Path) -> str:
+    """Return how to get a file of a newer opset: onnx's converter knows most operators, and is tried."""
+    try:
+        converted = version_converter.convert_version(onnx.load(str(path)), _CONVERTED_OPSET)
+        onnx.checker.check_model(converted)
+    except Exception:  # the converter's errors share no base
+        return "export it again from where it was made, with a newer one"
+    return f"convert it with onnx.version_converter.convert_version(model, {_CONVERTED_OPSET})"
 
 
 def _parameters(graph: Graph, arrays: Mapping[str, Array], named: Collection[str]) -> tuple[str, ...]:

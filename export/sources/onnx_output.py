@@ -10,7 +10,8 @@ from onnx import TensorProto
 from zoedge.errors import InputError, near
 
 from ..ports import is_tensor, kind_of
-from ..surgery.graph import Graph
+from ..surgery.graph import Graph, dims_of
+from ..surgery.loss import LOSSES as BUILT_IN
 
 LOSSES = {"classification": ("cross-entropy", "bce-with-logits"), "regression": ("mse",)}
 _FROM_FLOATS = ("ZipMap", "ArgMax", "TopK", "SequenceConstruct", "SplitToSequence", "Optional")
@@ -46,12 +47,13 @@ def choose_task(task: str | None, loss: str | None) -> tuple[str, str]:
     return task, loss or LOSSES[task][0]
 
 
-def choose_output(graph: Graph, name: str | None, file: str, say: Callable[[str], None]) -> str:
+def choose_output(graph: Graph, name: str | None, loss: str, file: str, say: Callable[[str], None]) -> str:
     """Return the output to use: the named one, or the only one that is a tensor of floats.
 
     Args:
         graph: only read.
         name: an output or another value; None chooses.
+        loss: outputs whose declared shape doesn't fit it aren't proposed where others do.
         file: how messages call the graph.
         say: is told which outputs are passed over.
 
@@ -61,10 +63,11 @@ def choose_output(graph: Graph, name: str | None, file: str, say: Callable[[str]
     outputs = {value.name: value for value in graph.proto.output}
     floats = [each for each, value in outputs.items() if _may_be_floats(value)]
     others = [each for each in outputs if each not in floats]
+    proposed = [each for each in floats if _may_fit(outputs[each], loss)] or floats
     if name is None:
         if len(floats) > 1:
             raise InputError(
-                f"{file} has {len(floats)} outputs: choose one with --output-name {', '.join(floats)}"
+                f"{file} has {len(outputs)} outputs: choose one with --output-name {' or '.join(proposed)}"
             )
         if not floats:
             raise InputError(
@@ -74,11 +77,13 @@ def choose_output(graph: Graph, name: str | None, file: str, say: Callable[[str]
             say(
                 f"the loss is computed from {floats[0]}; other outputs are no floats: {_listed(outputs, others)}"
             )
-        return floats[0]
+        return str(floats[0])
     if name not in outputs and graph.producer(name) is None:
         values = [value for node in graph.nodes for value in node.output]
-        hint = near(name, outputs) or near(name, values)
-        raise InputError(f"{file} has no output {name!r}: its outputs are {', '.join(outputs)}{hint}")
+        hint = near(name, proposed) or near(name, values)
+        raise InputError(
+            f"{file} has no output {name!r}: its outputs are {', '.join(proposed or outputs)}{hint}"
+        )
     if name in others:
         raise InputError(
             f"the output {_listed(outputs, [name])} of {file} is no tensor of floats{_before(graph, [name])}"
@@ -88,6 +93,11 @@ def choose_output(graph: Graph, name: str | None, file: str, say: Callable[[str]
 
 def _may_be_floats(value: onnx.ValueInfoProto) -> bool:
     return is_tensor(value) and value.type.tensor_type.elem_type in _FLOATS
+
+
+def _may_fit(value: onnx.ValueInfoProto, loss: str) -> bool:
+    dims, rank = dims_of(value), BUILT_IN[loss].rank
+    return dims is None or rank is None or len(dims) == rank
 
 
 def _listed(outputs: dict[str, onnx.ValueInfoProto], names: list[str]) -> str:

@@ -151,9 +151,9 @@ def _by_weight(linears: Iterable[Linear]) -> dict[str, list[Linear]]:
     modules: dict[str, str] = {}
     for weight, uses in groups.items():
         if modules.setdefault(uses[0].module, weight) != weight:
-            raise InputError(
+            raise RequestError(
                 f"the matrices {modules[uses[0].module]} and {weight} have the same module name "
-                f"{uses[0].module}: rename one of them in the file"
+                f"{uses[0].module}, by which LoRA branches are called"
             )
     return groups
 

@@ -18,6 +18,7 @@ from ..ports import find_value, port_of
 from ..surgery.graph import Graph
 from ..surgery.roles import is_parameter, is_statistic
 from ..surgery.subgraphs import flattened
+from ..surgery.trainables import KEYWORDS
 from .inference_form import refuse_random, to_inference_form
 from .onnx_clean import drop_default_inputs, hoist_constants, inline_functions, place_tensors, split_shared
 from .onnx_describe import describe
@@ -62,6 +63,7 @@ def from_onnx(
     if not path.is_file():
         raise InputError(f"{path} doesn't exist: give the path of an .onnx file")
     task, loss = choose_task(task, loss)
+    named = set(named).difference(KEYWORDS)  # exporters call a tensor "full"
     model, arrays = _read(path, named, say)
     graph = Graph(model)
     output = choose_output(graph, output_name, loss, path.name, say)

@@ -5,13 +5,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from zoedge.errors import InputError
+from zoedge.export.sources.onnx_file import from_onnx
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.head import find_head
 from zoedge.export.surgery.request_error import RequestError
 from zoedge.export.surgery.roles import is_parameter, is_statistic, layer_of, role
-from zoedge.export.surgery.trainables import choose, make_table
+from zoedge.export.surgery.trainables import KEYWORDS, choose, make_table
 
-from .models import convnet, language_model, mlp, model, node, normal, value
+from .models import convnet, language_model, mlp, model, node, normal, save, value
 
 
 def select(proto, *train, dead=(), parameters=None):
@@ -287,3 +288,14 @@ def test_anonymous_matrices_take_group_and_layer_from_their_node():
     weights = {"onnx::MatMul_12": normal((4, 4), 1)}
     (row,) = make_table(Graph(proto), ("onnx::MatMul_12",), weights, {}, ()).rows
     assert (row.group, row.layer, row.decay) == ("attention", 3, True)
+
+
+@pytest.mark.parametrize("word", KEYWORDS)
+def test_a_setting_called_like_a_keyword_is_no_parameter(tmp_path, word):
+    """torch's exporter calls what torch.full makes "full"."""
+    tensors = {word: np.full((), -1e9, np.float32), "w": normal((8, 3), 1), "b": normal(3, 2)}
+    nodes = [node("MatMul", "x w", "p"), node("Add", "p b", "q"), node("Max", f"q {word}", "y")]
+    proto = model(nodes, [value("x", ["n", 8])], [value("y", ["n", 3])], tensors)
+    source = save(proto, tmp_path / "m.onnx")
+    exported = from_onnx(source, loss="mse", named=(word,))
+    assert exported.parameters == ("w", "b")

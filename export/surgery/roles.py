@@ -182,7 +182,8 @@ def _learnt(graph: Graph, use: Place, *, single: bool) -> bool:
         return _is_bias(graph, use, single=True)
     if use.node.op_type in _ARITHMETIC:
         return not _is_mask(graph, use)
-    return use.node.op_type == _JOINED
+    joined: bool = use.node.op_type == _JOINED
+    return joined
 
 
 def _is_mask(graph: Graph, use: Place) -> bool:

@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from zoedge.manifest import LoraBranch
+from zoedge.names import in_graph
 
 from .exported import Exported
 from .rows_first import inputs_with_rows_first
@@ -29,7 +30,7 @@ def activations_graph(exported: Exported, branches: Sequence[LoraBranch]) -> onn
     for branch in branches:
         linear = first[branch.weight]
         for side, value in (("x", linear.x), ("y", linear.y)):
-            name = f"{branch.module}:{side}"
+            name = in_graph(f"{branch.module}:{side}")
             graph.add("Cast", value, output=name, to=TensorProto.FLOAT)
             outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     return graph.finish(inputs, outputs)

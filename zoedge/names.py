@@ -15,7 +15,7 @@ PREDICT = "predict"  # an optional bool input of their graphs: unless it is true
 
 _PREFIX = "zoedge/"
 OWN = (LOSS, WEIGHT, LOGITS, FEATURES, LABELS, POSITIONS, PREDICTIONS, PREDICT)
-_PLAIN = {_PREFIX + name: name for name in OWN}
+_SIDES = (":x", ":y")  # MODULE:x and MODULE:y, what flows into and out of a matrix beside a LoRA branch
 
 T = TypeVar("T")
 
@@ -27,7 +27,8 @@ def in_graph(name: str) -> str:
 
 def plain(name: str) -> str:
     """Return what a graph's name is outside of it."""
-    return _PLAIN.get(name, name)
+    rest = name.removeprefix(_PREFIX)
+    return rest if rest in OWN or rest.endswith(_SIDES) else name
 
 
 def named_in_graph(arrays: Mapping[str, T]) -> dict[str, T]:

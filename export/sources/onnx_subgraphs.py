@@ -65,7 +65,7 @@ def _set(
     names = {tensor.name for tensor in held}
     for output in graph.output:
         if output.name in names:
-            made = f"{output.name}/output"
+            made = f"zoedge/{output.name}"
             nodes.append(helper.make_node("Identity", [output.name], [made]))
             output.name = made
     copies = onnx.GraphProto(initializer=kept, node=nodes)

@@ -33,7 +33,7 @@ def _parts(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     held = attributes(node)
     activation = held.get("activation", b"").decode()
     (output,) = node.output
-    made = f"{output}/linear" if activation else output
+    made = f"zoedge/{output}/linear" if activation else output
     own = {name: held[name] for name in _GEMM if name in held}
     gemm = helper.make_node("Gemm", node.input, [made], name=node.name, **own)
     if not activation:

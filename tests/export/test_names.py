@@ -171,3 +171,19 @@ def test_a_bundle_of_the_first_format_opens_and_runs(tmp_path):
     zoedge.tune(bundle.folder, tmp_path / "d.npz", tmp_path / "run", QUICK)
     assert 0.0 < zoedge.evaluate(tmp_path / "run", tmp_path / "d.npz")["loss"] < 10.0
     assert Bundle.open(bundle.folder).manifest.trainable
+
+
+def test_values_called_like_what_branches_see(tmp_path):
+    """The directions of a branch come from outputs named MODULE:x and MODULE:y."""
+    nodes = [
+        node("Relu", "x", "fc:x"),
+        node("MatMul", "fc:x fc.weight", "fc:y"),
+        node("MatMul", "fc:y head", "y"),
+    ]
+    tensors = {"fc.weight": normal((4, 4), 1), "head": normal((4, 4), 2)}
+    proto = model(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], tensors)
+    bundle = to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "b", loss="mse")
+    assert [branch.module for branch in bundle.manifest.lora] == ["fc"]
+    wanted = np.maximum(X, 0) @ tensors["fc.weight"] @ tensors["head"] + 1.0
+    after, merged = falls(tmp_path, bundle, {"x": X, "y": wanted})
+    np.testing.assert_allclose(np.square(merged.run(None, {"x": X})[0] - wanted).mean(), after, rtol=1e-4)

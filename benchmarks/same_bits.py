@@ -26,7 +26,7 @@ import zoedge
 from zoedge.export import to_bundle
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import tiny  # noqa: E402
+import tiny
 
 LORA = {"lora_rank": 4}
 BUNDLES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -126,7 +126,7 @@ def _of(run: Path, what: str) -> dict[str, str]:
     from zoedge.runtime.run.journal import encode, read
 
     records = read(run / "journal.zoj").records
-    weights = [_arrays(p) for p in sorted(run.glob("*/*.safetensors"))]
+    weights = [_arrays(p) for p in sorted(run.glob("*/tensors.safetensors"))]
     return {f"{what} records": _digest(*map(encode, records)), f"{what} weights": _digest(*weights)}
 
 

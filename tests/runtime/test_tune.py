@@ -16,9 +16,9 @@ from zoedge.errors import BundleError, InputError, ZoedgeError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
 from zoedge.runtime.evaluate import evaluate, predict
+from zoedge.runtime.records import Eval, Step
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run import journal
-from zoedge.runtime.run.journal import Eval, Step
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.run.run_folder import Run, locked
 from zoedge.runtime.tune import dry_run, tune
@@ -224,7 +224,7 @@ def test_micro_batches_do_not_change_the_estimate(place, tmp_path):
         [r for r in journal.read(tmp_path / n / "journal.zoj").records if isinstance(r, Step)]
         for n in ("one", "many")
     )
-    np.testing.assert_allclose([s.losses for s in one], [s.losses for s in many], rtol=1e-5)
+    np.testing.assert_allclose([s.answers for s in one], [s.answers for s in many], rtol=1e-5)
 
 
 def test_early_stopping(place, tmp_path):

@@ -15,7 +15,8 @@ from zoedge.cli.flags import KEYS
 from zoedge.options import TuneOptions
 from zoedge.runtime.data import KeyNames, KeyOptions
 from zoedge.runtime.losses.measure import Measure
-from zoedge.runtime.run.journal import Header, Journal, Step
+from zoedge.runtime.records import Header, Step
+from zoedge.runtime.run.journal import Journal
 from zoedge.runtime.run.run_folder import Run
 
 

@@ -11,8 +11,9 @@ from tests.hand_bundle import LORA, hand_bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.manifest import Head
 from zoedge.options import TuneOptions
+from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.run import journal
-from zoedge.runtime.run.journal import Assign, Eval, Journal, Step
+from zoedge.runtime.run.journal import Journal
 from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tune import tune
 

@@ -6,7 +6,7 @@ asks for what can't be had is an error, where it is looked up.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from zoedge.manifest import Manifest
@@ -53,10 +53,7 @@ def _reasons(here: Situation) -> dict[str, str]:
     """Return setting -> why it decides nothing, for all that don't."""
     head, name = here.manifest.head, here.recipe.name
     others = known_settings().keys() - FACTS.keys() - facts(here.recipe.options).keys()
-    reasons = {
-        other: f"{', '.join(r.name for r in having(other))} has such a setting, not {name}"
-        for other in others
-    }
+    reasons = {other: f"{name} has no such setting, {_listed(having(other))}" for other in others}
     if not here.singly and here.method.directions.kind == Dense.kind:
         reasons["active_elements"] = "a small matrix moves in each LoRA branch, and nothing else"
     if head is None or not head.fresh:
@@ -76,3 +73,9 @@ def _reasons(here: Situation) -> dict[str, str]:
     if not here.evaluates:
         reasons["eval_every"] = "there are no validation rows"
     return reasons
+
+
+def _listed(recipes: Sequence[Recipe]) -> str:
+    """Return "mezo has", or "fzoo and mezo have"."""
+    *most, last = [recipe.name for recipe in recipes]
+    return f"{', '.join(most)} and {last} have" if most else f"{last} has"

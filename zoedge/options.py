@@ -164,7 +164,8 @@ def own(options: TuneOptions) -> Any:
 def flat(options: TuneOptions) -> dict[str, Any]:
     """Return name -> value of every setting, the method's own among them: as in a file or a journal's header."""
     values: dict[str, Any] = msgspec.to_builtins(options)
-    return values | values.pop("method_options")
+    of_method: dict[str, Any] = values.pop("method_options")
+    return values | of_method
 
 
 class Loaded(NamedTuple):

@@ -112,7 +112,7 @@ def convert(values: Mapping[str, Any], settings: type[msgspec.Struct], where: st
     for name, setting in facts(settings).items():
         value = getattr(made, name)
         if isinstance(value, int | float) and not isinstance(value, bool) and not setting.allows(value):
-            wanted = setting.wanted if math.isfinite(value) else "a finite number"
+            wanted = setting.wanted or "a finite number"
             raise InputError(f"{flag(name)} is {value} and must be {wanted}{suffix}")
     return made
 

@@ -164,7 +164,8 @@ SPACES: dict[tuple[str, str], Callable[[Site], Space]] = {  # by the kind of dir
     (LowRank.kind, "in-place"): LowRankInPlace,
     (LowRank.kind, "out-of-place"): LowRankInPlace,
 }
-BRANCH_SPACES: dict[tuple[str, str], Callable[[Site], Space]] = {  # by the kind of direction, and what moves in a branch
+# by the kind of direction, and what moves in a branch
+BRANCH_SPACES: dict[tuple[str, str], Callable[[Site], Space]] = {
     (Dense.kind, "activations"): ActivationBranch,
     (LowRank.kind, "factors"): LowRankBranch,
 }  # others move their factors as any tensors are moved

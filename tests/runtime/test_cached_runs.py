@@ -9,7 +9,7 @@ import pytest
 
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
-from zoedge.options import TuneOptions
+from zoedge.options import TuneOptions, make
 from zoedge.runtime.passes.row_store import RowStore
 from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.replay import replay
@@ -69,7 +69,7 @@ def always(monkeypatch):
 
 def options(name, size, **changes):
     settings = {"steps": STEPS[name], "batch_size": 8, "lr": 0.01, "eval_every": 5, "queries": 4}
-    return TuneOptions(**(settings | {"prefix_cache": size, "threads": 1} | changes))
+    return make(settings | {"prefix_cache": size, "threads": 1} | changes)
 
 
 def run(place, name, folder, size, **changes):

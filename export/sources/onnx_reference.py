@@ -18,6 +18,7 @@ from ..surgery.graph import Graph
 from .inference_form import random_nodes, to_inference_form
 from .onnx_clean import inline_functions
 from .onnx_unfuse import unfuse_gemm
+from .onnx_wire import read_skeleton
 
 Array = np.ndarray[Any, Any]
 
@@ -40,12 +41,13 @@ class OnnxReference:
     ) -> None:
         inner = [name for name in dict.fromkeys(values) if name not in graph.outputs]
         self.outputs = (*_comparable(graph), *inner)
-        loaded = onnx.load(str(path), load_external_data=False)
-        changed = to_inference_form(loaded) is not None
-        if not inner and not changed:  # the file itself, whose weights are mapped
-            self._session = Session(path, str(path), prepack=False)
+        if not inner and to_inference_form(inline_functions(read_skeleton(path).model)) is None:
+            self._session = Session(
+                path, str(path), prepack=False
+            )  # the file itself, whose weights are mapped
             return
-        model = inline_functions(loaded)
+        model = inline_functions(onnx.load(str(path), load_external_data=False))
+        to_inference_form(model)
         unfuse_gemm(model.graph)
         model.graph.node.extend(nodes)
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)

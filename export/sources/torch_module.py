@@ -18,6 +18,7 @@ from .packages import need
 from .samples import like_samples
 
 if TYPE_CHECKING:
+    import onnx
     from torch import Tensor, nn
 
     from zoedge.export.exported import SampleInputs
@@ -87,6 +88,7 @@ def from_module(
     outputs = [reference(sample(rng, rows, 8))[logits] for rows in (2, 3)]
     with evaluating(module):
         graph = trace(module, state, examples.tensors, examples.dims, output=output_name, called=logits)
+    _check_dynamic(graph.model, examples.shapes)
     _check_activation(find_activation(Graph(graph.model), logits), loss, name)
     likeness = looks_like(loss, outputs)
     if likeness is not None:
@@ -207,6 +209,17 @@ def _examples(module: nn.Module, inputs: Mapping[str, Tensor], dims: DynamicDims
             if size == 1:
                 grown[name] = grown[name].repeat_interleave(2, axis)
     return grown
+
+
+def _check_dynamic(model: onnx.ModelProto, shapes: Mapping[str, tuple[Dim, ...]]) -> None:
+    """Refuse a graph in which the exporter fixed what was to be dynamic."""
+    for value in model.graph.input:
+        for wanted, dim in zip(shapes[value.name], value.type.tensor_type.shape.dim, strict=True):
+            if isinstance(wanted, str) and dim.HasField("dim_value"):
+                raise InputError(
+                    f"torch's exporter fixed the dimension {wanted} of {value.name} at {dim.dim_value}: leave it out "
+                    "of dynamic_shapes"
+                )
 
 
 def _check_activation(found: Activation | None, loss: str, name: str) -> None:

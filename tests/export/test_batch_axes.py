@@ -4,6 +4,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
+from torch import nn
 
 import zoedge
 from zoedge import InputError
@@ -133,6 +135,34 @@ def test_a_cached_prefix_changes_no_bit(tmp_path):
         weights = zoedge.Run.open(tmp_path / kept).weights("last")
         journals.append({name: array.tobytes() for name, array in weights.items()})
     assert journals[0] == journals[1]
+
+
+class TimeMajor(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def forward(self, x):  # [time, batch, 3]
+        return self.head(torch.cumsum(torch.tanh(self.layer(x)), 0)[-1])
+
+
+def test_a_module_tells_its_batch_by_the_name_of_the_dimension(tmp_path):
+    torch.manual_seed(0)
+    module = TimeMajor()
+    bundle = to_bundle(
+        module,
+        tmp_path / "bundle",
+        task="classification",
+        example_inputs={"x": torch.randn(5, 2, 3)},
+        dynamic_shapes={"x": {0: "time", 1: "batch"}},
+        train=("full",),
+    )
+    assert [port.shape for port in bundle.manifest.inputs] == [("batch", "time", 3)]
+    assert [port.shape for port in bundle.manifest.model_inputs] == [("time", "batch", 3)]
+    np.savez(tmp_path / "d.npz", x=X, label=CLASSES)
+    logits = module(torch.from_numpy(X.transpose(1, 0, 2).copy())).detach().numpy().astype(np.float64)
+    loss = zoedge.evaluate(tmp_path / "bundle", tmp_path / "d.npz")["loss"]
+    assert loss == pytest.approx(losses(logits, CLASSES).mean(), rel=1e-5)
 
 
 def test_positions_that_are_independent_of_each_other_are_not_taken_for_rows(tmp_path):

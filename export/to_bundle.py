@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_TRAIN = ("lora",)
 LORA_RANK = 8
 LORA_ALPHA = 16.0
+
+Exporter = Literal["torch", "optimum"]
 
 _log = logging.getLogger("zoedge.export")
 
@@ -44,6 +46,7 @@ def to_bundle(
     loss: str | None = None,
     example_inputs: Mapping[str, Any] | None = None,
     dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
+    exporter: Exporter = "torch",
     say: Callable[[str], None] = _log.warning,
 ) -> Bundle:
     """Turn a model into a bundle that ``zoedge tune`` trains with forward passes alone.
@@ -52,7 +55,7 @@ def to_bundle(
     every trainable tensor has been seen to change the loss.
 
     Args:
-        model: hub id, Hugging Face folder, path of an ``.onnx`` file, or torch module.
+        model: hub id, Hugging Face folder, path of an ``.onnx`` file or of a folder with one, or torch module.
         output: the bundle's folder, which must not exist.
         task: as in the manifest; None reads it from the model or the loss.
         train: any of "full", "lora", "bitfit", "norm", "head" and name patterns (fnmatch, or a part of a
@@ -61,14 +64,16 @@ def to_bundle(
         lora_alpha: branches are scaled by ``lora_alpha / lora_rank``.
         target_modules: fnmatch patterns on module paths or their last part; None: all but embeddings, heads.
         quantize: "int8" or "int4" rounds the frozen matrices of linear layers; "none" leaves them.
-        max_seq_length: Hugging Face text models: longest text in tokens.
+        max_seq_length: text models: longest text in tokens.
         labels: class names in the order of the logits; with a template, the label words.
-        template: Hugging Face text models: "{text} It was {label}", classification by label words.
+        template: text models: "{text} It was {label}", classification by label words.
         revision: hub ids: branch, tag or commit.
         output_name: ``.onnx`` files and modules: the output that the loss is computed from.
         loss: ``.onnx`` files and modules: cross-entropy, bce-with-logits or mse.
         example_inputs: modules: one example of each input; ``.onnx`` files: arrays to imitate in checks.
         dynamic_shapes: modules: input -> axis -> name of the dimension.
+        exporter: Hugging Face models: "torch" traces them with torch's own exporter, "optimum" exports them
+            with optimum, for the architectures and tasks that it knows.
         say: is told what the user should know; warnings of the logger "zoedge.export" by default.
 
     Returns:
@@ -89,6 +94,7 @@ def to_bundle(
         "loss": loss,
         "example_inputs": example_inputs,
         "dynamic_shapes": dynamic_shapes,
+        "exporter": _exporter(exporter),
     }
     targets = None if target_modules is None else _listed("target_modules", target_modules)
     wanted = _Wanted(_listed("train", train), lora_rank, lora_alpha, targets, quantize)
@@ -136,7 +142,7 @@ def _read(
 ) -> Exported:
     """Give the model to the source of its kind, which imports only what it needs."""
     if not isinstance(model, str | Path):
-        _check_options(given, "a torch module", "template", "max_seq_length", "revision")
+        _check_options(given, "a torch module", "template", "max_seq_length", "revision", "exporter")
         if "task" not in given or "example_inputs" not in given:
             missing = "task" if "task" not in given else "example_inputs"
             raise InputError(
@@ -151,15 +157,49 @@ def _read(
         from .sources.torch_module import from_module
 
         return from_module(model, given.pop("example_inputs"), **given, say=say)
-    if Path(model).suffix == ".onnx":
-        _check_options(given, "an .onnx file", "template", "max_seq_length", "revision", "dynamic_shapes")
-        from .sources.onnx_file import from_onnx
-
-        return from_onnx(model, **given, named=train, say=say)
+    file = _onnx_file(Path(model), say)
+    if file is not None:
+        return _read_onnx(file, given, train, say)
     _check_options(given, "a Hugging Face model", "output_name", "loss", "example_inputs", "dynamic_shapes")
     from .sources.huggingface import from_huggingface
 
     return from_huggingface(model, **given)
+
+
+def _onnx_file(model: Path, say: Callable[[str], None]) -> Path | None:
+    """Return the ``.onnx`` file that is meant, itself or by its folder; None for anything else."""
+    if model.is_dir():
+        from .sources.onnx_folder import onnx_in
+
+        return onnx_in(model, say)
+    return model if model.suffix == ".onnx" else None
+
+
+def _read_onnx(
+    file: Path, given: dict[str, Any], train: tuple[str, ...], say: Callable[[str], None]
+) -> Exported:
+    """Read an ``.onnx`` file: rows are texts where a tokenizer lies beside it, unless arrays are asked for."""
+    _check_options(given, "an .onnx file", "revision", "dynamic_shapes", "exporter")
+    from .sources.onnx_text import ARRAYS, from_onnx_text, text_folder
+
+    folder = None if given.get("task") == ARRAYS or "example_inputs" in given else text_folder(file)
+    if folder is not None:
+        return from_onnx_text(file, folder, **given, named=train, say=say)
+    _check_options(given, "an .onnx file without a tokenizer.json beside it", "template", "max_seq_length")
+    from .sources.onnx_file import from_onnx
+
+    return from_onnx(file, **given, named=train, say=say)
+
+
+def _exporter(name: str) -> str | None:
+    """Return what is no default.
+
+    Raises:
+        InputError: an unknown exporter.
+    """
+    if name not in get_args(Exporter):
+        raise InputError(f"--exporter {name} is unknown: use {' or '.join(get_args(Exporter))}")
+    return None if name == "torch" else name
 
 
 def _check_options(given: Mapping[str, Any], kind: str, *foreign: str) -> None:

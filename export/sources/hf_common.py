@@ -57,9 +57,10 @@ def config_file(origin: Origin, model: PreTrainedModel) -> bytes:
     return text.encode()
 
 
-def source_of(origin: Origin, config: PretrainedConfig) -> Source:
+def source_of(origin: Origin, config: PretrainedConfig, exporter: str) -> Source:
     """Return the manifest's record of where the model came from."""
-    packages = ("torch", "transformers", "onnx", "onnxscript")
+    own = ("optimum", "optimum-onnx") if exporter == "optimum" else ("onnxscript",)
+    packages = ("torch", "transformers", "onnx", *own)
     return Source(
         kind="huggingface",
         name=origin.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from typing import Any
 
 import torch
@@ -12,9 +11,8 @@ from transformers import PretrainedConfig
 
 from zoedge.errors import InputError
 
+from .class_names import in_order, serves
 from .quiet import quiet
-
-_GENERIC = re.compile(r"LABEL_\d+")
 
 
 def config_labels(config: PretrainedConfig) -> tuple[str, ...]:
@@ -27,18 +25,12 @@ def keeps_head(config: PretrainedConfig, labels: tuple[str, ...]) -> bool:
 
     Other names or another count mean other classes, and those need a new head.
     """
-    own = config_labels(config)
-    if not labels:
-        return True
-    if len(own) != len(labels):
-        return False
-    return all(map(_GENERIC.fullmatch, own)) or _folded(own) == _folded(labels)
+    return serves(config_labels(config), labels)
 
 
 def final_labels(config: PretrainedConfig, labels: tuple[str, ...]) -> tuple[str, ...]:
     """Return ``labels``, in the order of a kept head's logits if it names the same classes."""
-    own = config_labels(config)
-    return own if not labels or _folded(own) == _folded(labels) else labels
+    return in_order(config_labels(config), labels)
 
 
 def set_labels(config: PretrainedConfig, labels: tuple[str, ...]) -> None:
@@ -80,7 +72,3 @@ def reset_head(model: nn.Module, names: tuple[str, str]) -> None:
     with torch.no_grad():
         for name in names:
             model.get_parameter(name).zero_()
-
-
-def _folded(names: tuple[str, ...]) -> list[str]:
-    return sorted(name.casefold() for name in names)

@@ -22,7 +22,7 @@ PIXELS = "pixel_values"
 
 
 def export_image_model(
-    origin: Origin, config: PretrainedConfig, plan: Plan, labels: tuple[str, ...]
+    origin: Origin, config: PretrainedConfig, plan: Plan, labels: tuple[str, ...], exporter: str
 ) -> Exported:
     """Export a classifier with a dynamic batch and the source's own image size.
 
@@ -30,7 +30,7 @@ def export_image_model(
         InputError: see ``from_huggingface``.
     """
     image = image_settings(origin, config)
-    source = source_of(origin, config)
+    source = source_of(origin, config, exporter)
     model, names, head = load_classifier(origin, config, plan, labels)
     state = collect(model, secondary=tied_names(model))
     sample = image_samples(image, PIXELS)

@@ -6,14 +6,14 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from transformers import AutoConfig, PretrainedConfig
-from transformers.utils import cached_file
+from typing import TYPE_CHECKING, Any
 
 from zoedge.errors import InputError
 
 from .quiet import quiet
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -42,6 +42,8 @@ class Origin:
         if self.local:
             file = Path(self.address) / path
             return file.read_bytes() if file.is_file() else None
+        from transformers.utils import cached_file  # a folder needs no transformers
+
         found = cached_file(
             self.address,
             path,
@@ -97,6 +99,8 @@ def read_config(origin: Origin) -> PretrainedConfig:
         InputError: the hub can't be reached or doesn't know the model, the file is damaged, or this
             transformers doesn't know the kind of model.
     """
+    from transformers import AutoConfig
+
     if origin.local:
         origin.json("config.json")  # a damaged file is named before transformers guesses at it
     try:

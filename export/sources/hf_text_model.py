@@ -29,7 +29,9 @@ from .torch_reference import reference_of
 from .torch_state import TorchState, collect, free_name
 
 if TYPE_CHECKING:
-    from zoedge.export.exported import SampleInputs
+    from zoedge.export.exported import Reference, SampleInputs
+
+    from .onnx_reference import Fill
 
 _TRACE_SHAPE = (2, 8)  # batch and tokens of the example; 0 and 1 would be baked in
 
@@ -52,6 +54,7 @@ def export_text_model(
     labels: tuple[str, ...],
     template: str | None,
     max_seq_length: int | None,
+    exporter: str,
 ) -> Exported:
     """Export a text model with dynamic batch and sequence.
 
@@ -59,7 +62,7 @@ def export_text_model(
         InputError: see ``from_huggingface``.
     """
     tokenizer = load_tokenizer(origin)
-    source = source_of(origin, config)
+    source = source_of(origin, config, exporter)
     causal = plan.route == "causal"
     if plan.route == "masked" and tokenizer.mask_token_id is None:
         raise InputError(f"the tokenizer of {origin.address} has no mask token, which {plan.task} needs here")
@@ -69,9 +72,20 @@ def export_text_model(
     files = _files(origin, tokenizer, loaded.model)
     if loaded.model.config.pad_token_id is None:
         loaded.model.config.pad_token_id = text.pad_id  # decoders with a head find the last token by it
-    names, limit = input_names(loaded.model, tokenizer), positions(loaded.model)
-    sample = text_samples(plain_ids(loaded.model, tokenizer), text.pad_id, names, limit)
-    graph = _trace(loaded, plan, sample, limit)
+    ids, limit = plain_ids(loaded.model, tokenizer), positions(loaded.model)
+    reference = reference_of(loaded.module, head=_head_module(loaded))
+    if exporter == "optimum":
+        graph, fill = _by_optimum(loaded, plan)
+        names = tuple(value.name for value in graph.model.graph.input)
+        reference = _filled(reference, fill)
+        sample = text_samples(ids, text.pad_id, names, limit)
+    else:
+        names = input_names(loaded.model, tokenizer)
+        sample = text_samples(ids, text.pad_id, names, limit)
+        graph = _trace(loaded, plan, sample, limit)
+    text = msgspec.structs.replace(
+        text, template=template, label_word_ids=word_ids, token_types="token_type_ids" in names
+    )
     return Exported(
         model=graph.model,
         weights=graph.weights,
@@ -81,7 +95,7 @@ def export_text_model(
         loss=_loss(plan),
         logits=free_name(LOGITS, loaded.state),
         labels=loaded.labels,
-        text=msgspec.structs.replace(text, template=template, label_word_ids=word_ids),
+        text=text,
         source=source,
         fresh_head=loaded.head,
         files=files,
@@ -118,6 +132,21 @@ def _trace(loaded: _Loaded, plan: Plan, sample: SampleInputs, limit: int | None)
         output_dims=_output_dims(loaded, plan),
         largest=None if limit is None else {"sequence": limit},
     )
+
+
+def _by_optimum(loaded: _Loaded, plan: Plan) -> tuple[TorchGraph, Fill]:
+    from .optimum_export import optimum_graph
+
+    if plan.route == "pooled":
+        raise InputError(
+            f"optimum exports the heads that {type(loaded.model).__name__} has, and a new one is asked for: leave "
+            "--exporter optimum out"
+        )
+    return optimum_graph(loaded.model, loaded.state, plan, _output_dims(loaded, plan))
+
+
+def _filled(reference: Reference, fill: Fill) -> Reference:
+    return lambda inputs: reference(fill(inputs))
 
 
 def _load(origin: Origin, config: PretrainedConfig, plan: Plan, labels: tuple[str, ...]) -> _Loaded:

@@ -21,6 +21,7 @@ def from_huggingface(
     template: str | None = None,
     max_seq_length: int | None = None,
     revision: str | None = None,
+    exporter: str = "torch",
 ) -> Exported:
     """Export a Hugging Face model to one graph, model inputs -> logits.
 
@@ -34,6 +35,7 @@ def from_huggingface(
         template: "{text} It was {label}": classification by label words with a causal or masked model.
         max_seq_length: longest text in tokens; cut to what the model takes. None: 512 or the model's limit.
         revision: branch, tag or commit on the hub.
+        exporter: torch or optimum.
 
     Returns:
         The graph with dynamic "batch" and "sequence", and the tensors under the names that
@@ -44,6 +46,14 @@ def from_huggingface(
         MissingPackageError: torch or transformers isn't installed.
     """
     need("torch", "onnx", "onnxscript", "transformers", purpose="exporting a Hugging Face model")
+    if exporter == "optimum":
+        need(
+            "optimum",
+            "optimum.exporters",
+            "optimum.exporters.onnx",
+            purpose="--exporter optimum",
+            extra="optimum",
+        )
     from .hf_image_model import export_image_model
     from .hf_origin import locate, read_config
     from .hf_plan import plan
@@ -59,5 +69,5 @@ def from_huggingface(
     config = read_config(origin)
     chosen = plan(config, task, labels, template)
     if chosen.route == "image":
-        return export_image_model(origin, config, chosen, labels)
-    return export_text_model(origin, config, chosen, labels, template, max_seq_length)
+        return export_image_model(origin, config, chosen, labels, exporter)
+    return export_text_model(origin, config, chosen, labels, template, max_seq_length, exporter)

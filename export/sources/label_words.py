@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from string import Formatter
+from typing import Protocol
 
-from transformers import PreTrainedTokenizerFast
+import tokenizers
 
 from zoedge.errors import InputError
 
 _SAMPLE = "a"  # stands for the record's text while the words are looked up
 LABEL = "label"
+
+
+class WordTokenizer(Protocol):
+    """What label words need of a tokenizer; transformers' fast ones have it."""
+
+    backend_tokenizer: tokenizers.Tokenizer
+    mask_token: str | None
+    mask_token_id: int | None
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """Return how tokens are written."""
 
 
 def check_template(template: str, *, causal: bool) -> None:
@@ -36,7 +49,7 @@ def check_template(template: str, *, causal: bool) -> None:
 
 
 def label_word_ids(
-    tokenizer: PreTrainedTokenizerFast, template: str, words: tuple[str, ...], *, causal: bool
+    tokenizer: WordTokenizer, template: str, words: tuple[str, ...], *, causal: bool
 ) -> tuple[int, ...]:
     """Return the token id of each label word as it stands in the template.
 
@@ -69,13 +82,13 @@ def label_word_ids(
     return tuple(ids)
 
 
-def _pieces(tokenizer: PreTrainedTokenizerFast, template: str, word: str, *, causal: bool) -> list[int]:
+def _pieces(tokenizer: WordTokenizer, template: str, word: str, *, causal: bool) -> list[int]:
     """Return the ids that the word adds to the prompt, or that stand where the mask stood."""
     if causal:
         before, _, _ = template.partition("{" + LABEL + "}")
         prompt = _fill(before)
         return _between(_encode(tokenizer, prompt.rstrip(" ")), [], _encode(tokenizer, prompt + word))
-    masked = _encode(tokenizer, _fill(template, tokenizer.mask_token))
+    masked = _encode(tokenizer, _fill(template, tokenizer.mask_token or ""))
     at = masked.index(tokenizer.mask_token_id)
     return _between(masked[:at], masked[at + 1 :], _encode(tokenizer, _fill(template, word)))
 
@@ -96,5 +109,5 @@ def _fill(template: str, label: str = "") -> str:
     return "".join(parts)
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+def _encode(tokenizer: WordTokenizer, text: str) -> list[int]:
     return list(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)

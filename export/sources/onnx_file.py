@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import version_converter
@@ -36,6 +36,9 @@ from .onnx_tensors import Array, read_tensors, tensor_reader
 from .onnx_unfuse import unfuse_gemm
 from .onnx_wire import read_skeleton
 
+if TYPE_CHECKING:
+    from .onnx_text_inputs import TextInputs
+
 MIN_OPSET = 11  # GatherElements
 _CONVERTED_OPSET = 18
 
@@ -49,6 +52,7 @@ def from_onnx(
     labels: tuple[str, ...] = (),
     example_inputs: Mapping[str, Any] | None = None,
     named: Collection[str] = (),
+    text: TextInputs | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Exported:
     """Read an ONNX file, embedded or with external data of any size, without copying its weights.
@@ -61,6 +65,7 @@ def from_onnx(
         labels: class names in the order of the logits.
         example_inputs: input -> array to imitate when the export is checked; None draws some.
         named: initializers that are parameters by the user's word, also where they don't look learnt.
+        text: its inputs where it reads text; None where rows are arrays.
         say: is told what the user should know.
 
     Raises:
@@ -72,10 +77,12 @@ def from_onnx(
     task, loss = choose_task(task, loss)
     named = set(named).difference(KEYWORDS)  # exporters call a tensor "full"
     model, arrays = _read(path, named, say)
+    if text is not None and text.adapt(model):
+        say(f"{path.name} keeps caches of earlier tokens, which the bundle's graphs read and write no more")
     graph = Graph(model)
     output = choose_output(graph, output_name, loss, path.name, say)
     refuse_random(graph, output, path.name)
-    found = find_logits(path, graph, output, loss, example_inputs, say)
+    found = find_logits(path, graph, output, loss, example_inputs, text, say)
     model.graph.node.extend(found.nodes)
     describe(model, found)
     parameters = _parameters(Graph(model), arrays, named)

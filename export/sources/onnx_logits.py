@@ -34,6 +34,8 @@ from .onnx_reference import OnnxReference
 if TYPE_CHECKING:
     from zoedge.export.exported import Arrays, Reference, SampleInputs
 
+    from .onnx_text_inputs import TextInputs
+
 Array = np.ndarray[Any, Any]
 
 _TAKEN = {  # what a loss computes itself
@@ -82,6 +84,7 @@ def find_logits(
     output: str,
     loss: str,
     examples: Mapping[str, Any] | None,
+    text: TextInputs | None,
     say: Callable[[str], None],
 ) -> Found:
     """Run a file in some ways and return what a loss is computed from, and where the batch is.
@@ -92,6 +95,7 @@ def find_logits(
         output: the value that was chosen.
         loss: a loss of the manifest.
         examples: as for ``onnx_samples``.
+        text: makes the inputs where the file reads text.
         say: is told what is taken for the output, and what looks wrong.
 
     Raises:
@@ -101,11 +105,14 @@ def find_logits(
     ports = _ports(graph, path.name)
     candidates = list(_candidates(graph, output, loss))
     added = tuple(node for candidate in candidates for node in candidate.nodes)
-    reference = OnnxReference(path, graph, added, [output, *(c.name for c in candidates)])
-    batch = find_batch_axes(
-        ports, output, reference, lambda axes: onnx_samples(graph, ports, axes, examples), path.name
-    )
-    sample = onnx_samples(graph, ports, batch.inputs, examples)
+    fill = text.fill if text is not None else None
+    reference = OnnxReference(path, graph, added, [output, *(c.name for c in candidates)], fill)
+
+    def sampler(axes: Mapping[str, int]) -> SampleInputs:
+        return text.sample if text is not None else onnx_samples(graph, ports, axes, examples)
+
+    batch = find_batch_axes(ports, output, reference, sampler, path.name)
+    sample = sampler(batch.inputs)
     rng = np.random.default_rng(0)
     cases = [sample(rng, *size) for size in _SIZES]
     runs = tuple((case, reference(case)) for case in cases)
@@ -125,7 +132,7 @@ def find_logits(
             f"{output} is a {chosen.kind}: the loss {loss} is computed from its input, {_before(graph, output)}"
         )
     axes = {name: axis for name, axis in {**batch.inputs, chosen.name: batch.output}.items() if axis}
-    kept = OnnxReference(path, graph, chosen.nodes, [chosen.name]) if candidates else reference
+    kept = OnnxReference(path, graph, chosen.nodes, [chosen.name], fill) if candidates else reference
     return Found(chosen.name, chosen.nodes, axes, kept, sample, batch, runs)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from .onnx_unfuse import unfuse_gemm
 from .onnx_wire import read_skeleton
 
 Array = np.ndarray[Any, Any]
+Fill = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 class OnnxReference:
@@ -31,14 +32,21 @@ class OnnxReference:
         graph: of the file, as it was read; only read.
         nodes: to be added, which read values of the file.
         values: names to return besides the file's outputs.
+        fill: makes the file's inputs from those that the bundle takes; None where they are the same.
 
     Raises:
         InputError: onnxruntime can't run the file.
     """
 
     def __init__(
-        self, path: Path, graph: Graph, nodes: Sequence[onnx.NodeProto] = (), values: Collection[str] = ()
+        self,
+        path: Path,
+        graph: Graph,
+        nodes: Sequence[onnx.NodeProto] = (),
+        values: Collection[str] = (),
+        fill: Fill | None = None,
     ) -> None:
+        self._fill = fill
         inner = [name for name in dict.fromkeys(values) if name not in graph.outputs]
         self.outputs = (*_comparable(graph), *inner)
         if not inner and to_inference_form(inline_functions(read_skeleton(path).model)) is None:
@@ -56,7 +64,8 @@ class OnnxReference:
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs that are tensors of numbers, and the values."""
         try:
-            return self._session.run(inputs, self.outputs)
+            given = inputs if self._fill is None else self._fill(inputs)
+            return self._session.run(given, self.outputs)
         except InputError as error:
             raise InputError(
                 f"{error}; from Python, give example_inputs of valid shapes and values"

@@ -11,20 +11,8 @@ from zoedge.errors import InputError
 
 from .hf_origin import Origin
 from .quiet import quiet
+from .text_files import COMPANIONS, TOKENIZER_FILE
 
-TOKENIZER_FILE = "tokenizer.json"
-_COMPANIONS = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-)
 _PROBES = ("Hello world", " a", "It was great!\nReally: 12 naïve cafés.")
 
 
@@ -59,7 +47,7 @@ def tokenizer_files(origin: Origin, tokenizer: PreTrainedTokenizerFast) -> dict[
     ``tokenizer.json`` is the source's, unless it is absent or transformers encodes otherwise than it says
     (some classes add tokens when they are loaded): then it is what transformers uses.
     """
-    files = {name: raw for name in _COMPANIONS if (raw := origin.file(name)) is not None}
+    files = {name: raw for name in COMPANIONS if (raw := origin.file(name)) is not None}
     raw = origin.file(TOKENIZER_FILE)
     files[TOKENIZER_FILE] = raw if raw is not None and _agrees(raw, tokenizer) else _as_used(tokenizer)
     return files

@@ -152,6 +152,19 @@ class Graph:
         self._index()
         return renamed
 
+    def replace(self, value: str, hint: str) -> str:
+        """Let all readers of a value read a new name, which is returned and which nothing makes yet."""
+        renamed = self.fresh(hint)
+        for node in self.consumers(value):
+            self.reread(node, value, renamed)
+        self._index()
+        return renamed
+
+    @staticmethod
+    def reread(node: onnx.NodeProto, old: str, new: str) -> None:
+        """Let a node, and its subgraphs, read a value under another name."""
+        _replace_reads(node, old, new)
+
     def rename(self, value: str, hint: str) -> str:
         """Give an intermediate value another name, for its producer and all its readers."""
         readers = list(self.consumers(value))

@@ -41,6 +41,13 @@ from . import flags
 @click.option("--template", help='classify by label words, like "{text} It was {label}"')
 @click.option("--output-name", help=".onnx files: the output that the loss is computed from")
 @click.option("--loss", help=".onnx files: cross-entropy, mse or bce-with-logits")
+@click.option(
+    "--exporter",
+    type=click.Choice(("torch", "optimum")),
+    default="torch",
+    show_default=True,
+    help="Hugging Face models: what turns them into ONNX",
+)
 @click.option("--revision", help="branch, tag or commit on the hub")
 def export(
     model: str,
@@ -50,7 +57,7 @@ def export(
     labels: str | None,
     **settings: Any,
 ) -> None:
-    """Make a bundle from MODEL: a hub id, a Hugging Face folder or an .onnx file."""
+    """Make a bundle from MODEL: a hub id, a Hugging Face folder, an .onnx file or a folder with one."""
     from zoedge.export import to_bundle
 
     from .summary import bundle_lines

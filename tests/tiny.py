@@ -52,17 +52,17 @@ _SENTENCES = [f"{a} {b} it was {c} ." for a in WORDS for b in WORDS[:12] for c i
 def tiny_bert(folder: Path, *, labels: tuple[str, ...] = ("no", "maybe", "yes"), **config: object) -> Path:
     """BertForSequenceClassification with ``labels``; one label makes a regression model."""
     config = _bert_config(**_names(labels), **config)
-    return _save(folder, BertForSequenceClassification, config, _wordpiece())
+    return save(folder, BertForSequenceClassification, config, wordpiece())
 
 
 def tiny_bert_mlm(folder: Path) -> Path:
     """BertForMaskedLM."""
-    return _save(folder, BertForMaskedLM, _bert_config(), _wordpiece())
+    return save(folder, BertForMaskedLM, _bert_config(), wordpiece())
 
 
 def tiny_encoder(folder: Path, *, pooling: str | None = "mean") -> Path:
     """BertModel alone, with the pooling declaration of sentence-transformers unless ``pooling`` is None."""
-    _save(folder, BertModel, _bert_config(), _wordpiece())
+    save(folder, BertModel, _bert_config(), wordpiece())
     if pooling is not None:
         (folder / "1_Pooling").mkdir()
         modes = {f"pooling_mode_{mode}": mode.startswith(pooling) for mode in ("cls_token", "mean_tokens")}
@@ -74,19 +74,19 @@ def tiny_distilbert_mlm(folder: Path, *, layers: int = 2) -> Path:
     """DistilBertForMaskedLM."""
     sizes = {"dim": 32, "hidden_dim": 64, "n_layers": layers, "n_heads": 4, "initializer_range": 0.2}
     config = DistilBertConfig(vocab_size=len(_vocabulary()), max_position_embeddings=POSITIONS, **sizes)
-    return _save(folder, DistilBertForMaskedLM, config, _wordpiece())
+    return save(folder, DistilBertForMaskedLM, config, wordpiece())
 
 
 def tiny_roberta(folder: Path, *, labels: tuple[str, ...] = ("no", "yes")) -> Path:
     """RobertaForSequenceClassification."""
     config, tokenizer = _roberta_config(**_names(labels))
-    return _save(folder, RobertaForSequenceClassification, config, tokenizer)
+    return save(folder, RobertaForSequenceClassification, config, tokenizer)
 
 
 def tiny_roberta_mlm(folder: Path, *, layers: int = 2) -> Path:
     """RobertaForMaskedLM."""
     config, tokenizer = _roberta_config(num_hidden_layers=layers)
-    return _save(folder, RobertaForMaskedLM, config, tokenizer)
+    return save(folder, RobertaForMaskedLM, config, tokenizer)
 
 
 def tiny_opt(folder: Path) -> Path:
@@ -104,7 +104,7 @@ def tiny_opt(folder: Path) -> Path:
         max_position_embeddings=POSITIONS,
         init_std=0.2,
     )
-    return _save(folder, OPTForCausalLM, config, tokenizer)
+    return save(folder, OPTForCausalLM, config, tokenizer)
 
 
 def tiny_gpt2(folder: Path, *, layers: int = 2) -> Path:
@@ -120,12 +120,12 @@ def tiny_gpt2(folder: Path, *, layers: int = 2) -> Path:
         bos_token_id=0,
         eos_token_id=0,
     )
-    return _save(folder, GPT2LMHeadModel, config, GPT2TokenizerFast(tokenizer_object=inner))
+    return save(folder, GPT2LMHeadModel, config, GPT2TokenizerFast(tokenizer_object=inner))
 
 
 def tiny_llama(folder: Path, *, tied: bool = True, layers: int = 2) -> Path:
     """LlamaForCausalLM with grouped key-value heads and a byte-fallback tokenizer."""
-    tokenizer = _metaspace()
+    tokenizer = metaspace()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -137,7 +137,7 @@ def tiny_llama(folder: Path, *, tied: bool = True, layers: int = 2) -> Path:
         tie_word_embeddings=tied,
         initializer_range=0.2,
     )
-    return _save(folder, LlamaForCausalLM, config, tokenizer)
+    return save(folder, LlamaForCausalLM, config, tokenizer)
 
 
 def tiny_vit(folder: Path, *, labels: tuple[str, ...] = ("cat", "dog", "hen")) -> Path:
@@ -199,7 +199,8 @@ def _vocabulary() -> dict[str, int]:
     return {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
 
 
-def _wordpiece() -> PreTrainedTokenizerFast:
+def wordpiece() -> PreTrainedTokenizerFast:
+    """A tokenizer like BERT's."""
     vocabulary = _vocabulary()
     inner = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     inner.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -225,7 +226,8 @@ def _byte_level(special: list[str], front: str | None = None) -> tokenizers.Toke
     return inner
 
 
-def _metaspace() -> PreTrainedTokenizerFast:
+def metaspace() -> PreTrainedTokenizerFast:
+    """A tokenizer like Llama's: spaces as ▁, unknown characters as bytes."""
     inner = tokenizers.Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
@@ -250,10 +252,10 @@ def _save_image(folder: Path, kind: type, config: PretrainedConfig, processing: 
     norm = {"do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
     common = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, **norm}
     (folder / "preprocessor_config.json").write_text(json.dumps({**common, **processing}))
-    return _save(folder, kind, config, None)
+    return save(folder, kind, config, None)
 
 
-def _save(
+def save(
     folder: Path, kind: type, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast | None
 ) -> Path:
     """Make the model from a fixed seed and write it with its tokenizer."""

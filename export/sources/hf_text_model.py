@@ -99,9 +99,7 @@ def export_text_model(
         source=source,
         fresh_head=loaded.head,
         files=files,
-        reference=reference_of(
-            loaded.module, head=_head_module(loaded), called=free_name(LOGITS, loaded.state)
-        ),
+        reference=reference,
         sample_inputs=sample,
     )
 

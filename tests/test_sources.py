@@ -22,17 +22,19 @@ FIVE_STEPS = (
     *("--lr", 0.01, "--eps", 0.01, "--eval-every", 0, "--val-size", 0.2),
 )
 CLASSES = ("--task", "classification")
-BOTH, FULL, LORA, HEAD = ("lora", "full"), ("full",), ("lora",), ("head",)
+BOTH = (("--train", "lora"), ("--train", "full"))
+FULL = (("--train", "full"), ("--train", "head"), ("--train", "bitfit"))
+HEAD = FULL[1:]
 
 CASES = {
     **{name: (lambda folder, name=name: sources.causal(name, folder), (), BOTH) for name in sources.CAUSAL},
     **{name: (lambda folder, name=name: sources.encoder(name, folder), (), BOTH) for name in sources.ENCODERS},
     "BERT fused": (sources.fused_bert, (), BOTH),
-    "LSTM": (lambda folder: sources.recurrent(torch.nn.LSTM, folder), CLASSES, BOTH),
-    "GRU": (lambda folder: sources.recurrent(torch.nn.GRU, folder), CLASSES, BOTH),
-    "QDQ MLP": (sources.qdq_mlp, CLASSES, LORA),
-    "QDQ CNN": (sources.qdq_cnn, CLASSES, LORA),
-    "dynamic LSTM": (sources.dynamic_lstm, CLASSES, BOTH),
+    "LSTM": (lambda folder: sources.recurrent(torch.nn.LSTM, folder), CLASSES, FULL),
+    "GRU": (lambda folder: sources.recurrent(torch.nn.GRU, folder), CLASSES, FULL),
+    "QDQ MLP": (sources.qdq_mlp, CLASSES, (("--train", "lora"),)),
+    "QDQ CNN": (sources.qdq_cnn, CLASSES, (("--target-modules", "fc", "--train", "lora"),)),
+    "dynamic LSTM": (sources.dynamic_lstm, CLASSES, HEAD),
     "sklearn ZipMap": (sources.sklearn_network, (*CLASSES, "--output-name", "out_activations_result"), BOTH),
 }  # fmt: skip
 PARAMETERS = [(name, train) for name, (_, _, trains) in CASES.items() for train in trains]
@@ -54,20 +56,20 @@ def made(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize(("name", "train"), PARAMETERS, ids=[f"{n}-{t}" for n, t in PARAMETERS])
+@pytest.mark.parametrize(("name", "train"), PARAMETERS, ids=[f"{n}-{t[-1]}" for n, t in PARAMETERS])
 def test_every_source_is_tuned_and_merged(name, train, made, tmp_path, capfd):
     source = made(name)
     capfd.readouterr()
-    run("export", source, "-o", tmp_path / "bundle", "--train", train, *CASES[name][1])
+    run("export", source, "-o", tmp_path / "bundle", *train, *CASES[name][1])
     bundle = Bundle.open(tmp_path / "bundle")
     data = write_rows(bundle, tmp_path)
     run("tune", tmp_path / "bundle", "--data", data, "-o", tmp_path / "run", *FIVE_STEPS)
     told = json.loads(run("eval", tmp_path / "run", "--data", data, "--json").output)
     before = json.loads(run("eval", tmp_path / "bundle", "--data", data, "--json").output)
-    run("merge", tmp_path / "run", "-o", tmp_path / "merged")
+    deployed = deploy(name, tmp_path)
     assert capfd.readouterr() == ("", "")  # onnxruntime writes to the process's own streams
     assert told["loss"] != before["loss"]  # five steps are in the merged file
-    wanted = stock_loss(bundle, tmp_path / "merged" / "model.onnx", data)
+    wanted = stock_loss(bundle, *deployed, data)
     assert capfd.readouterr() == ("", "")
     assert told["loss"] == pytest.approx(wanted, rel=TOLERANCE.get(name, 1e-4))
 
@@ -75,11 +77,51 @@ def test_every_source_is_tuned_and_merged(name, train, made, tmp_path, capfd):
 TOLERANCE = {"QDQ MLP": 2e-2, "QDQ CNN": 2e-2, "dynamic LSTM": 2e-2}  # rounding steps may flip
 
 
+def deploy(name, folder):
+    """Merge, or write the adapter where that is what the refusal tells; return a graph and an adapter or None."""
+    if not name.startswith("QDQ"):
+        run("merge", folder / "run", "-o", folder / "merged")
+        return folder / "merged" / "model.onnx", None
+    message = error("merge", folder / "run", "-o", folder / "merged")
+    assert "which is stored as I8: deploy the bundle's model_adapters.onnx with the file that" in message
+    assert not (folder / "merged").exists()
+    run("adapter", folder / "run", "-o", folder / "tuned.onnx_adapter")
+    return folder / "bundle" / "model_adapters.onnx", folder / "tuned.onnx_adapter"
+
+
+REFUSED = {
+    "LSTM": (("--train", "lora"), "no linear layer for a LoRA branch (convolutions and embeddings get none, the head "
+             "only by name): use --train full, --train head or --train bitfit"),
+    "QDQ CNN": (("--train", "full"), "can't train a quantised graph (this one computes with "),
+    "QDQ MLP": (("--train", "head"), "--train head finds nothing: the output doesn't come from a float32 linear layer: "
+                "use --train lora"),
+    "dynamic LSTM": (("--train", "full"), "can't train a quantised graph (this one computes with DynamicQuantizeLSTM), "
+                     "as rounded weights don't take small steps: use --train head or --train bitfit"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_source_can_not_train_is_refused_with_what_it_can(name, made, tmp_path, capfd):
+    source = made(name)
+    capfd.readouterr()
+    train, wanted = REFUSED[name]
+    message = error("export", source, "-o", tmp_path / "bundle", *CLASSES, *train)
+    assert wanted in message
+    assert capfd.readouterr() == ("", "")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_coefficients_that_are_no_tensors_are_refused_with_a_remedy(tmp_path, capfd):
     source = sources.sklearn_linear(tmp_path)
-    message = error("export", source, "-o", tmp_path / "bundle", *CLASSES, "--train", "full")
-    print(message)
-    assert capfd.readouterr().err == ""
+    asked = ("export", source, "-o", tmp_path / "bundle", *CLASSES, "--train", "full")
+    assert error(*asked).endswith("choose what it is made from with --output-name probabilities\n")
+    message = error(*asked, "--output-name", "probabilities")
+    assert (
+        "nothing of this file can be tuned: it has no tensors of weights that the loss depends on" in message
+    )
+    assert "LinearClassifier" in message
+    assert capfd.readouterr() == ("", "")
+    assert not (tmp_path / "bundle").exists()
 
 
 def write_rows(bundle, folder):
@@ -105,7 +147,7 @@ def write_rows(bundle, folder):
     return folder / "rows.jsonl"
 
 
-def stock_loss(bundle, path, data):
+def stock_loss(bundle, path, adapter, data):
     """Return the mean loss by stock onnxruntime, one row at a time, from the logits in float64."""
     from zoedge.runtime.data.record import Record
     from zoedge.runtime.tasks import task_for
@@ -113,10 +155,16 @@ def stock_loss(bundle, path, data):
     options = ort.SessionOptions()
     if clips(bundle):
         options.add_session_config_entry("session.x64quantprecision", "1")
+    run_options = ort.RunOptions()
+    if adapter is not None:
+        loaded = ort.LoraAdapter()
+        loaded.Load(str(adapter))
+        run_options.add_active_adapter(loaded)
+        options.log_severity_level = 3  # it warns of each optional input
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
     outputs = [each.name for each in session.get_outputs()]
-    logits = next(n for n in outputs if n == "logits" or n not in ("output_label", "output_probability"))
+    last = next(name for name in outputs if name != "output_label")
     if data.suffix == ".npz":
         held = np.load(data)
         rows = [({n: held[n][i : i + 1] for n in names}, held["labels"][i : i + 1], None) for i in range(40)]
@@ -129,7 +177,9 @@ def stock_loss(bundle, path, data):
             rows.append((given, example.targets["labels"][None], example.inputs.get("label_positions")))
     total = count = 0.0
     for given, labels, positions in rows:
-        values = session.run([logits], given)[0]
+        values = session.run([last], given, run_options)[0]
+        if isinstance(values, list):  # a dictionary of probabilities a row
+            values = np.log([list(row.values()) for row in values])
         if positions is not None:
             values = values[:, positions]
         loss, weight = NUMPY_LOSSES[bundle.manifest.loss](values, labels)

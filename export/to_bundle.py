@@ -180,7 +180,8 @@ def _read_onnx(
 ) -> Exported:
     """Read an ``.onnx`` file: rows are texts where a tokenizer lies beside it, unless arrays are asked for."""
     _check_options(given, "an .onnx file", "revision", "dynamic_shapes", "exporter")
-    from .sources.onnx_text import ARRAYS, from_onnx_text, text_folder
+    from .sources.onnx_text import from_onnx_text, text_folder
+    from .sources.onnx_text_task import ARRAYS
 
     folder = None if given.get("task") == ARRAYS or "example_inputs" in given else text_folder(file)
     if folder is not None:

@@ -17,9 +17,17 @@ LABEL = "label"
 class WordTokenizer(Protocol):
     """What label words need of a tokenizer; transformers' fast ones have it."""
 
-    backend_tokenizer: tokenizers.Tokenizer
-    mask_token: str | None
-    mask_token_id: int | None
+    @property
+    def backend_tokenizer(self) -> tokenizers.Tokenizer:
+        """The tokenizer itself."""
+
+    @property
+    def mask_token(self) -> str | None:
+        """How the mask token is written."""
+
+    @property
+    def mask_token_id(self) -> int | None:
+        """The id of the mask token."""
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Return how tokens are written."""
@@ -89,7 +97,7 @@ def _pieces(tokenizer: WordTokenizer, template: str, word: str, *, causal: bool)
         prompt = _fill(before)
         return _between(_encode(tokenizer, prompt.rstrip(" ")), [], _encode(tokenizer, prompt + word))
     masked = _encode(tokenizer, _fill(template, tokenizer.mask_token or ""))
-    at = masked.index(tokenizer.mask_token_id)
+    at = masked.index(tokenizer.mask_token_id or 0)
     return _between(masked[:at], masked[at + 1 :], _encode(tokenizer, _fill(template, word)))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoedge.errors import InputError, near
+from zoedge.errors import InputError
 from zoedge.manifest import Text
 
 from ..ports import find_value, port_of
@@ -18,6 +18,16 @@ from .hf_origin import Origin
 from .label_words import check_template, label_word_ids
 from .onnx_file import from_onnx
 from .onnx_text_inputs import IDS, MASK, TYPES, text_inputs
+from .onnx_text_task import (
+    ARRAYS,
+    CLASSIFICATION,
+    FILL_MASK,
+    GENERATION,
+    REGRESSION,
+    choose_task,
+    is_causal,
+    is_regression,
+)
 from .onnx_tokenizer import OnnxTokenizer, read_tokenizer
 from .onnx_wire import read_skeleton
 from .text_files import COMPANIONS, TOKENIZER_FILE
@@ -25,17 +35,8 @@ from .text_files import COMPANIONS, TOKENIZER_FILE
 if TYPE_CHECKING:
     from zoedge.export.exported import Exported
 
-CLASSIFICATION, REGRESSION, GENERATION, FILL_MASK = (
-    "text-classification",
-    "regression",
-    "text-generation",
-    "fill-mask",
-)
-TASKS = (CLASSIFICATION, REGRESSION, GENERATION, FILL_MASK)
-ARRAYS = "classification"  # the task whose rows are arrays, tokenizer or not
 _DEFAULT_LENGTH = 512
 _LOGITS = "logits"
-_CAUSAL = 1e-3  # of the largest logit: less is rounding
 
 
 def text_folder(path: Path) -> Path | None:
@@ -89,7 +90,7 @@ def from_onnx_text(
     safe = None if limit is None else max(1, limit - tokenizer.pad_id - 1)  # as RoBERTa counts positions
     inputs = text_inputs(skeleton, tokenizer.plain_ids(), tokenizer.pad_id, safe, path.name)
     outputs = [value.name for value in skeleton.graph.output]
-    regression = task == REGRESSION or (task is None and _is_regression(tokenizer.config, loss))
+    regression = task == REGRESSION or (task is None and is_regression(tokenizer.config, loss))
     exported = from_onnx(
         path,
         task=REGRESSION if regression else ARRAYS,
@@ -99,8 +100,8 @@ def from_onnx_text(
         text=inputs,
         say=say,
     )
-    exported.task = _task(exported, tokenizer, task, template, path.name)
-    causal = exported.task == GENERATION or (template is not None and _is_causal(exported))
+    exported.task = choose_task(exported, tokenizer, task, template, path.name)
+    causal = exported.task == GENERATION or (template is not None and is_causal(exported))
     if MASK not in inputs.names and not causal:
         raise InputError(
             f"{path.name} has no input {MASK}, so padding would change its answers: export it with one"
@@ -123,78 +124,6 @@ def from_onnx_text(
     )
     exported.files = _files(origin, exported.labels if template is None else ())
     return exported
-
-
-def _task(
-    exported: Exported, tokenizer: OnnxTokenizer, task: str | None, template: str | None, file: str
-) -> str:
-    """Return the task: the one that is asked for if the outputs allow it, or theirs.
-
-    Raises:
-        InputError: they don't, or the options contradict each other.
-    """
-    if task is not None and task not in TASKS:
-        raise InputError(
-            f"a text model's .onnx file has no task {task!r}: use one of {', '.join(TASKS)}, or {ARRAYS} for "
-            f"rows of arrays{near(task, TASKS)}"
-        )
-    shape = port_of(find_value(exported.model, exported.logits)).shape
-    if len(shape) == 3:
-        own = _of_tokens(exported, tokenizer, shape[-1], file)
-    else:
-        own = REGRESSION if exported.task == REGRESSION else CLASSIFICATION
-        _check_single(tokenizer.config, exported.loss, file)
-    if template is not None:
-        if len(shape) != 3 or task not in (None, CLASSIFICATION):
-            raise InputError(
-                f"label words need the task {CLASSIFICATION} and the logits of a language model, and {exported.logits} "
-                f"of {file} has the shape {list(shape)}: leave --template out"
-            )
-        return CLASSIFICATION
-    if task not in (None, own):
-        words = (
-            ", or --task text-classification with --template and --labels for label words"
-            if len(shape) == 3
-            else ""
-        )
-        raise InputError(f"{file} gives what {own} needs, and not {task}: use --task {own}{words}")
-    return own
-
-
-def _of_tokens(exported: Exported, tokenizer: OnnxTokenizer, width: int | str, file: str) -> str:
-    known = tokenizer.config.get("vocab_size")
-    words = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=True)
-    if not isinstance(width, int) or (width != known and width < words):
-        raise InputError(
-            f"{exported.logits} of {file} gives {width} numbers for each token and the vocabulary has {words} words, "
-            "so it is no language model: choose logits with --output-name, or export the model it was made from "
-            "(its folder or hub id) with --labels for a new head"
-        )
-    return GENERATION if _is_causal(exported) else FILL_MASK
-
-
-def _is_causal(exported: Exported) -> bool:
-    """Whether tokens see only what stands before them: the last one is changed, and nothing before it moves."""
-    rng = np.random.default_rng(3)
-    inputs, fresh = (exported.sample_inputs(rng, 4, 8) for _ in range(2))
-    inputs = {**inputs, MASK: np.ones_like(inputs[IDS])}
-    other = {**inputs, IDS: np.concatenate([inputs[IDS][:, :-1], fresh[IDS][:, -1:]], axis=1)}
-    first, second = (exported.reference(given)[exported.logits][:, :-1] for given in (inputs, other))
-    return bool(np.abs(first - second).max() <= _CAUSAL * max(1e-3, float(np.abs(first).max())))
-
-
-def _is_regression(config: dict[str, Any], loss: str | None) -> bool:
-    names = config.get("id2label")
-    single = isinstance(names, dict) and len(names) == 1
-    return loss == "mse" or (loss is None and (config.get("problem_type") == "regression" or single))
-
-
-def _check_single(config: dict[str, Any], loss: str, file: str) -> None:
-    if config.get("problem_type") == "multi_label_classification" or loss == "bce-with-logits":
-        raise InputError(
-            f"{file} is for several labels at once, which rows of text can't tell: give --task {ARRAYS} --loss "
-            "bce-with-logits and arrays named like its inputs"
-        )
 
 
 def _labels(

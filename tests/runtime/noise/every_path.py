@@ -13,31 +13,30 @@ from zoedge.runtime.noise import numba_kernel, reference
 from zoedge.runtime.noise.reference import PURPOSE_SAMPLE, Addition, Sample, Stream, Term
 
 SIZES = (1, 31, 33, 255, 257, 1_023, 4_096, 4_390, 70_001)
-SHARES = (None, 0.3)
 
 
 def additions():
-    """Yield additions of every distribution and of four terms, whole and sampled, with and without shrinking."""
+    """Yield additions of each distribution, of many terms, sampled and whole, and of none, shrinking and not."""
     names = sorted(reference.LEVELS)
     for number, size in enumerate(SIZES):
-        for share in SHARES:
-            samples = [_sample(number, step, share) for step in range(3)]
-            for chosen in (*([name] for name in names), 2 * names):
+        whole, *samples = None, _sample(number, 0), _sample(number, 1)
+        for chosen in (*([name] for name in names), 2 * names, names + 2 * names[::-1], []):
+            for taken in ([whole], samples, [whole, *samples]):
                 terms = [
                     Term(
                         Stream(2**64 - 1, number, 3, probe),
                         reference.table(name, 0.1 + probe),
-                        samples[probe % 2],
+                        taken[probe % len(taken)],
                     )
                     for probe, name in enumerate(chosen)
                 ]
-                for shrink in (1.0, 0.999):
+                for shrink, own in ((1.0, whole), (0.999, whole), (0.5, samples[0])):
                     start = np.random.default_rng(size).standard_normal(size).astype(np.float32)
-                    yield Addition(start, terms, shrink, samples[2])
+                    yield Addition(start, terms, shrink, own)
 
 
-def _sample(tensor, step, share):
-    return None if share is None else Sample(Stream(7, tensor, step, 0, PURPOSE_SAMPLE), share)
+def _sample(tensor, step):
+    return Sample(Stream(7, tensor, step, 0, PURPOSE_SAMPLE), 0.4)
 
 
 def digest(add_terms):

@@ -24,7 +24,8 @@ def test_an_export_of_a_llama_prints_nothing_and_has_two_parts(tmp_path, capfd):
     crossing = bundle.manifest.stages.crossing
     assert crossing
     ids = np.arange(12).reshape(3, 4)
-    given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "label_positions": np.full((3, 1), 3)}
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    given["zoedge/label_positions"] = np.full((3, 1), 3)
     prefix = session(bundle.path(PREFIX_FILE))
     known = {each.name: given[each.name] for each in prefix.get_inputs()}
     handed = dict(zip(crossing, prefix.run(list(crossing), known), strict=True))

@@ -18,7 +18,14 @@ from ..ports import find_value, port_of
 from ..surgery.graph import Graph
 from ..surgery.roles import is_parameter, is_statistic
 from .inference_form import refuse_random, to_inference_form
-from .onnx_clean import drop_default_inputs, hoist_constants, inline_functions, place_tensors, split_shared
+from .onnx_clean import (
+    drop_default_inputs,
+    hoist_constants,
+    inline_functions,
+    own_zero_points,
+    place_tensors,
+    split_shared,
+)
 from .onnx_describe import describe
 from .onnx_logits import find_logits
 from .onnx_output import choose_output, choose_task
@@ -101,6 +108,7 @@ def _read(
     drop_default_inputs(model)
     hoist_constants(model, arrays)
     split_shared(model, arrays, named)
+    own_zero_points(model, arrays)
     return model, arrays
 
 

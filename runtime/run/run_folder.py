@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import yaml
 from numpy.typing import NDArray
@@ -79,7 +78,7 @@ class Run:
         """Write the configuration of a new run into its locked folder."""
         if Path(data).exists():
             data = str(Path(data).resolve())
-        config = {"bundle": str(bundle.resolve()), "data": data, "options": msgspec.to_builtins(options)}
+        config = {"bundle": str(bundle.resolve()), "data": data, "options": tune_options.flat(options)}
         with new_file(folder / CONFIG_FILE) as path:
             path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         return cls(folder, bundle, data, options)

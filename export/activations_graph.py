@@ -8,8 +8,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from zoedge.manifest import LoraBranch
+from zoedge.names import in_graph
 
 from .exported import Exported
+from .rows_first import inputs_with_rows_first
 from .surgery.graph import Graph
 from .surgery.linears import Linear, find_linears
 
@@ -20,6 +22,7 @@ def activations_graph(exported: Exported, branches: Sequence[LoraBranch]) -> onn
     Of a matrix that several layers share, the first use is shown.
     """
     graph = Graph(exported.model)
+    inputs = inputs_with_rows_first(graph, exported)
     first: dict[str, Linear] = {}
     for linear in find_linears(graph):
         first.setdefault(linear.weight, linear)
@@ -27,8 +30,7 @@ def activations_graph(exported: Exported, branches: Sequence[LoraBranch]) -> onn
     for branch in branches:
         linear = first[branch.weight]
         for side, value in (("x", linear.x), ("y", linear.y)):
-            name = f"{branch.module}:{side}"
+            name = in_graph(f"{branch.module}:{side}")
             graph.add("Cast", value, output=name, to=TensorProto.FLOAT)
             outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
     return graph.finish(inputs, outputs)

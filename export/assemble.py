@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 import onnx
 from msgspec import structs
 
-from zoedge.errors import InputError
-from zoedge.manifest import ADAPTERS_FILE, Head, LoraBranch, Parameter, Port
+from zoedge.manifest import ADAPTERS_FILE, Frozen, Head, LoraBranch, Parameter, Port
+from zoedge.names import LOSS, in_graph
 
 from .activations_graph import activations_graph
 from .exported import Exported
-from .loss_graph import LOSS, LossGraph, build_loss_graph
-from .ports import value_of
+from .loss_graph import LossGraph, build_loss_graph
 from .stages import Stages, build_stages, uses_of
+from .surgery.frozen import frozen_tensors
 from .surgery.graph import Array, Graph
 from .surgery.head import find_head
 from .surgery.linears import Linear
 from .surgery.lora import Lora, add_branches, choose_targets, initial_factors
 from .surgery.overridable import make_overridable
+from .surgery.request_error import RequestError
 from .surgery.roles import layer_of
 from .surgery.trainables import Choice, Table, choose, make_table
 
@@ -49,6 +50,8 @@ class Assembled:
         head: the linear head.
         inputs, targets, outputs: ports of the loss graph.
         frozen: parameters that were asked for as part of a group and have no effect on the loss.
+        untrainable: what else the loss depends on.
+        beside: matrices without a LoRA branch where branches were asked for and no layer was named.
     """
 
     loss: onnx.ModelProto
@@ -64,6 +67,8 @@ class Assembled:
     targets: tuple[Port, ...]
     outputs: tuple[Port, ...]
     frozen: tuple[str, ...]
+    untrainable: tuple[Frozen, ...]
+    beside: tuple[str, ...]
 
 
 def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -> Assembled:
@@ -79,7 +84,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     """
     plain = Graph(exported.model)
     built = build_loss_graph(exported)
-    live = built.graph.reaching([LOSS])
+    live = built.graph.reaching([in_graph(LOSS)])
     head = _head_tensors(exported, plain)
     table = make_table(plain, exported.parameters, exported.weights, exported.tied, head)
     train = (*request.train, *(exported.fresh_head or ()))  # a head of zeros would pass nothing on
@@ -88,6 +93,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     branches = tuple(add_branches(built.graph, targets, request.lora))
     factors = initial_factors(branches, built.graph)
     changing = {*choice.names, *factors}
+    rows = _rows(table, choice, exported, branches, factors, live.difference(dead))
     adapted = _adapted(exported, targets, request.lora) if branches else None
     merged = None
     if adapted is not None:
@@ -100,13 +106,15 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
         stages=build_stages(exported, targets, branches, choice.names),
         activations=activations_graph(exported, branches) if branches else None,
         factors=factors,
-        parameters=_rows(table, choice, exported, branches, factors),
+        parameters=rows,
         lora=branches,
         head=_head(built.head, exported),
         inputs=built.inputs,
         targets=built.targets,
         outputs=built.outputs,
         frozen=choice.frozen,
+        untrainable=frozen_tensors(plain, live, {row.name for row in rows}),
+        beside=_without_branch(table, choice, targets, live) if request.lora.targets is None else (),
     )
 
 
@@ -128,16 +136,27 @@ def _targets(
     found = choose_targets(built.graph, lora, live, embeddings.union(head))
     targets = {weight: uses for weight, uses in found.items() if weight not in dead}
     if not targets:
-        raise InputError(
-            f"LoRA branches beside {', '.join(sorted(found)[:5])} have no effect on the loss: name others with "
-            "--target-modules"
+        raise RequestError(
+            f"LoRA branches beside {', '.join(sorted(found)[:5])} have no effect on the loss",
+            "target_modules",
         )
     return targets
 
 
+def _without_branch(
+    table: Table, choice: Choice, targets: Collection[str], live: Collection[str]
+) -> tuple[str, ...]:
+    """Return the matrices that neither branches nor the user's other words train."""
+    if not choice.lora:
+        return ()
+    matrices = [row for row in table.rows if len(row.shape) > 1 and row.decay and row.name in live]
+    passed = {*targets, *choice.names, *table.head}
+    return tuple(row.name for row in matrices if row.name not in passed and row.group != "embedding")
+
+
 def _finished(built: LossGraph, changing: Collection[str]) -> onnx.ModelProto:
-    inputs = [value_of(port) for port in (*built.inputs, *built.targets)]
-    model = built.graph.finish(inputs, [value_of(port) for port in built.outputs])
+    inputs = built.declared((*built.inputs, *built.targets))
+    model = built.graph.finish(inputs, built.declared(built.outputs))
     make_overridable(model, changing)
     return model
 
@@ -162,9 +181,12 @@ def _rows(
     exported: Exported,
     branches: tuple[LoraBranch, ...],
     factors: Mapping[str, Array],
+    live: Collection[str],
 ) -> tuple[Parameter, ...]:
     """Return the table with what is trainable, the quantised matrices beside branches, and the branches."""
-    rows = [structs.replace(row, trainable=row.name in choice.names) for row in table.rows]
+    rows = [
+        structs.replace(row, trainable=row.name in choice.names, live=row.name in live) for row in table.rows
+    ]
     listed = {row.name for row in rows}
     halves = {t.name for t in exported.model.graph.initializer if t.data_type == onnx.TensorProto.BFLOAT16}
     for branch in branches:

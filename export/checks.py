@@ -9,6 +9,7 @@ import numpy as np
 
 from zoedge.errors import ZoedgeError
 from zoedge.manifest import Manifest
+from zoedge.names import LABELS, POSITIONS, in_graph
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -19,7 +20,7 @@ _POSITIONS = 3
 
 def draw_positions(manifest: Manifest, inputs: Mapping[str, Array], rng: np.random.Generator) -> Arrays:
     """Return ``label_positions`` inside each row's text, the last token first; {} where the task has none."""
-    port = next((port for port in manifest.inputs if port.name == "label_positions"), None)
+    port = next((port for port in manifest.inputs if port.name == POSITIONS), None)
     if port is None:
         return {}
     ids = inputs["input_ids"]
@@ -31,29 +32,33 @@ def draw_positions(manifest: Manifest, inputs: Mapping[str, Array], rng: np.rand
     count = port.shape[1] if isinstance(port.shape[1], int) else _POSITIONS
     positions = np.asarray(rng.integers(0, lengths[:, None], size=(len(ids), count)), np.int64)
     positions[:, 0] = lengths - 1
-    return {"label_positions": positions}
+    return {POSITIONS: positions}
 
 
 def draw_labels(manifest: Manifest, logits: Array, rng: np.random.Generator) -> Arrays:
-    """Return ``labels`` that fit logits [batch, ..., classes]; some token labels are -100, never a row's first."""
+    """Return labels that fit logits [batch, ..., classes], by their name inside the graph.
+
+    Some token labels are -100, never a row's first.
+    """
+    name = in_graph(LABELS)
     if manifest.loss == "mse":
         labels = np.empty(logits.shape, np.float32)
         rng.standard_normal(out=labels, dtype=np.float32)
-        return {"labels": labels}
+        return {name: labels}
     if manifest.loss == "bce-with-logits":
-        return {"labels": np.asarray(rng.random(logits.shape) < 0.5, np.float32)}
+        return {name: np.asarray(rng.random(logits.shape) < 0.5, np.float32)}
     labels = rng.integers(0, logits.shape[-1], logits.shape[:-1])
     if manifest.loss == "token-cross-entropy":
         ignored = rng.random(labels.shape) < 0.3
         ignored[:, 0] = False
         labels = np.where(ignored, _IGNORED, labels)
-    return {"labels": labels.astype(np.int64)}
+    return {name: labels.astype(np.int64)}
 
 
 def label_logits(manifest: Manifest, logits: Array, inputs: Mapping[str, Array]) -> Array:
     """Return the source's logits as the loss sees them: at the label positions, of the label words."""
-    if "label_positions" in inputs:
-        logits = np.take_along_axis(logits, inputs["label_positions"][:, :, None], axis=1)
+    if POSITIONS in inputs:
+        logits = np.take_along_axis(logits, inputs[POSITIONS][:, :, None], axis=1)
     if manifest.text is not None and manifest.text.label_word_ids:
         logits = logits[:, 0, list(manifest.text.label_word_ids)]
     return logits

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zoedge.manifest import Image, Quantization, Source, Text
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
     Arrays = dict[str, np.ndarray]
@@ -40,6 +41,8 @@ class Exported:
         reference: the source's own outputs for model inputs: torch's, or for an ``.onnx`` file those of
             onnxruntime on the original; ``logits`` is among them.
         early_rows: whether the loss graph computes the last layer for labelled positions only.
+        batch_axes: input or ``logits`` -> axis of ``model`` that is the batch, where it isn't the first. The
+            graphs that tuning runs take and give the batch first.
         sample_inputs: (generator, batch, length) -> fresh valid inputs of ``model``.
     """
 
@@ -59,4 +62,13 @@ class Exported:
     fresh_head: tuple[str, str] | None = None
     quantization: Quantization | None = None
     early_rows: bool = True
+    batch_axes: dict[str, int] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+
+    def rows_first(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        """Return the values of ``model`` as the graphs that tuning runs have them: the batch is the first axis."""
+        return {name: _to_front(array, self.batch_axes.get(name, 0)) for name, array in arrays.items()}
+
+
+def _to_front(array: np.ndarray, axis: int) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(array, axis, 0)) if axis else array

@@ -6,7 +6,7 @@ trainable is changed in the memory that the session shares, and some output has 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from zoedge.tensor_file import map_tensors
 from .checks import draw_labels, draw_positions, label_logits
 from .exported import Exported
 from .session import Session
+from .surgery.graph import subgraphs
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 
 _TRIES = ((1, 8), (4, 32))  # (batch, length): a larger batch for what a small one doesn't reach
+_BRANCH_TRIES = 16  # inputs of other seeds, where a tensor in a branch showed no effect
 _WHOLE_ELEMENTS = 1 << 20  # larger tensors are changed in some rows only, to copy few pages of the map
 _ROWS = 16
 _FED_BYTES = 1 << 26
@@ -51,8 +53,7 @@ def find_dead(folder: Path, exported: Exported, manifest: Manifest) -> tuple[str
     _open_branches(buffers, manifest)
     rows = {row.name: row for row in manifest.trainable}
     dead = list(rows)
-    for batch, length in _TRIES:
-        inputs = draw_inputs(exported, manifest, batch, length)
+    for inputs in _drawn(exported, manifest):
         first = _bits(session.run(inputs))
         dead = [name for name in dead if not _is_live(session, inputs, first, rows[name], buffers[name])]
         if _bits(session.run(inputs)) != first:
@@ -64,6 +65,20 @@ def find_dead(folder: Path, exported: Exported, manifest: Manifest) -> tuple[str
             break
     _check_no_stale_copy(folder, session, inputs, buffers)
     return tuple(dead)
+
+
+def _drawn(exported: Exported, manifest: Manifest) -> Iterator[Arrays]:
+    """Yield inputs on which tensors are changed, until each has shown an effect."""
+    yield from (draw_inputs(exported, manifest, batch, length) for batch, length in _TRIES)
+    if any(
+        True for node in exported.model.graph.node for _ in subgraphs(node)
+    ):  # a branch may be taken rarely
+        for seed in range(_BRANCH_TRIES):
+            drawn = draw_inputs(exported, manifest, *_TRIES[0], seed=seed)
+            yield {
+                name: -array if seed % 2 and array.dtype.kind == "f" else array
+                for name, array in drawn.items()
+            }
 
 
 def map_trainable(folder: Path, manifest: Manifest) -> Arrays:
@@ -83,11 +98,12 @@ def _open_branches(buffers: Arrays, manifest: Manifest) -> None:
         b[...] = 0.1 * rng.standard_normal(b.shape)
 
 
-def draw_inputs(exported: Exported, manifest: Manifest, batch: int, length: int) -> Arrays:
+def draw_inputs(exported: Exported, manifest: Manifest, batch: int, length: int, *, seed: int = 3) -> Arrays:
     """Return inputs and labels of the loss graph."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     inputs = exported.sample_inputs(rng, batch, length)
-    logits = exported.reference(inputs)[exported.logits]
+    logits = exported.rows_first(exported.reference(inputs))[exported.logits]
+    inputs = exported.rows_first(inputs)
     inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
     logits = label_logits(manifest, logits, inputs)
     return {**inputs, **draw_labels(manifest, logits, rng)}

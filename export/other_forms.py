@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 from msgspec import structs
 
-from zoedge.manifest import FEW_ROWS_FILE, PREFIX_FILE, SUFFIX_FILE, Manifest
+from zoedge.manifest import FEW_ROWS_FILE, LOSS_FILE, PREFIX_FILE, SUFFIX_FILE, Manifest
 from zoedge.manifest import Stages as StagesRow
 
 from .assemble import Assembled
@@ -32,6 +33,7 @@ def write_other_forms(
     weights: Written,
     *,
     coarse: bool,
+    say: Callable[[str], None],
 ) -> Manifest:
     """Write what there is, and return the manifest that says so.
 
@@ -43,12 +45,19 @@ def write_other_forms(
         exported, assembled, manifest: what it holds.
         weights: where tensors lie in the weights file.
         coarse: the source computes with float16 or quantised activations.
+        say: is told which form doesn't compute the same and is left out.
     """
     tolerance = COARSE_TOLERANCE if coarse else TOLERANCE
     if not manifest.lora and not _has_layers(assembled.stages):
-        manifest = _write_few_rows(folder, exported, assembled.loss, manifest, weights, tolerance)
+        manifest = _write_few_rows(folder, exported, assembled.loss, manifest, weights, tolerance, say)
     if assembled.stages is not None:
+        before = manifest
         manifest = _write_stages(folder, exported, assembled.stages, manifest, weights, tolerance)
+        if manifest is before:
+            say(
+                f"the loss graph isn't kept in two parts ({PREFIX_FILE}, {SUFFIX_FILE}), which don't give its losses "
+                "for several probes at once: steps may take longer, with the same results"
+            )
     return manifest
 
 
@@ -85,6 +94,7 @@ def _write_few_rows(
     manifest: Manifest,
     weights: Written,
     tolerance: float,
+    say: Callable[[str], None],
 ) -> Manifest:
     trained = {row.name for row in manifest.trainable}
     model, matrices = few_rows_model(loss, trained)
@@ -94,6 +104,10 @@ def _write_few_rows(
     files = {FEW_ROWS_FILE: write_graph(folder, FEW_ROWS_FILE, model, weights, None)}
     if not few_rows_agree(folder, exported, manifest, matrices, tolerance):
         (folder / FEW_ROWS_FILE).unlink()
+        say(
+            f"{FEW_ROWS_FILE}, with trained matrices on the left, can't be shown to give the losses of {LOSS_FILE} and "
+            "is left out: passes of few rows may take longer, with the same results"
+        )
         return manifest
     return _with(manifest, files)
 

@@ -17,6 +17,7 @@ from .loss_graph import TOKEN_TASKS
 from .surgery.graph import Array, Graph
 from .surgery.head import find_head
 from .surgery.quantize import find_quantizable, quantize_linears
+from .surgery.request_error import RequestError
 from .surgery.trainables import KEYWORDS, matching, quantized_op
 
 KINDS: tuple[str, ...] = get_args(Quantize)
@@ -46,15 +47,16 @@ def quantized(exported: Exported, kind: str, train: Sequence[str]) -> Exported:
     graph = Graph(exported.model)
     op = quantized_op(graph)
     if op is not None:
-        raise InputError(
-            f"--quantize {kind} can't round a graph that is quantised already (this one computes with {op}): "
-            "leave the option out"
+        raise RequestError(
+            f"--quantize {kind} can't round a graph that is quantised already (this one computes with {op})",
+            "quantize",
         )
     targets = find_quantizable(graph, _kept(exported, graph, train))
     if not targets:
-        raise InputError(
+        raise RequestError(
             f"--quantize {kind} finds no frozen float32 matrix of a linear layer (convolutions, embeddings and "
-            "classifiers stay as they are): leave the option out"
+            "classifiers stay as they are)",
+            "quantize",
         )
     _refuse_trained(train, targets, kind)
     tensors, matrices = quantize_linears(graph, targets, exported.weights, kind)
@@ -89,9 +91,9 @@ def _refuse_trained(train: Sequence[str], targets: Collection[str], kind: str) -
     for entry in train:
         named = list(targets) if entry == "full" else [] if entry in KEYWORDS else matching(entry, targets)
         if named:
-            raise InputError(
+            raise RequestError(
                 f"--train {entry} names {named[0]}, which --quantize {kind} rounds, and rounded weights don't "
-                "take small steps: use --train lora, or --quantize none"
+                "take small steps"
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoedge.errors import InputError, MissingPackageError
-from zoedge.manifest import PREDICT, PREDICTIONS
+from zoedge.names import PREDICT, PREDICTIONS, given, in_graph, output_of, plain
 from zoedge.sessions import STALE_OPTIMIZERS, Entry, open_exact
 
 try:
@@ -38,6 +38,7 @@ class Session:
         buffers: trainable name -> array that the session reads in place in every run.
         folder: where the external data of a model given as bytes lies.
         prepack: let onnxruntime copy frozen weights into faster layouts; False saves that memory.
+        ours: whether export made the graph, whose additions then have their plain names outside (``names.py``).
 
     Raises:
         InputError: onnxruntime can't run the model; names the operator where that is the reason.
@@ -51,6 +52,7 @@ class Session:
         buffers: Arrays | None = None,
         folder: Path | None = None,
         prepack: bool = True,
+        ours: bool = True,
     ) -> None:
         self._what = what
         self._keep = {
@@ -58,10 +60,8 @@ class Session:
         }
         source = model if isinstance(model, bytes) else str(model)
 
-        def open_session(entries: tuple[Entry, ...], silent: bool) -> ort.InferenceSession:
+        def open_session(entries: tuple[Entry, ...]) -> ort.InferenceSession:
             options = _options(folder, prepack, entries)
-            if silent:
-                options.log_severity_level = 4
             for name, value in self._keep.items():
                 options.add_initializer(name, value)
             providers = ["CPUExecutionProvider"]
@@ -75,7 +75,8 @@ class Session:
             raise
         except Exception as error:  # onnxruntime's classes share no base
             raise InputError(_refusal(what, error)) from error
-        self.outputs = tuple(output.name for output in self._session.get_outputs())
+        self._values = tuple(output.name for output in self._session.get_outputs())
+        self.outputs = tuple(map(plain, self._values)) if ours else self._values
         self.optional = frozenset(value.name for value in self._session.get_overridable_initializers())
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
 
@@ -86,25 +87,29 @@ class Session:
             InputError: the run fails, as the inputs don't fit the graph.
         """
         wanted = tuple(outputs or self.outputs)
-        known = self._inputs | self.optional
-        given = {name: array for name, array in inputs.items() if name in known}
-        if PREDICTIONS in wanted and PREDICT in self.optional:
-            given[PREDICT] = np.array(True)
+        feeds = {name: array for name, array in inputs.items() if name in self.optional}
+        feeds |= {name: given(inputs, name) for name in self._inputs if _is_given(inputs, name)}
+        if PREDICTIONS in wanted and in_graph(PREDICT) in self.optional:
+            feeds[in_graph(PREDICT)] = np.array(True)
         try:
-            return dict(zip(wanted, self._session.run(wanted, given), strict=True))
+            values = self._session.run([output_of(self._values, name) for name in wanted], feeds)
+            return dict(zip(wanted, values, strict=True))
         except Exception as error:
             shapes = ", ".join(
-                f"{name} {list(array.shape)}" for name, array in given.items() if name in self._inputs
+                f"{plain(name)} {list(array.shape)}" for name, array in feeds.items() if name in self._inputs
             )
             raise InputError(
-                f"onnxruntime {VERSION} fails on {self._what} with {shapes}: {_first_line(error)}; give "
-                "example_inputs of valid shapes and values"
+                f"onnxruntime {VERSION} fails on {self._what} with {shapes}: {_first_line(error)}"
             ) from error
+
+
+def _is_given(arrays: Arrays, name: str) -> bool:
+    return any(known in arrays for known in (name, plain(name), in_graph(name)))
 
 
 def _options(folder: Path | None, prepack: bool, entries: tuple[Entry, ...]) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # a warning per overridable initializer would say what we intend
+    options.log_severity_level = 4  # what fails raises, and is told in our words; some trials may fail
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False

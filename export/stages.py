@@ -12,7 +12,6 @@ from zoedge.manifest import LoraBranch, Port
 
 from .exported import Exported
 from .loss_graph import LossGraph, build_loss_graph
-from .ports import value_of
 from .surgery.graph import Graph
 from .surgery.linears import Linear, find_linears
 from .surgery.overridable import make_overridable
@@ -51,7 +50,7 @@ def build_stages(
         dense: names of the trainable tensors besides the branches' factors.
     """
     built, factors = _with_branches(exported, targets, branches)
-    outputs = [port.name for port in built.outputs]
+    outputs = [built.inside(port) for port in built.outputs]
     changing = {*dense, *(value.name for value in factors)}
     crossing = crossing_values(built.graph, outputs, changing)
     if not crossing and not branches:
@@ -60,8 +59,8 @@ def build_stages(
     types = elem_types(prefix) if prefix is not None else {}
     given = [helper.make_tensor_value_info(name, types[name], None) for name in crossing]
     cut(built.graph, crossing)
-    inputs = _read(built.graph, (*built.inputs, *built.targets), outputs)
-    suffix = built.graph.finish([*inputs, *given, *factors], [value_of(port) for port in built.outputs])
+    inputs = _read(built, (*built.inputs, *built.targets), outputs)
+    suffix = built.graph.finish([*inputs, *given, *factors], built.declared(built.outputs))
     make_overridable(suffix, dense)
     return Stages(prefix, suffix, tuple(crossing))
 
@@ -84,11 +83,11 @@ def _with_branches(
 
 
 def _prefix(built: LossGraph, crossing: Sequence[str]) -> onnx.ModelProto:
-    inputs = _read(built.graph, built.inputs, crossing)
+    inputs = _read(built, built.inputs, crossing)
     return built.graph.finish(inputs, [helper.make_empty_tensor_value_info(name) for name in crossing])
 
 
-def _read(graph: Graph, ports: Sequence[Port], outputs: Sequence[str]) -> list[onnx.ValueInfoProto]:
+def _read(built: LossGraph, ports: Sequence[Port], outputs: Sequence[str]) -> list[onnx.ValueInfoProto]:
     """Return the declarations of those inputs that the outputs depend on."""
-    needed = graph.reaching(outputs)
-    return [value_of(port) for port in ports if port.name in needed]
+    needed = built.graph.reaching(outputs)
+    return built.declared([port for port in ports if built.inside(port) in needed])

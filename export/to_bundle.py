@@ -117,13 +117,18 @@ def _write(
     need("onnxruntime", purpose="checking an exported model", extra="cpu")
     from .assemble import Request
     from .quantized import quantized
+    from .remedies import advice
     from .surgery.lora import Lora
+    from .surgery.request_error import RequestError
     from .writer import write_bundle
 
     check_new_folder(output)
     request = Request(wanted.train, Lora(wanted.lora_rank, wanted.lora_alpha, wanted.target_modules))
-    exported = quantized(_read(model, given, wanted.train, say), wanted.quantize, wanted.train)
-    return write_bundle(exported, request, output, say)
+    source = _read(model, given, wanted.train, say)
+    try:
+        return write_bundle(quantized(source, wanted.quantize, wanted.train), request, output, say)
+    except RequestError as error:
+        raise InputError(f"{error.problem}{advice(source, request, wanted.quantize, error)}") from error
 
 
 def _read(
@@ -145,7 +150,7 @@ def _read(
             )
         from .sources.torch_module import from_module
 
-        return from_module(model, given.pop("example_inputs"), **given)
+        return from_module(model, given.pop("example_inputs"), **given, say=say)
     if Path(model).suffix == ".onnx":
         _check_options(given, "an .onnx file", "template", "max_seq_length", "revision", "dynamic_shapes")
         from .sources.onnx_file import from_onnx

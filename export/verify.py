@@ -11,12 +11,12 @@ import numpy as np
 
 from zoedge.errors import ZoedgeError
 from zoedge.manifest import ADAPTED_MODEL_FILE, LOSS_FILE, MODEL_FILE, Head, Manifest
+from zoedge.names import FEATURES, LABELS, in_graph
 
 from .checks import check_close, draw_labels, draw_positions, label_logits
 from .exported import Exported
 from .numpy_losses import NUMPY_LOSSES
 from .session import Session
-from .surgery.features import FEATURES
 
 Array = np.ndarray[Any, Any]
 
@@ -54,7 +54,7 @@ def verify_values(folder: Path, exported: Exported, manifest: Manifest, *, coars
     for file in (MODEL_FILE, ADAPTED_MODEL_FILE):
         if not (folder / file).exists():
             continue
-        session = Session(folder / file, file)
+        session = Session(folder / file, file, ours=False)
         for inputs, wanted in cases:
             got = session.run(inputs)
             for name in sorted(wanted.keys() & got.keys()):
@@ -84,6 +84,7 @@ def _check_loss(
     rng: np.random.Generator,
     tolerance: float,
 ) -> float:
+    inputs, source = exported.rows_first(inputs), exported.rows_first(source)
     inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
     wanted = label_logits(manifest, source[exported.logits], inputs)
     labels = draw_labels(manifest, wanted, rng)
@@ -93,7 +94,7 @@ def _check_loss(
         check_close(got["logits"], wanted, tolerance, f"logits of {LOSS_FILE}")
     else:
         _check_predictions(got["predictions"], wanted, tolerance)
-    loss, weight = NUMPY_LOSSES[manifest.loss](used, labels["labels"])
+    loss, weight = NUMPY_LOSSES[manifest.loss](used, labels[in_graph(LABELS)])
     scale = max(1.0, float(np.abs(used).max()))
     check_close(
         got["loss"],
@@ -104,9 +105,11 @@ def _check_loss(
     )
     check_close(got["weight"], weight, 0.0, f"weight of {LOSS_FILE}")
     if manifest.head is not None:
-        if FEATURES in source:  # the logits of a fresh head of zeros would agree with anything
-            check_close(got[manifest.head.features], source[FEATURES], tolerance, f"features of {LOSS_FILE}")
-            used, wanted = got[manifest.head.features], source[FEATURES]
+        if in_graph(FEATURES) in source:  # the logits of a fresh head of zeros would agree with anything
+            check_close(
+                got[manifest.head.features], source[in_graph(FEATURES)], tolerance, f"features of {LOSS_FILE}"
+            )
+            used, wanted = got[manifest.head.features], source[in_graph(FEATURES)]
         _check_head(got, exported, manifest.head)
     return _distance(used, wanted)
 

@@ -70,14 +70,15 @@ def _factors(folder: Path, manifest: Manifest, seed: int) -> Arrays:
 def _inputs(exported: Exported, manifest: Manifest, batch: int, length: int) -> Arrays:
     rng = np.random.default_rng(6)
     inputs = exported.sample_inputs(rng, batch, length)
-    logits = exported.reference(inputs)[exported.logits]
+    logits = exported.rows_first(exported.reference(inputs))[exported.logits]
+    inputs = exported.rows_first(inputs)
     inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
     return {**inputs, **draw_labels(manifest, label_logits(manifest, logits, inputs), rng)}
 
 
 def _crossing(folder: Path, inputs: Mapping[str, Array]) -> Arrays:
     path = folder / PREFIX_FILE
-    return Session(path, PREFIX_FILE, prepack=False).run(inputs) if path.exists() else {}
+    return Session(path, PREFIX_FILE, prepack=False, ours=False).run(inputs) if path.exists() else {}
 
 
 def _tiled(array: Array, count: int) -> Array:

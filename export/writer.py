@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
+import onnx
 from msgspec import structs
 from onnx import TensorProto
 
@@ -36,9 +38,11 @@ from .other_forms import write_other_forms
 from .ports import port_of
 from .resolution import measure_resolution
 from .surgery.graph import Graph
-from .surgery.trainables import quantized_op
+from .surgery.request_error import RequestError
+from .surgery.trainables import quantized_op, some
 from .tensor_writer import Written, write_tensors
 from .verify import verify_values
+from .verify_rows import company
 
 Say = Callable[[str], None]
 
@@ -61,32 +65,95 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         ZoedgeError: the bundle computes something else than its source; nothing is left behind.
     """
     first = assemble(exported, request)  # before anything large is written
+    notes: list[str] = []
     with new_folder(output) as folder:
-        weights = write_tensors(folder / WEIGHTS_FILE, exported.weights, _bfloat16(exported))
-        files = {WEIGHTS_FILE: weights.sha256} | _write_files(folder, exported)
-        files[MODEL_FILE] = write_graph(folder, MODEL_FILE, exported.model, weights, None)
-        coarse = _is_coarse(exported)
-        try:
-            assembled, manifest = _write_live(folder, exported, request, first, weights, files)
-            error = verify_values(folder, exported, manifest, coarse=coarse)
-        except ZoedgeError:
-            plainer = _without_early_rows(exported, request, first)
-            if plainer is None:
-                raise
-            exported, first = plainer
-            assembled, manifest = _write_live(folder, exported, request, first, weights, files)
-            error = verify_values(folder, exported, manifest, coarse=coarse)
+        made = write_graphs(folder, exported, request, first)
+        if exported.early_rows and not made.exported.early_rows:
+            notes.append(
+                "the last layer is computed at all positions, as computing it at those with a label gives other "
+                "values: steps take longer, with the same results"
+            )
+        exported, assembled, manifest = made.exported, made.assembled, made.manifest
         if exported.quantization is not None:
-            measured = _measured(folder, exported, manifest, exported.quantization, error)
+            measured = _measured(folder, exported, manifest, exported.quantization, made.error)
             manifest = structs.replace(manifest, quantization=measured)
-        manifest = write_other_forms(folder, exported, assembled, manifest, weights, coarse=coarse)
+        coarse = _is_coarse(exported)
+        mixing = company(folder, exported, manifest, coarse=coarse)
+        notes += [mixing] if mixing is not None else []
+        manifest = write_other_forms(
+            folder, exported, assembled, manifest, made.weights, coarse=coarse, say=notes.append
+        )
         (folder / MANIFEST_FILE).write_bytes(encode(manifest))
         Bundle.open(folder)
     if manifest.quantization is not None:
         say(str(manifest.quantization))
+    for note in notes:
+        say(note)
+    if assembled.beside:
+        say(
+            f"no LoRA branch lies beside {some(assembled.beside)}, which convolutions, recurrent or fused "
+            "operators, branches or bodies read: name them in --train to train them too"
+        )
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")
     return Bundle.open(output, verify=False)
+
+
+class Made(NamedTuple):
+    """The graphs in a folder; ``error`` is how far their logits are from the source's."""
+
+    exported: Exported
+    assembled: Assembled
+    manifest: Manifest
+    weights: Written
+    error: float
+
+
+def write_graphs(folder: Path, exported: Exported, request: Request, first: Assembled) -> Made:
+    """Write tensors and graphs, and compare what they compute with the source.
+
+    Args:
+        folder: is filled.
+        exported: the source; comes back without early rows where those don't fit it.
+        request: what to train.
+        first: what ``assemble`` made of both.
+
+    Raises:
+        InputError: nothing of the request has an effect, or onnxruntime can't run a graph.
+        ZoedgeError: a graph computes something else than its source.
+    """
+    weights = write_tensors(folder / WEIGHTS_FILE, exported.weights, _bfloat16(exported))
+    files = {WEIGHTS_FILE: weights.sha256} | _write_files(folder, exported)
+    files[MODEL_FILE] = write_graph(folder, MODEL_FILE, _deployed(exported), weights, None)
+    try:
+        return _write_compared(folder, exported, request, first, weights, files)
+    except RequestError:
+        raise
+    except ZoedgeError:
+        plainer = _without_early_rows(exported, request, first)
+        if plainer is None:
+            raise
+        return _write_compared(folder, plainer[0], request, plainer[1], weights, files)
+
+
+def _write_compared(
+    folder: Path,
+    exported: Exported,
+    request: Request,
+    first: Assembled,
+    weights: Written,
+    files: dict[str, str],
+) -> Made:
+    assembled, manifest = _write_live(folder, exported, request, first, weights, files)
+    error = verify_values(folder, exported, manifest, coarse=_is_coarse(exported))
+    return Made(exported, assembled, manifest, weights, error)
+
+
+def _deployed(exported: Exported) -> onnx.ModelProto:
+    """Return the inference graph with nothing but what its outputs need."""
+    graph = Graph(exported.model)
+    inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
+    return graph.finish(inputs, list(exported.model.graph.output))
 
 
 def _without_early_rows(
@@ -174,6 +241,7 @@ def _manifest(exported: Exported, assembled: Assembled, files: dict[str, str]) -
         model_inputs=tuple(port_of(value) for value in inputs),
         model_outputs=tuple(port_of(value) for value in exported.model.graph.output),
         parameters=assembled.parameters,
+        frozen=assembled.untrainable,
         lora=assembled.lora,
         head=assembled.head,
         labels=exported.labels,

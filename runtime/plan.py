@@ -183,7 +183,7 @@ def _or(value: T | None, default: T) -> T:
 
 def trainable_elements(manifest: Manifest) -> tuple[int, int]:
     """Return how many elements are trainable, and how many there are in all."""
-    return sum(map(size, manifest.trainable)), sum(map(size, manifest.parameters))
+    return manifest.trained_elements, manifest.elements
 
 
 def written_elements(manifest: Manifest, plan: Plan) -> int:

@@ -52,7 +52,14 @@ class MissingPackageError(InputError):
 
 def near(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean a, b?" for the closest of ``known``, or "" when nothing is close."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    close += [n for n in names if name and name.lower() in n.lower() and n not in close][: 3 - len(close)]
+    close = near_names(name, known)
     return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return the closest of ``known``, three at most."""
+    names = list(dict.fromkeys(known))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return (
+        close + [n for n in names if name and name.lower() in n.lower() and n not in close][: 3 - len(close)]
+    )

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: what export adds to the graphs has its plain names there
 MANIFEST_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"  # the source's tensors, each once, under its own name
 ADAPTERS_FILE = "adapters.safetensors"  # tensors that export added: LoRA factors, a new head
@@ -23,8 +23,7 @@ PREFIX_FILE = "prefix.onnx"  # the part of it that no trainable tensor reaches: 
 SUFFIX_FILE = "suffix.onnx"  # the rest, for several probes at once
 FEW_ROWS_FILE = "loss_few_rows.onnx"  # the same as the loss graph, faster for few rows
 
-PREDICTIONS = "predictions"  # an output of token tasks: which logit is the largest at each label position
-PREDICT = "predict"  # an optional bool input of their graphs: unless it is true, that output is empty
+SETTING = "settings of one number"  # why a tensor is frozen that is no parameter at all
 
 Quantize = Literal["none", "int8", "int4"]  # how export stores frozen matrices
 Dim = int | str  # a fixed size, or the name of a dynamic axis
@@ -50,6 +49,21 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     group: str = "other"  # embedding | attention | mlp | norm | bias | conv | head | lora | other
     decay: bool = True  # False for biases and norms, which published methods exempt from weight decay
     tied_to: tuple[str, ...] = ()  # other names of the source that denote the same tensor
+    live: bool = True  # whether the loss depends on it
+
+
+class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """A tensor that the loss depends on and no run can train, and why not."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    reason: str  # "running statistics", "stored as float16", "settings of one number"
+
+    @property
+    def size(self) -> int:
+        """How many parameters it counts for: a single number that is a setting is none."""
+        return 0 if self.reason == SETTING else math.prod(self.shape)
 
 
 class LoraBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -156,7 +170,8 @@ class Stages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The whole of ``bundle.json``.
 
-    ``inputs`` and ``targets`` together are the inputs of the loss graph. Its outputs always hold ``loss``
+    ``inputs`` and ``targets`` together are the inputs of the loss graph (what export adds to it has other names
+    inside: ``names.py``). Its outputs always hold ``loss``
     (float32 [batch], each example's own mean loss) and ``weight`` (float32 [batch], what the host's mean
     weighs it with: 1, or the number of label tokens); a task adds ``logits``, ``features``, ``predictions``
     (the last empty unless the optional input ``predict`` is true).
@@ -173,6 +188,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model_inputs: tuple[Port, ...]  # of model.onnx
     model_outputs: tuple[Port, ...]
     parameters: tuple[Parameter, ...]
+    frozen: tuple[Frozen, ...] = ()  # what else the loss depends on
     lora: tuple[LoraBranch, ...] = ()
     stages: Stages | None = None
     head: Head | None = None
@@ -187,3 +203,18 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def trainable(self) -> tuple[Parameter, ...]:
         """The parameters that tuning may change, in table order."""
         return tuple(p for p in self.parameters if p.trainable)
+
+    @property
+    def trained_elements(self) -> int:
+        """How many elements tuning may change."""
+        return sum(math.prod(p.shape) for p in self.trainable)
+
+    @property
+    def elements(self) -> int:
+        """How many elements the loss depends on, trainable or not; those of rounded matrices as before rounding."""
+        matrices = () if self.quantization is None else self.quantization.matrices
+        known = {matrix.values: math.prod(matrix.shape) for matrix in matrices}
+        shapes = {p.name: p.shape for p in self.parameters}
+        known |= {b.weight: shapes[b.a][1] * shapes[b.b][0] for b in self.lora}  # 4-bit codes share bytes
+        parameters = sum(known.get(p.name, math.prod(p.shape)) for p in self.parameters if p.live)
+        return parameters + sum(known.get(row.name, row.size) for row in self.frozen)

@@ -23,9 +23,7 @@ STALE_OPTIMIZERS = (
     "EmbedLayerNormFusion",
 )
 Entry = tuple[str, str]  # of a session's configuration
-Open = Callable[
-    [tuple[Entry, ...], bool], Any
-]  # entries, and whether to keep silent about a failure -> session
+Open = Callable[[tuple[Entry, ...]], Any]  # entries -> session; a failure raises, and nothing is logged
 
 # onnxruntime then makes constant int8 weights uint8, whose kernels don't clip, unless all lie within -64 and 64, where
 # no pair can be clipped
@@ -65,13 +63,13 @@ def open_exact(open_session: Open, what: str) -> Any:
         Exception: what ``open_session`` raises where the model can't be run at all.
     """
     if not clips_sums():
-        return open_session((), False)
+        return open_session(())
     for entries in ((_UNSIGNED,), (_UNSIGNED, _UNFUSED)):
         try:
-            return open_session(entries, True)
+            return open_session(entries)
         except Exception:  # onnxruntime's classes share no base
             continue
-    open_session((), False)
+    open_session(())
     raise InputError(
         f"{what} multiplies signed 8-bit numbers, whose sums this processor clips as it has no VNNI: quantise the "
         "model with reduce_range=True or unsigned activations (activation_type=QUInt8), or use a processor with VNNI"

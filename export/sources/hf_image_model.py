@@ -16,7 +16,7 @@ from .hf_plan import Plan
 from .samples import image_samples
 from .torch_graph import LOGITS, trace
 from .torch_reference import reference_of
-from .torch_state import collect
+from .torch_state import collect, free_name
 
 PIXELS = "pixel_values"
 
@@ -35,7 +35,9 @@ def export_image_model(
     state = collect(model, secondary=tied_names(model))
     sample = image_samples(image, PIXELS)
     example = {PIXELS: torch.from_numpy(sample(np.random.default_rng(0), 2, 0)[PIXELS])}
-    graph = trace(model, state, example, {PIXELS: {0: "batch"}}, output_dims=("batch", len(names)))
+    logits = free_name(LOGITS, state)
+    dims = {PIXELS: {0: "batch"}}
+    graph = trace(model, state, example, dims, called=logits, output_dims=("batch", len(names)))
     return Exported(
         model=graph.model,
         weights=graph.weights,
@@ -43,7 +45,7 @@ def export_image_model(
         tied=state.tied,
         task=plan.task,
         loss="cross-entropy",
-        logits=LOGITS,
+        logits=logits,
         labels=names,
         image=image,
         source=source,
@@ -52,6 +54,8 @@ def export_image_model(
             "config.json": config_file(origin, model),
             PREPROCESSOR_FILE: origin.file(PREPROCESSOR_FILE) or b"",
         },
-        reference=reference_of(model, head=None if head is None else head[0].rpartition(".")[0]),
+        reference=reference_of(
+            model, head=None if head is None else head[0].rpartition(".")[0], called=logits
+        ),
         sample_inputs=sample,
     )

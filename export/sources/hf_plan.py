@@ -91,8 +91,10 @@ def plan(config: PretrainedConfig, task: str | None, labels: tuple[str, ...], te
     if task is None:
         task = _infer(config, kind, labels, template)
     if task not in TASKS:
+        fitting = [each for each in TASKS if _route(each, kind, template) is not None]
         raise InputError(
-            f"a Hugging Face model has no task {task!r}: use one of {', '.join(TASKS)}{near(task, TASKS)}"
+            f"a Hugging Face model has no task {task!r}, and {name} {_CAN[kind]}: use {' or '.join(fitting or TASKS)}"
+            f"{near(task, fitting)}"
         )
     route = _route(task, kind, template)
     if route is None:
@@ -101,12 +103,13 @@ def plan(config: PretrainedConfig, task: str | None, labels: tuple[str, ...], te
             if template
             else f"{task} can't be done with it"
         )
-        raise InputError(f"{name} {_CAN[kind]}, and {want}: choose another task or model")
+        raise InputError(f"{name} {_CAN[kind]}, and {want}: use {_possible(kind, labels, template)}")
     if labels and template is None and task not in ("text-classification", "image-classification"):
         raise InputError(f"the task {task} has no classes, and labels are given: leave --labels out")
     if config.problem_type == "multi_label_classification" and route == "head":
         raise InputError(
-            f"{name} was trained for several labels at once: export it with from_module and bce-with-logits"
+            f"{name} was trained for several labels at once: load it with transformers and give the module to "
+            'zoedge.export.to_bundle with task="classification" and loss="bce-with-logits"'
         )
     return Plan(task, route, kind)
 
@@ -138,7 +141,21 @@ def _infer(config: PretrainedConfig, kind: Kind, labels: tuple[str, ...], templa
         raise InputError(
             f"{name} with labels can mean a new head (--task text-classification) or label words (--template)"
         )
-    raise InputError(f"{name} {_CAN[kind]}: give --labels a,b,c for a new head, or --task")
+    raise InputError(f"{name} {_CAN[kind]}: use {_possible(kind, labels, template)}")
+
+
+def _possible(kind: Kind, labels: tuple[str, ...], template: str | None) -> str:
+    """Return the options of what a model can be exported for."""
+    found = []
+    for task in TASKS:
+        route = _route(task, kind, None)
+        if route is None:
+            continue
+        classes = task.endswith("classification")
+        new = classes and not labels and (route == "pooled" or kind == "image encoder")
+        kept = " --labels a,b,c" if new else " without --labels" if labels and not classes else ""
+        found.append(f"--task {task}{kept}")
+    return " or ".join(found) + (", without --template" if template is not None else "")
 
 
 def _route(task: str, kind: Kind, template: str | None) -> Route | None:

@@ -26,7 +26,7 @@ from .samples import text_samples
 from .tokenizer_files import load_tokenizer, tokenizer_files
 from .torch_graph import LOGITS, TorchGraph, trace
 from .torch_reference import reference_of
-from .torch_state import TorchState, collect
+from .torch_state import TorchState, collect, free_name
 
 if TYPE_CHECKING:
     from zoedge.export.exported import SampleInputs
@@ -79,13 +79,15 @@ def export_text_model(
         tied=loaded.state.tied,
         task=plan.task,
         loss=_loss(plan),
-        logits=LOGITS,
+        logits=free_name(LOGITS, loaded.state),
         labels=loaded.labels,
         text=msgspec.structs.replace(text, template=template, label_word_ids=word_ids),
         source=source,
         fresh_head=loaded.head,
         files=files,
-        reference=reference_of(loaded.module, head=_head_module(loaded)),
+        reference=reference_of(
+            loaded.module, head=_head_module(loaded), called=free_name(LOGITS, loaded.state)
+        ),
         sample_inputs=sample,
     )
 
@@ -112,6 +114,7 @@ def _trace(loaded: _Loaded, plan: Plan, sample: SampleInputs, limit: int | None)
         loaded.state,
         {name: torch.from_numpy(array) for name, array in arrays.items()},
         {name: {0: "batch", 1: "sequence"} for name in arrays},
+        called=free_name(LOGITS, loaded.state),
         output_dims=_output_dims(loaded, plan),
         largest=None if limit is None else {"sequence": limit},
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import numpy as np
 import onnx
-from onnx import TensorProto, inliner
+from onnx import TensorProto, inliner, numpy_helper
 
+from .onnx_subgraphs import is_lifted
 from .onnx_tensors import Array, inline_array, without_data
 
 _INLINE_BYTES = 1024  # larger tensors leave the graph; onnxruntime needs small ones there to infer shapes
@@ -29,11 +31,7 @@ def hoist_constants(model: onnx.ModelProto, arrays: dict[str, Array]) -> None:
     """Turn Constant nodes that hold weights into initializers named by their output, in place."""
     kept = []
     for node in model.graph.node:
-        tensor = (
-            next((a.t for a in node.attribute if a.name == "value"), None)
-            if node.op_type == "Constant"
-            else None
-        )
+        tensor = _constant(node)
         if tensor is None or not _holds_weights(tensor):
             kept.append(node)
             continue
@@ -115,14 +113,22 @@ def place_tensors(
     return outside
 
 
+def _constant(node: onnx.NodeProto) -> TensorProto | None:
+    """Return the tensor of a Constant node; a list of floats is one, too."""
+    if node.op_type != "Constant":
+        return None
+    for held in node.attribute:
+        if held.name == "value":
+            return held.t
+        if held.name == "value_floats":
+            return numpy_helper.from_array(np.asarray(held.floats, np.float32))
+    return None
+
+
 def _holds_weights(tensor: TensorProto) -> bool:
     if tensor.data_type == TensorProto.STRING:
         return False
-    array = inline_array(tensor)
-    floats = (
-        tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16) and array.ndim > 0 and array.size > 1
-    )
-    return floats or array.nbytes > _INLINE_BYTES
+    return is_lifted(tensor) or inline_array(tensor).nbytes > _INLINE_BYTES
 
 
 def _is_uniform(array: Array) -> bool:

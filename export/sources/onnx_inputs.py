@@ -20,12 +20,15 @@ _MOVES = ("Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze")
 _IMAGE_STEP = 32  # networks halve an image up to five times
 
 
-def onnx_samples(graph: Graph, ports: tuple[Port, ...], examples: Mapping[str, Any] | None) -> SampleInputs:
+def onnx_samples(
+    graph: Graph, ports: tuple[Port, ...], axes: Mapping[str, int], examples: Mapping[str, Any] | None
+) -> SampleInputs:
     """Return a generator of inputs.
 
     Args:
         graph: tells which integers index a table, and how long that is.
         ports: the graph's inputs; fixed sizes are kept, a fixed batch too.
+        axes: input -> axis of the batch.
         examples: arrays to imitate in range and in the sizes of dynamic axes; None draws floats from a
             standard normal and integers from what they index.
 
@@ -34,17 +37,23 @@ def onnx_samples(graph: Graph, ports: tuple[Port, ...], examples: Mapping[str, A
     """
     if examples is not None:
         arrays = {name: np.asarray(value) for name, value in examples.items()}
-        return like_samples(arrays, _shapes(ports, arrays))
+        return like_samples(arrays, _shapes(ports, axes, arrays))
     limits = {port.name: _limit(graph, port.name) for port in ports}
-    batch_names = {port.shape[0] for port in ports if port.shape and isinstance(port.shape[0], str)}
+    batch_names = {port.shape[axes[port.name]] for port in ports} - {""}
 
     def sample(rng: np.random.Generator, batch: int, length: int) -> Arrays:
         arrays = {}
         for port in ports:
             image = len(port.shape) == 4 and port.dtype.startswith("float")
             free = _IMAGE_STEP * (2 + length % 2) if image else length
-            sizes = dict.fromkeys(batch_names, batch)
-            shape = tuple(dim if isinstance(dim, int) else sizes.get(dim, free) for dim in port.shape)
+            shape = tuple(
+                dim
+                if isinstance(dim, int)
+                else batch
+                if axis == axes[port.name] or dim in batch_names
+                else free
+                for axis, dim in enumerate(port.shape)
+            )
             arrays[port.name] = _draw(rng, port, shape, limits[port.name])
         return arrays
 
@@ -52,7 +61,7 @@ def onnx_samples(graph: Graph, ports: tuple[Port, ...], examples: Mapping[str, A
 
 
 def _shapes(
-    ports: tuple[Port, ...], examples: Mapping[str, np.ndarray[Any, Any]]
+    ports: tuple[Port, ...], axes: Mapping[str, int], examples: Mapping[str, np.ndarray[Any, Any]]
 ) -> dict[str, tuple[Dim, ...]]:
     names = [port.name for port in ports]
     for name in [*examples, *names]:
@@ -69,8 +78,8 @@ def _shapes(
             raise InputError(
                 f"example_inputs has {port.name} of shape {list(given)}: the graph takes {list(port.shape)}"
             )
-        first: tuple[Dim, ...] = ("batch",) if port.shape and isinstance(port.shape[0], str) else given[:1]
-        shapes[port.name] = (*first, *given[1:])
+        dynamic = [axes[port.name]] if isinstance(port.shape[axes[port.name]], str) else []
+        shapes[port.name] = tuple("batch" if axis in dynamic else size for axis, size in enumerate(given))
     return shapes
 
 

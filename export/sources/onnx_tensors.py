@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,6 +47,17 @@ def read_tensors(path: Path, skeleton: Skeleton) -> dict[str, Array]:
         else:
             arrays[tensor.name] = inline_array(tensor)
     return arrays
+
+
+def tensor_reader(path: Path) -> Callable[[TensorProto], Array]:
+    """Return a function from a tensor of a file, wherever its data lies, to what ``read_tensors`` makes of it."""
+    files = _Files(path)
+
+    def read(tensor: TensorProto) -> Array:
+        external = tensor.data_location == TensorProto.EXTERNAL
+        return _external(tensor, files, path) if external else inline_array(tensor)
+
+    return read
 
 
 def inline_array(tensor: TensorProto) -> Array:

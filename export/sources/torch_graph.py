@@ -59,6 +59,7 @@ def trace(
     dims: DynamicDims,
     *,
     output: str = LOGITS,
+    called: str = LOGITS,
     output_dims: tuple[Dim, ...] | None = None,
     largest: Mapping[str, int] | None = None,
 ) -> TorchGraph:
@@ -69,7 +70,8 @@ def trace(
         state: the module's tensors and their names.
         inputs: example inputs; a dynamic axis needs a size of at least 2 here.
         dims: the dynamic axes.
-        output: which output, and the name of the graph's output.
+        output: which output of the module.
+        called: the name of the graph's output, which no tensor has: ``free_name``.
         output_dims: shape to declare for it; None keeps the exporter's.
         largest: name of a dimension -> its largest size, where the model has a limit.
 
@@ -80,6 +82,7 @@ def trace(
     if clash:
         raise InputError(f"{clash[0]} is an input and a parameter of the model: rename one of them")
     model = _export(module, inputs, dims, output, largest or {})
+    model.graph.outputs[0].name = called
     clean(model, {_PREFIX + name for name in state.canonical})
     weights = _name_tensors(model, state)
     if output_dims is not None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zoedge.errors import InputError, near
 from zoedge.export.exported import Exported
-from zoedge.manifest import Dim, Source
+from zoedge.manifest import Dim, Port, Source
 
 from .packages import need
 from .samples import like_samples
 
 if TYPE_CHECKING:
-    import numpy as np
+    import onnx
     from torch import Tensor, nn
 
+    from zoedge.export.exported import SampleInputs
+
+    from .activation import Activation
     from .torch_graph import DynamicDims
 
 BATCH = "batch"
@@ -38,6 +43,7 @@ def from_module(
     dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
     labels: tuple[str, ...] = (),
     loss: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Exported:
     """Export a torch module to one graph, its inputs -> one output.
 
@@ -52,6 +58,7 @@ def from_module(
         labels: class names in the order of the logits.
         loss: None takes the task's first: cross-entropy (or bce-with-logits) for classification, mse for
             regression.
+        say: is told what looks wrong.
 
     Returns:
         The graph, and the tensors by their first names in the module's state dict.
@@ -61,17 +68,35 @@ def from_module(
         MissingPackageError: torch isn't installed.
     """
     need("torch", "onnx", "onnxscript", purpose="exporting a torch module")
+    from ..surgery.graph import Graph
+    from .activation import find_activation, looks_like
+    from .batch_axes import find_batch_axes
     from .torch_graph import trace
     from .torch_reference import evaluating, reference_of
-    from .torch_state import collect
+    from .torch_state import collect, free_name
 
     loss = _loss(task, loss)
     state = collect(module)
     examples = _Examples.of(module, example_inputs, dynamic_shapes)
-    reference = reference_of(module, output_name)
-    _check_output(reference(examples.arrays)[output_name], output_name, task, labels)
+    logits = free_name(output_name, state)
+    reference = reference_of(module, output_name, called=logits)
+    _check_output(reference(examples.arrays)[logits], output_name, task, labels)
+    name = type(module).__name__
+    batch = find_batch_axes(examples.ports, logits, reference, examples.sampler, name)
+    sample = examples.sampler(batch.inputs)
+    rng = np.random.default_rng(0)
+    outputs = [reference(sample(rng, rows, 8))[logits] for rows in (2, 3)]
     with evaluating(module):
-        graph = trace(module, state, examples.tensors, examples.dims, output=output_name)
+        graph = trace(module, state, examples.tensors, examples.dims, output=output_name, called=logits)
+    _check_dynamic(graph.model, examples.shapes)
+    _check_activation(find_activation(Graph(graph.model), logits), loss, name)
+    likeness = looks_like(loss, outputs)
+    if likeness is not None:
+        say(
+            f"what {name}.forward returns looks like probabilities: {likeness}; {loss} takes logits, so the loss is "
+            "wrong if they are: return what goes into the softmax or sigmoid"
+        )
+    axes = {**batch.inputs, logits: batch.output}
     return Exported(
         model=graph.model,
         weights=graph.weights,
@@ -79,11 +104,12 @@ def from_module(
         tied=state.tied,
         task=task,
         loss=loss,
-        logits=output_name,
+        logits=logits,
         labels=labels,
-        source=Source(kind="torch", name=type(module).__name__, versions=_versions()),
+        source=Source(kind="torch", name=name, versions=_versions()),
         reference=reference,
-        sample_inputs=like_samples(examples.arrays, examples.shapes),
+        sample_inputs=sample,
+        batch_axes={name: axis for name, axis in axes.items() if axis},
     )
 
 
@@ -108,6 +134,21 @@ class _Examples:
     @property
     def shapes(self) -> dict[str, tuple[Dim, ...]]:
         return {name: _shape(value.shape, self.dims.get(name, {})) for name, value in self.tensors.items()}
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        arrays = self.arrays
+        shapes = self.shapes.items()
+        return tuple(Port(name=name, dtype=arrays[name].dtype.name, shape=shape) for name, shape in shapes)
+
+    def sampler(self, axes: Mapping[str, int]) -> SampleInputs:
+        """Return a generator of inputs with the batch on these axes."""
+        batch = {shape[axes[name]] for name, shape in self.shapes.items()}
+        named = {
+            name: tuple(BATCH if dim in batch and isinstance(dim, str) else dim for dim in shape)
+            for name, shape in self.shapes.items()
+        }
+        return like_samples(self.arrays, named)
 
 
 def _loss(task: str, loss: str | None) -> str:
@@ -168,6 +209,27 @@ def _examples(module: nn.Module, inputs: Mapping[str, Tensor], dims: DynamicDims
             if size == 1:
                 grown[name] = grown[name].repeat_interleave(2, axis)
     return grown
+
+
+def _check_dynamic(model: onnx.ModelProto, shapes: Mapping[str, tuple[Dim, ...]]) -> None:
+    """Refuse a graph in which the exporter fixed what was to be dynamic."""
+    for value in model.graph.input:
+        for wanted, dim in zip(shapes[value.name], value.type.tensor_type.shape.dim, strict=True):
+            if isinstance(wanted, str) and dim.HasField("dim_value"):
+                raise InputError(
+                    f"torch's exporter fixed the dimension {wanted} of {value.name} at {dim.dim_value}: leave it out "
+                    "of dynamic_shapes"
+                )
+
+
+def _check_activation(found: Activation | None, loss: str, name: str) -> None:
+    """Refuse probabilities where the loss takes logits; log-probabilities of a softmax are logits, too."""
+    harmless = found is None or loss == "mse" or (found.kind == "LogSoftmax" and loss == "cross-entropy")
+    if found is not None and not harmless:
+        raise InputError(
+            f"{name}.forward returns a {found.kind}, and {loss} would take its values for logits: return what goes "
+            f"into the {found.kind}"
+        )
 
 
 def _check_output(output: np.ndarray[Any, Any], name: str, task: str, labels: tuple[str, ...]) -> None:

@@ -10,28 +10,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zoedge.names import FEATURES, in_graph
+
 from .torch_graph import LOGITS, pick
 
 if TYPE_CHECKING:
     from zoedge.export.exported import Arrays, Reference
 
-FEATURES = "features"
 
-
-def reference_of(module: nn.Module, output: str = LOGITS, head: str | None = None) -> Reference:
+def reference_of(
+    module: nn.Module, output: str = LOGITS, head: str | None = None, *, called: str = ""
+) -> Reference:
     """Return a function from model inputs to the module's own outputs, in eval mode without gradients.
 
     Args:
         module: the torch model, kept alive by the function.
         output: which output.
-        head: name of a fresh head's linear layer: what it reads is returned as "features" too, since the
+        called: its name in what is returned; "" for the same.
+        head: name of a fresh head's linear layer: what it reads is returned as "zoedge/features" too, since the
             logits of a head of zeros say nothing.
     """
 
     def reference(inputs: Mapping[str, np.ndarray[Any, Any]]) -> Arrays:
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in inputs.items()}
         with torch.no_grad(), evaluating(module), _seen_by(module, head) as seen:
-            result = {output: pick(module(**tensors), output)}
+            result = {called or output: pick(module(**tensors), output)}
         return {name: value.numpy() for name, value in (result | seen).items()}
 
     return reference
@@ -56,7 +59,7 @@ def _seen_by(module: nn.Module, head: str | None) -> Iterator[dict[str, Tensor]]
         yield seen
         return
     layer = module.get_submodule(head)
-    hook = layer.register_forward_pre_hook(lambda _, args: seen.update({FEATURES: args[0]}))
+    hook = layer.register_forward_pre_hook(lambda _, args: seen.update({in_graph(FEATURES): args[0]}))
     try:
         yield seen
     finally:

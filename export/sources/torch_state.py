@@ -70,6 +70,11 @@ def collect(
     return TorchState(tensors, canonical, tied, parameters)
 
 
+def free_name(wanted: str, state: TorchState) -> str:
+    """Return what an output is called: as wanted, or otherwise where a tensor has that name."""
+    return wanted if wanted not in state.tensors else free_name(f"{wanted}.output", state)
+
+
 def _identity(tensor: Tensor) -> object:
     """Return a key that is equal for two names of one tensor; equal values are no reason."""
     if tensor.numel() == 0:

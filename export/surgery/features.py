@@ -5,11 +5,10 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from zoedge.manifest import Head
+from zoedge.names import FEATURES
 
 from .graph import Graph
 from .head import Chain, find_head
-
-FEATURES = "features"
 
 
 def find_features(graph: Graph, logits: str) -> tuple[Head, str, int] | None:

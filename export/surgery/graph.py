@@ -30,7 +30,7 @@ class Graph:
         self.nodes = list(self.proto.node)
         self.initializers = {tensor.name: tensor for tensor in self.proto.initializer}
         self.opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-        self._names = {name for node in self.nodes for name in [*_reads(node), *node.output]}
+        self._names = {name for node in self.nodes for name in [node.name, *_reads(node), *node.output]}
         self._names |= set(self.initializers) | {v.name for v in [*self.proto.input, *self.proto.output]}
         self._index()
 
@@ -80,7 +80,7 @@ class Graph:
         return None if constant is None else constant.shape
 
     def fresh(self, hint: str) -> str:
-        """Return ``hint``, or the first of hint_1, hint_2, ... that no value has."""
+        """Return ``hint``, or the first of hint_1, hint_2, ... that no value or node has."""
         name, count = hint, 0
         while name in self._names:
             count += 1
@@ -91,7 +91,7 @@ class Graph:
     def add(self, op: str, *inputs: str, output: str = "", **attrs: Any) -> str:
         """Add a node with one output and return the output's name, made from ``op`` unless given."""
         output = output or self.fresh(f"zoedge/{op}")
-        self.append(helper.make_node(op, inputs, [output], name=f"{output}/node", **attrs))
+        self.append(helper.make_node(op, inputs, [output], name=self.fresh(f"{output}/node"), **attrs))
         return output
 
     def append(self, node: onnx.NodeProto, before: onnx.NodeProto | None = None) -> None:
@@ -135,6 +135,13 @@ class Graph:
     def set_input(self, node: onnx.NodeProto, index: int, value: str) -> None:
         """Let one input of a node be another value."""
         node.input[index] = value
+        self._index()
+
+    def redirect(self, value: str, other: str) -> None:
+        """Let every reader of a value read another one, but for the node that makes that."""
+        maker = self.producer(other)
+        for node in [node for node in self.consumers(value) if node is not maker]:
+            _replace_reads(node, value, other)
         self._index()
 
     def divert(self, value: str, hint: str) -> str:
@@ -244,7 +251,7 @@ def dims_of(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:
 def _reads(node: onnx.NodeProto) -> list[str]:
     """Return the values a node reads, also those that its subgraphs take from outside."""
     values = [value for value in node.input if value]
-    for graph in _subgraphs(node):
+    for graph in subgraphs(node):
         own = {value.name for value in [*graph.input, *graph.initializer]}
         own |= {output for inner in graph.node for output in inner.output}
         inside = [value for inner in graph.node for value in _reads(inner)]
@@ -252,7 +259,8 @@ def _reads(node: onnx.NodeProto) -> list[str]:
     return values
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs that a node holds as attributes: branches and bodies."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -263,7 +271,7 @@ def _replace_reads(node: onnx.NodeProto, old: str, new: str) -> None:
     for index, value in enumerate(node.input):
         if value == old:
             node.input[index] = new
-    for graph in _subgraphs(node):
+    for graph in subgraphs(node):
         for inner in graph.node:
             _replace_reads(inner, old, new)
         for output in graph.output:

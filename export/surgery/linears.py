@@ -66,6 +66,16 @@ def _gemm(graph: Graph, node: onnx.NodeProto) -> Linear | None:
     return _plain(graph, node, flip=bool(held.get("transB", 0)))
 
 
+def _fused(graph: Graph, node: onnx.NodeProto) -> Linear | None:
+    held = attributes(node)
+    if (
+        any(held.get(name, 0) for name in ("transA", "transBatchA", "transBatchB"))
+        or held.get("alpha", 1.0) != 1.0
+    ):
+        return None
+    return _plain(graph, node, flip=bool(held.get("transB", 0)))
+
+
 def _plain(graph: Graph, node: onnx.NodeProto, *, flip: bool) -> Linear | None:
     traced = trace_weight(graph, node.input[1])
     if traced is None:
@@ -117,6 +127,7 @@ def _nbits(graph: Graph, node: onnx.NodeProto) -> Linear | None:
 _MATCHERS: dict[str, Callable[[Graph, onnx.NodeProto], Linear | None]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
+    "FusedMatMul": _fused,
     "MatMulInteger": _matmul_integer,
     "MatMulIntegerToFloat": _to_float,
     "DynamicQuantizeMatMul": _dynamic,

@@ -11,11 +11,12 @@ from fnmatch import fnmatchcase
 import numpy as np
 from onnx import TensorProto
 
-from zoedge.errors import InputError, near
+from zoedge.errors import InputError
 from zoedge.manifest import LoraBranch
 
 from .graph import Array, Graph
 from .linears import Linear, find_linears, integer_products
+from .request_error import RequestError
 
 # Which linear layers get a branch when the user names none: fnmatch patterns as for ``target_modules``.
 # Embeddings, the vocabulary head and the classifier are left out in any case unless they are named.
@@ -57,15 +58,17 @@ def choose_targets(
     if lora.targets is None:
         chosen = {w: uses for w, uses in default.items() if _matches(uses[0], DEFAULT_TARGETS)}
         if not chosen:
-            raise InputError(_no_layer(graph))
+            raise RequestError(_no_layer(graph))
         return chosen
     modules = [uses[0].module for uses in every.values()]
     for pattern in lora.targets:
         if not any(_matches(uses[0], (pattern,)) for uses in every.values()):
             known = [*modules, *dict.fromkeys(module.rpartition(".")[2] for module in modules)]
-            raise InputError(
-                f"--target-modules {pattern} names no linear layer (convolutions get no LoRA branch)"
-                + (near(pattern, known) or f": the graph has {_some(modules)}")
+            raise RequestError.misspelt(
+                f"--target-modules {pattern} names no linear layer (convolutions get no LoRA branch)",
+                pattern,
+                known,
+                "target_modules",
             )
     return {w: uses for w, uses in every.items() if _matches(uses[0], lora.targets)}
 
@@ -75,12 +78,11 @@ def _no_layer(graph: Graph) -> str:
     if integer:
         return (
             f"the graph has no linear layer for a LoRA branch: what {', '.join(integer)} makes are integers, and a "
-            "branch is added to floats; quantise the model in the QDQ format (QuantizeLinear and DequantizeLinear), "
-            "dynamically, or its weights alone"
+            "branch is added to floats"
         )
     return (
-        "the graph has no linear layer for a LoRA branch (convolutions and embeddings get none): "
-        "use --train head, bitfit, norm or a name pattern, or full where the weights are floats"
+        "the graph has no linear layer for a LoRA branch (convolutions and embeddings get none, the head only by "
+        "name)"
     )
 
 
@@ -92,7 +94,9 @@ def add_branches(graph: Graph, targets: dict[str, list[Linear]], lora: Lora) -> 
     branches = []
     for weight, uses in targets.items():
         first = uses[0]
-        a, b = f"{first.module}.lora_A.weight", f"{first.module}.lora_B.weight"
+        a, b = (
+            graph.fresh(f"{first.module}.lora_{side}.weight") for side in "AB"
+        )  # the source may have such, too
         for name, shape in ((a, (lora.rank, first.width_in)), (b, (first.width_out, lora.rank))):
             tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
             tensor.data_location = TensorProto.EXTERNAL
@@ -147,9 +151,9 @@ def _by_weight(linears: Iterable[Linear]) -> dict[str, list[Linear]]:
     modules: dict[str, str] = {}
     for weight, uses in groups.items():
         if modules.setdefault(uses[0].module, weight) != weight:
-            raise InputError(
+            raise RequestError(
                 f"the matrices {modules[uses[0].module]} and {weight} have the same module name "
-                f"{uses[0].module}: rename one of them in the file"
+                f"{uses[0].module}, by which LoRA branches are called"
             )
     return groups
 
@@ -157,8 +161,3 @@ def _by_weight(linears: Iterable[Linear]) -> dict[str, list[Linear]]:
 def _matches(linear: Linear, patterns: Sequence[str]) -> bool:
     last = linear.module.rpartition(".")[2]
     return any(fnmatchcase(name, p) for p in patterns for name in (linear.module, last))
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5]) or "none"
-    return shown + (", ..." if len(names) > 5 else "")

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from zoedge.manifest import PREDICT, Dim, Port
+from zoedge.manifest import Dim, Port
+from zoedge.names import LABELS, PREDICT, in_graph
 
 from .graph import Graph
 
-LABELS = "labels"
 IGNORED = -100  # a label that pads, as in transformers
 
 Shape = tuple[Dim, ...]
@@ -126,14 +126,16 @@ def _predictions(graph: Graph, above: str) -> str:
 
     Only evaluations read it; with labels everywhere it took 4 % of a pass through OPT-125M in int8.
     """
-    graph.declare(numpy_helper.from_array(np.array(False), PREDICT))
+    graph.declare(numpy_helper.from_array(np.array(False), in_graph(PREDICT)))
     largest, none = (graph.fresh(f"zoedge/{name}") for name in ("largest", "no_predictions"))
     empty = numpy_helper.from_array(np.zeros((0, 0), np.int64))
     branches = {
         "then_branch": helper.make_node("ArgMax", [above], [largest], axis=-1, keepdims=0),
         "else_branch": helper.make_node("Constant", [], [none], value=empty),
     }
-    return graph.add("If", PREDICT, **{name: _subgraph(name, node) for name, node in branches.items()})
+    return graph.add(
+        "If", in_graph(PREDICT), **{name: _subgraph(name, node) for name, node in branches.items()}
+    )
 
 
 def _subgraph(name: str, node: onnx.NodeProto) -> onnx.GraphProto:

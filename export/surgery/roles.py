@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from typing import NamedTuple
 
 import onnx
 
-from .graph import Graph
+from zoedge.manifest import SETTING
 
-_NORMS = {
-    "LayerNormalization": (1, 2),
-    "BatchNormalization": (1, 2),
-    "GroupNormalization": (1, 2),
-    "InstanceNormalization": (1, 2),
-    "RMSNormalization": (1,),
-    "SimplifiedLayerNormalization": (1,),
-    "SkipLayerNormalization": (2, 3),
-    "SkipSimplifiedLayerNormalization": (2,),
-}
-_STATISTICS = {"BatchNormalization": (3, 4)}
-_BIASES = {
-    "Gemm": 2,
-    "Conv": 2,
-    "ConvTranspose": 2,
-    "SkipLayerNormalization": 4,
-    "MatMulIntegerToFloat": 6,
-    "MatMulNBits": 5,
-}
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
-_PRODUCTS = ("MatMul", "Gemm", "Einsum")
-_INTEGER_PRODUCTS = ("MatMulNBits", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")
-_OTHER_WEIGHTS = {
-    "PRelu": (1,),
-    "LSTM": (1, 2, 3),
-    "GRU": (1, 2, 3),
-    "RNN": (1, 2, 3),
-    "Concat": None,
-    "Where": (),
-}
-_MOVES = ("Identity", "Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Slice")
+from .graph import Graph
+from .operators import (
+    ATTENTION,
+    CONVOLUTIONS,
+    INTEGER_PRODUCTS,
+    MICROSOFT,
+    PRODUCTS,
+    RECURRENT,
+    learnt_uses,
+)
+
+_MOVES = ("Identity", "Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Slice", "Flatten")
 _ARITHMETIC = ("Add", "Mul")  # nothing is learnt as a difference or a quotient: those are settings
+_JOINED = "Concat"  # tokens of learnt values beside those of the input
+_BEFORE_BIASES = PRODUCTS | INTEGER_PRODUCTS | CONVOLUTIONS | RECURRENT
 
 _NORM_NAME = re.compile(
     r"(^|[._/])(\w*norm\w*|ln(_?\w+)?|bn\d*)[._/](weight|bias|scale|gamma|beta)$", re.IGNORECASE
@@ -55,6 +39,7 @@ _MLP_NAME = re.compile(
     r"mlp|ffn|feed_forward|intermediate|output\.dense|(^|[._/])(fc\d*|lin\d|(gate|up|down)_proj|w[123]|dense_\w+|wi|wo)([._/]|$)"
 )
 _LAYER = re.compile(r"(?:^|[._/])(?:layers?|h|blocks?)[._](\d+)(?:[._/]|$)")
+_FUSED_LAYER = re.compile(r"Attention_(\d+)_qkv_")  # as onnxruntime's optimizer names what it joins
 _BUFFER_NAME = re.compile(
     r"inv_freq|(cos|sin)_cached|rotary|running_(mean|var)|num_batches|(attn|causal)_mask|position_ids"
 )
@@ -69,7 +54,7 @@ class Role(NamedTuple):
     bias: bool
 
 
-class Use(NamedTuple):
+class Place(NamedTuple):
     """A node that computes with a tensor, perhaps after moves like Transpose; ``value`` is what it reads."""
 
     node: onnx.NodeProto
@@ -77,9 +62,9 @@ class Use(NamedTuple):
     value: str
 
 
-def uses(graph: Graph, name: str) -> list[Use]:
+def uses(graph: Graph, name: str) -> list[Place]:
     """Return where a tensor enters the computation."""
-    found: list[Use] = []
+    found: list[Place] = []
     waiting = [name]
     while waiting:
         value = waiting.pop(0)
@@ -90,7 +75,7 @@ def uses(graph: Graph, name: str) -> list[Use]:
                 if node.op_type in _MOVES and index == 0:
                     waiting += node.output
                 else:
-                    found.append(Use(node, index, value))
+                    found.append(Place(node, index, value))
     return found
 
 
@@ -101,12 +86,27 @@ def is_parameter(graph: Graph, name: str) -> bool:
     """
     if _BUFFER_NAME.search(name):
         return False
-    return any(_learnt(graph, use) for use in uses(graph, name))
+    shape = graph.shape(name) or ()
+    single = math.prod(shape) == 1
+    return math.prod(shape) > 0 and any(_learnt(graph, use, single=single) for use in uses(graph, name))
 
 
 def is_statistic(graph: Graph, name: str) -> bool:
     """Return whether a tensor is a running mean or variance."""
-    return any(use.place in _STATISTICS.get(use.node.op_type, ()) for use in uses(graph, name))
+    return any(_kind(use) == "statistic" for use in uses(graph, name))
+
+
+def why_frozen(graph: Graph, name: str) -> str:
+    """Return what a float tensor is that is no parameter, in a few words."""
+    places = uses(graph, name)
+    kinds = {_kind(use) for use in places}
+    if "statistic" in kinds:
+        return "running statistics"
+    if "rounding" in kinds:
+        return "scales and weights that the graph rounds"
+    if "table" in kinds or _BUFFER_NAME.search(name):
+        return "tables and masks"
+    return SETTING if math.prod(graph.shape(name) or ()) == 1 else "not used as weights"
 
 
 def role(graph: Graph, name: str, head: Collection[str] = (), module: str = "") -> Role:
@@ -119,9 +119,14 @@ def role(graph: Graph, name: str, head: Collection[str] = (), module: str = "") 
         module: path of the layer it belongs to, where that says more than the name.
     """
     places = uses(graph, name)
-    vector = sum(dim > 1 for dim in graph.shape(name) or ()) <= 1
+    shape = graph.shape(name) or ()
+    kinds = {_kind(use) for use in places}
+    matrix = "weight" in kinds and len(shape) > 1  # also with one output
+    vector = sum(dim > 1 for dim in shape) <= 1 and not matrix
     norm = _is_norm(graph, name, places, vector)
-    bias = vector and (bool(_BIAS_NAME.search(name)) or any(_is_bias(graph, use) for use in places))
+    bias = bool(kinds & {"bias", "shift"}) and not _fills_gemm(graph, name, places)
+    bias |= vector and (bool(_BIAS_NAME.search(name)) or any(_is_bias(graph, use) for use in places))
+    vector |= bias
     group = _group(f"{module}.weight" if module else name, places, norm=norm, bias=bias, vector=vector)
     group = "head" if name in head and group != "embedding" else group
     return Role(group, layer_of(module or name), not (norm or vector), bias)
@@ -129,54 +134,71 @@ def role(graph: Graph, name: str, head: Collection[str] = (), module: str = "") 
 
 def layer_of(name: str) -> int | None:
     """Return the index of the repeated block a tensor belongs to, from names like layers.3. and h.3."""
-    match = _LAYER.search(name)
+    match = _LAYER.search(name) or _FUSED_LAYER.match(name)
     return int(match[1]) if match else None
 
 
-def _group(name: str, places: list[Use], *, norm: bool, bias: bool, vector: bool) -> str:
+def _group(name: str, places: list[Place], *, norm: bool, bias: bool, vector: bool) -> str:
     ops = {use.node.op_type for use in places}
     if norm:
         return "norm"
-    if any(use.node.op_type == "Gather" and use.place == 0 for use in places):
+    if any(_kind(use) == "embedding" for use in places):
         return "embedding"
     if bias:
         return "bias"
-    if ops.intersection(_CONVOLUTIONS):
+    if ops & CONVOLUTIONS:
         return "conv"
-    if not vector and not ops.intersection(_PRODUCTS) and _EMBEDDING_NAME.search(name):
+    weight = any(_kind(use) == "weight" for use in places)
+    if not vector and not weight and _EMBEDDING_NAME.search(name):
         return "embedding"
-    if _ATTENTION_NAME.search(name):
+    if _ATTENTION_NAME.search(name) or any(_is_fused_attention(use) for use in places):
         return "attention"
     return "mlp" if _MLP_NAME.search(name) else "other"
 
 
-def _learnt(graph: Graph, use: Use) -> bool:
-    op, index = use.node.op_type, use.place
-    if op in _NORMS:
-        return index in _NORMS[op] or index == _BIASES.get(op)
-    if op in _CONVOLUTIONS:
-        return index in (1, 2)
-    if op in _OTHER_WEIGHTS:
-        places = _OTHER_WEIGHTS[op]
-        return places is None or index in places
-    if op in _ARITHMETIC:
+def _kind(use: Place) -> str:
+    """Return what the operator does with the tensor; "" for arithmetic."""
+    if use.node.op_type == "Einsum":
+        return "weight"
+    return learnt_uses(use.node).get(use.place, "")
+
+
+def _is_fused_attention(use: Place) -> bool:
+    return use.node.op_type in ATTENTION and use.node.domain == MICROSOFT
+
+
+def _fills_gemm(graph: Graph, name: str, places: list[Place]) -> bool:
+    """Whether a tensor is a whole matrix that a Gemm adds, and no bias."""
+    shape = graph.shape(name) or ()
+    return all(use.node.op_type == "Gemm" for use in places) and sum(dim > 1 for dim in shape) > 1
+
+
+def _learnt(graph: Graph, use: Place, *, single: bool) -> bool:
+    """Return whether training learns what is used like this; one number is rather a setting of arithmetic."""
+    kind = _kind(use)
+    if kind:
+        return kind not in ("statistic", "table", "rounding")
+    if single:
+        return _is_bias(graph, use, single=True)
+    if use.node.op_type in _ARITHMETIC:
         return not _is_mask(graph, use)
-    return op in _PRODUCTS or (op == "Gather" and index == 0)
+    joined: bool = use.node.op_type == _JOINED
+    return joined
 
 
-def _is_mask(graph: Graph, use: Use) -> bool:
+def _is_mask(graph: Graph, use: Place) -> bool:
     """A square over the last two axes that is added or multiplied: a causal mask."""
     shape = graph.shape(use.value) or ()
     return len(shape) >= 2 and shape[-1] == shape[-2] > 1
 
 
-def _is_norm(graph: Graph, name: str, places: list[Use], vector: bool) -> bool:
-    if any(use.place in _NORMS.get(use.node.op_type, ()) for use in places):
+def _is_norm(graph: Graph, name: str, places: list[Place], vector: bool) -> bool:
+    if any(_kind(use) in ("scale", "shift") for use in places):
         return True
     return vector and (bool(_NORM_NAME.search(name)) or any(_scales_norm(graph, use) for use in places))
 
 
-def _scales_norm(graph: Graph, use: Use) -> bool:
+def _scales_norm(graph: Graph, use: Place) -> bool:
     """weight * normalised, or bias + weight * normalised, where a norm is written out in single operators."""
     if use.node.op_type not in ("Mul", "Add") or len(use.node.input) != 2:
         return False
@@ -208,10 +230,27 @@ def _is_inverse_root(graph: Graph, value: str) -> bool:
     return root is not None and root.op_type == "Sqrt"
 
 
-def _is_bias(graph: Graph, use: Use) -> bool:
-    if _BIASES.get(use.node.op_type) == use.place or (use.place == 2 and use.node.op_type in _NORMS):
-        return True
+def _is_bias(graph: Graph, use: Place, *, single: bool = False) -> bool:
+    """Whether a value is added to what a product or the like makes, perhaps after moves.
+
+    One number behind a Mul is rather an epsilon, unless the Mul turns a product of integers into floats.
+    """
     if use.node.op_type != "Add" or len(use.node.input) != 2:
         return False
     other = graph.producer(use.node.input[1 - use.place])
-    return other is not None and other.op_type in (*_PRODUCTS, *_INTEGER_PRODUCTS, *_CONVOLUTIONS, "Mul")
+    while other is not None and other.op_type in _MOVES:
+        other = graph.producer(other.input[0])
+    if other is None:
+        return False
+    return other.op_type in _BEFORE_BIASES or (
+        other.op_type == "Mul" and (not single or _rescales(graph, other))
+    )
+
+
+def _rescales(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a Mul turns a product of integers into floats."""
+    made = [graph.producer(value) for value in node.input]
+    sources = [
+        graph.producer(maker.input[0]) for maker in made if maker is not None and maker.op_type == "Cast"
+    ]
+    return any(source is not None and source.op_type in INTEGER_PRODUCTS for source in sources)

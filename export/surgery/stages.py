@@ -7,12 +7,10 @@ from collections.abc import Collection, Sequence
 import onnx
 
 from .graph import Graph
+from .operators import ATTENTION, CONVOLUTIONS, INTEGER_PRODUCTS, PRODUCTS, RECURRENT
 
 # what is worth computing once; everything else between two of these is computed again where it is needed
-_HEAVY = frozenset(
-    ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "MatMulInteger", "ConvInteger", "QLinearMatMul",
-     "QLinearConv", "MatMulNBits", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "LSTM", "GRU", "RNN")
-)  # fmt: skip
+_HEAVY = PRODUCTS | INTEGER_PRODUCTS | CONVOLUTIONS | RECURRENT | ATTENTION | {"ConvInteger", "QLinearConv"}
 _SHAPES = ("Shape", "Size")  # read how large a value is, not what is in it
 
 
@@ -21,7 +19,8 @@ def crossing_values(graph: Graph, outputs: Sequence[str], changing: Collection[s
 
     They depend on no tensor of ``changing``, took a matrix product or the like to compute, and are read by
     what ``outputs`` still need. Masks, shapes and embeddings are left to the later part, which computes them
-    from the graph's inputs: so it stays right when those are repeated for several probes.
+    from the graph's inputs: so it stays right when those are repeated for several probes. So is what is the same
+    for every row, as it depends on sizes alone (the sines of rotary embeddings): it has no rows to repeat.
     """
     known = _Known(graph, changing)
     found: dict[str, None] = {}
@@ -45,11 +44,15 @@ class _Known:
     def __init__(self, graph: Graph, changing: Collection[str]) -> None:
         self._changing = set(changing)
         self._heavy: set[str] = set()
+        rows = set(graph.inputs)  # and what is made from their values
         for node in graph.in_order():
             reads = graph.reads(node)
             if self._changing.intersection(reads):
                 self._changing.update(node.output)
-            if node.op_type in _HEAVY or (node.op_type not in _SHAPES and self._heavy.intersection(reads)):
+            if node.op_type in _SHAPES or not rows.intersection(reads):
+                continue
+            rows.update(node.output)
+            if node.op_type in _HEAVY or self._heavy.intersection(reads):
                 self._heavy.update(node.output)
 
     def is_changing(self, value: str) -> bool:

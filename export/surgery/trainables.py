@@ -8,12 +8,13 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from zoedge.errors import InputError, near
 from zoedge.manifest import Parameter
 
 from .graph import Array, Graph
 from .linears import find_linears
-from .roles import Role, is_statistic, role
+from .request_error import RequestError
+from .roles import Role, is_statistic, role, uses
+from .subgraphs import flattened
 
 KEYWORDS = ("full", "lora", "bitfit", "norm", "head")
 
@@ -58,8 +59,9 @@ def make_table(
     head: Collection[str],
 ) -> Table:
     """Describe the parameters of the inference graph; ``head`` holds the last linear layer's initializers."""
-    modules = {linear.weight: linear.module for linear in find_linears(graph)}
-    roles = {name: role(graph, name, head, modules.get(name, "")) for name in parameters}
+    flat = flattened(graph)
+    modules = {linear.weight: linear.module for linear in find_linears(flat)}
+    roles = {name: role(flat, name, head, modules.get(name, "")) for name in parameters}
     rows = tuple(
         Parameter(
             name=name,
@@ -91,16 +93,15 @@ def choose(
         InputError: an entry names nothing that can be trained.
     """
     if not train:
-        raise InputError(f"--train is empty: use {', '.join(KEYWORDS)} or a name pattern")
+        raise RequestError("--train is empty")
     asked: set[str] = set()
     frozen: set[str] = set()
     for entry in train:
         names = set(_named(graph, table, entry))
         useless = {name for name in names if name not in live or name in dead}
         if names and names == useless:
-            raise InputError(
-                f"--train {entry} names only tensors that have no effect on the loss ({_some(useless)}): "
-                "name others"
+            raise RequestError(
+                f"--train {entry} names only tensors that have no effect on the loss ({some(useless)})"
             )
         asked |= names - useless
         frozen |= useless
@@ -119,22 +120,20 @@ def _named(graph: Graph, table: Table, entry: str) -> Iterable[str]:
     if entry == "full":
         _refuse_quantized(graph)
         found = names
-        problem = (
-            "the model has no float32 parameters (float16 and integers can't be trained): use --train lora"
-        )
+        problem = "the model has no float32 parameters (float16 and integers can't be trained)"
     elif entry == "bitfit":
         found = [name for name in names if table.roles[name].bias]
-        problem = "the model has no biases: use --train lora, norm or a name pattern"
+        problem = "the model has no float32 biases"
     elif entry == "norm":
         found = [name for name in names if table.roles[name].group == "norm"]
-        problem = "the model has no normalisation with parameters: use --train lora, bitfit or a name pattern"
+        problem = "the model has no normalisation with float32 parameters"
     elif entry == "head":
         found = [name for name in names if name in table.head]
-        problem = "the output doesn't come from a float32 linear layer: name what to train by a pattern"
+        problem = "the output doesn't come from a float32 linear layer"
     else:
         return _by_pattern(graph, table, entry)
     if not found:
-        raise InputError(f"--train {entry} finds nothing: {problem}")
+        raise RequestError(f"--train {entry} finds nothing: {problem}")
     return found
 
 
@@ -145,21 +144,23 @@ def _by_pattern(graph: Graph, table: Table, pattern: str) -> list[str]:
         return found
     other = matching(pattern, table.weights)
     if not other:
-        raise InputError(
-            f"--train {pattern} is none of {', '.join(KEYWORDS)} and names no parameter"
-            + (near(pattern, [*names, *KEYWORDS]) or f": the model has {_some(names)}")
+        raise RequestError.misspelt(
+            f"--train {pattern} is none of {', '.join(KEYWORDS)} and names no parameter",
+            pattern,
+            [*names, *KEYWORDS],
         )
     name = other[0]
     if name in graph.initializers and is_statistic(graph, name):
-        raise InputError(
-            f"--train {pattern} names {name}, running statistics of a BatchNormalization: train its weight and bias"
+        raise RequestError(
+            f"--train {pattern} names {name}, running statistics of a BatchNormalization, which aren't trained",
+            meant=[read for use in uses(graph, name) for read in use.node.input[1:3]],
         )
     dtype = table.weights[name].dtype
     if dtype != np.float32:
-        raise InputError(
-            f"--train {pattern} names {name}, which is {dtype}: only float32 can be trained, use --train lora"
+        raise RequestError(
+            f"--train {pattern} names {name}, which is {dtype}, and only float32 can be trained"
         )
-    raise InputError(f"--train {pattern} names {name}, which has no effect on the output: name another")
+    raise RequestError(f"--train {pattern} names {name}, which has no effect on the output")
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -178,12 +179,13 @@ def quantized_op(graph: Graph) -> str | None:
 def _refuse_quantized(graph: Graph) -> None:
     op = quantized_op(graph)
     if op is not None:
-        raise InputError(
+        raise RequestError(
             f"--train full can't train a quantised graph (this one computes with {op}), as rounded weights "
-            "don't take small steps: use --train lora"
+            "don't take small steps"
         )
 
 
-def _some(names: Collection[str]) -> str:
+def some(names: Collection[str]) -> str:
+    """Return the first few names for a message."""
     shown = ", ".join(sorted(names)[:5])
     return shown + (", ..." if len(names) > 5 else "")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from zoedge.errors import InputError
 from zoedge.manifest import Manifest
+from zoedge.names import named_in_graph
 
 from ..noise.permutation import permutation
 from .buckets import Limits, split_by_length, split_by_shape
@@ -38,6 +39,11 @@ class MicroBatch:
     inputs: Arrays
     targets: Arrays
     rows: Rows
+
+    @property
+    def given(self) -> Arrays:
+        """What a forward pass is given: the inputs, and the targets by their names inside the graphs."""
+        return {**self.inputs, **named_in_graph(self.targets)}
 
     @property
     def valid(self) -> int:

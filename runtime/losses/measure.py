@@ -33,7 +33,7 @@ def run_rows(
         part = rows[start : start + EVAL_BLOCK]
         for batch in eval_batches(manifest, examples, part, max_rows):
             placed = MicroBatch(batch.inputs, batch.targets, batch.rows + start)
-            yield placed, engine.run({**batch.inputs, **batch.targets}, outputs)
+            yield placed, engine.run(batch.given, outputs)
 
 
 def eval_batches(

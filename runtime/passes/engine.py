@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoedge.errors import InputError, ZoedgeError
-from zoedge.manifest import PREDICT, PREDICTIONS
+from zoedge.names import PREDICT, PREDICTIONS, given, in_graph, output_of, plain
 from zoedge.sessions import STALE_OPTIMIZERS, Entry, open_exact
 
 from .ort import ORT_ERRORS, first_line
@@ -47,6 +47,11 @@ class Engine:
         frozen: name -> array of frozen tensors to use where they lie; None lets onnxruntime load, fold and
             prepack them, which is faster on short inputs and holds a second copy of every matrix.
 
+    Attributes:
+        inputs: names of the inputs inside the graph, without the buffers.
+        values: names of the outputs inside the graph.
+        outputs: their plain names.
+
     Raises:
         InputError: an unknown provider, or a graph that onnxruntime can't run.
     """
@@ -60,8 +65,10 @@ class Engine:
         provider: str = "cpu",
         frozen: Mapping[str, Array] | None = None,
     ) -> None:
-        given = {**(frozen or {}), **buffers}
-        self._keep = {name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in given.items()}
+        shared = {**(frozen or {}), **buffers}
+        self._keep = {
+            name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in shared.items()
+        }
         for name, (value, array) in self._keep.items():
             if value.data_ptr() != array.ctypes.data:
                 raise ZoedgeError(
@@ -69,10 +76,8 @@ class Engine:
                 )
         copying = COPYING_OPTIMIZERS if frozen is not None else ()
 
-        def open_session(entries: tuple[Entry, ...], silent: bool) -> ort.InferenceSession:
+        def open_session(entries: tuple[Entry, ...]) -> ort.InferenceSession:
             options = _options(threads, entries, in_place=frozen is not None)
-            if silent:
-                options.log_severity_level = 4
             for name, (value, _) in self._keep.items():
                 options.add_initializer(name, value)
             return ort.InferenceSession(
@@ -90,39 +95,42 @@ class Engine:
             ) from error
         optional = {i.name for i in self._session.get_overridable_initializers()}
         _check_live(buffers, optional, graph)
-        self._predict = ort.OrtValue.ortvalue_from_numpy(np.array(True)) if PREDICT in optional else None
-        self.outputs = tuple(o.name for o in self._session.get_outputs())
+        self.values = tuple(o.name for o in self._session.get_outputs())
+        self.outputs = tuple(map(plain, self.values))
+        self._predict = PREDICT if PREDICTIONS in self.values else in_graph(PREDICT)
+        self._yes = ort.OrtValue.ortvalue_from_numpy(np.array(True)) if self._predict in optional else None
         self.inputs = frozenset(i.name for i in self._session.get_inputs()) - set(buffers)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once.
 
         Args:
-            inputs: graph input name -> array; names the graph lacks are ignored.
+            inputs: graph input name -> array, or the plain name of what export added (``names.py``); names the
+                graph lacks are ignored.
             outputs: the outputs wanted; all by default.
 
         Returns:
-            Output name -> new array.
+            Output name, as it was asked for, -> new array; by default the plain names.
         """
         binding = self._session.io_binding()
         for name in self.inputs:
-            binding.bind_cpu_input(name, np.ascontiguousarray(inputs[name]))
+            binding.bind_cpu_input(name, np.ascontiguousarray(given(inputs, name)))
         wanted = tuple(outputs or self.outputs)
-        if self._predict is not None and PREDICTIONS in wanted:
-            binding.bind_ortvalue_input(PREDICT, self._predict)
+        if self._yes is not None and PREDICTIONS in wanted:
+            binding.bind_ortvalue_input(self._predict, self._yes)
         for name in wanted:
-            binding.bind_output(name)
+            binding.bind_output(output_of(self.values, name))
         try:
             self._session.run_with_iobinding(binding)
         except ORT_ERRORS as error:
-            shapes = ", ".join(f"{name} {list(inputs[name].shape)}" for name in sorted(self.inputs))
+            shapes = ", ".join(sorted(f"{plain(n)} {list(given(inputs, n).shape)}" for n in self.inputs))
             raise ZoedgeError(f"the forward pass failed on {shapes}: {first_line(error)}") from error
         return dict(zip(wanted, binding.copy_outputs_to_cpu(), strict=True))
 
 
 def _options(threads: int, entries: tuple[Entry, ...], *, in_place: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # one warning per overridable initializer says what we intend
+    options.log_severity_level = 4  # what fails raises, and is told in our words
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.enable_mem_pattern = False  # shapes differ from batch to batch
     # its arena holds less than the C library's allocator, which splits what it gets back, but asks for more

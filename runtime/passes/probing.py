@@ -55,7 +55,7 @@ class OneByOne:
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point."""
         for _ in points:
-            yield [(b, self._forward.run({**b.inputs, **b.targets}, outputs)) for b in batch]
+            yield [(b, self._forward.run(b.given, outputs)) for b in batch]
 
 
 class Together:
@@ -74,7 +74,7 @@ class Together:
         self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point."""
-        begun = [self._staged.begin({**b.inputs, **b.targets}) for b in batch]
+        begun = [self._staged.begin(b.given) for b in batch]
         if self.count == 1:
             for _ in points:
                 yield [(b, self._staged.finish(x, {}, outputs)) for b, x in zip(batch, begun, strict=True)]

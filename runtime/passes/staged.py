@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Unpack
 
 import numpy as np
 
 from zoedge.bundle import Bundle
 from zoedge.manifest import PREFIX_FILE, SUFFIX_FILE
+from zoedge.names import given
 
 from ..data.example import Array, Arrays
 from .engine import Engine, SessionSettings
@@ -51,8 +53,8 @@ class Staged:
         """Return the inputs with what the first part makes of them: all that ``finish`` needs."""
         if self._prefix is None:
             return dict(inputs)
-        read = {name: inputs[name] for name in self._prefix.inputs}
-        run = self._prefix.run
+        read = {name: given(inputs, name) for name in self._prefix.inputs}
+        run = partial(self._prefix.run, outputs=self._prefix.values)
         return {**inputs, **(run(read) if self.cache is None else self.cache.run(run, read))}
 
     def finish(

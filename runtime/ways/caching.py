@@ -105,7 +105,7 @@ def try_cache(
 def _measured(
     cache: PrefixCache, recurring: Recurring, most: int, batch: Sequence[MicroBatch], staged: Staged
 ) -> Tried:
-    passes: list[Arrays] = [{**b.inputs, **b.targets} for b in batch]
+    passes: list[Arrays] = [b.given for b in batch]
     alone = {name: array[: recurring.fixed_rows or 1] for name, array in passes[0].items()}
     computing = _seconds(lambda: [staged.begin(x) for x in passes])
     wanted = _bits(staged, [*passes, alone])

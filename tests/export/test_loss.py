@@ -8,7 +8,7 @@ from scipy.special import expit, log_softmax, xlogy
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.loss import LOSSES
 from zoedge.export.surgery.overridable import make_overridable
-from zoedge.manifest import PREDICT
+from zoedge.names import PREDICT, in_graph
 
 from .models import model, node, run, value
 
@@ -27,7 +27,7 @@ def losses(name, logits, labels, *, opset=18, predict=True):
         outputs.append(value(nodes.predictions, ["n", "p"], TensorProto.INT64))
     finished = graph.finish(inputs, outputs)
     make_overridable(finished, ())
-    asked = {PREDICT: np.array(predict)} if nodes.predictions else {}
+    asked = {in_graph(PREDICT): np.array(predict)} if nodes.predictions else {}
     result = run(finished, {"logits": logits, "labels": labels, **asked})
     return [result[o.name] for o in outputs]
 

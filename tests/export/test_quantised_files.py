@@ -157,5 +157,7 @@ def test_a_quantised_head_alone_is_no_layer_among_integers(tmp_path):
     ]
     tensors = {"fc.weight_quantized": Q, "ws": SCALE, "wz": ZERO}
     proto = model(nodes, [value("x", ["n", 32])], [value("y", ["n", 16])], tensors)
-    with pytest.raises(InputError, match=r"no linear layer for a LoRA branch .* use --train head"):
+    with pytest.raises(
+        InputError, match=r"no linear layer for a LoRA .* use --train lora --target-modules fc$"
+    ):
         to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "bundle", loss="mse")

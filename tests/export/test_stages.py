@@ -43,7 +43,7 @@ def test_the_parts_hold_each_product_once(tmp_path):
         graph = onnx.load(bundle.path(file), load_external_data=False).graph
         ops[file] = sorted(n.op_type for n in graph.node if n.op_type in ("Gemm", "MatMul"))
     assert ops == {PREFIX_FILE: ["Gemm", "MatMul"], SUFFIX_FILE: ["Gemm"]}
-    assert bundle.manifest.stages.crossing == ("f", "features")  # an output of the graph too
+    assert bundle.manifest.stages.crossing == ("f", "zoedge/features")  # an output of the graph too
 
 
 def test_rows_that_depend_on_each_other_are_not_stacked(tmp_path):

@@ -5,12 +5,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from zoedge.errors import InputError
+from zoedge.export.sources.onnx_file import from_onnx
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.head import find_head
+from zoedge.export.surgery.request_error import RequestError
 from zoedge.export.surgery.roles import is_parameter, is_statistic, layer_of, role
-from zoedge.export.surgery.trainables import choose, make_table
+from zoedge.export.surgery.trainables import KEYWORDS, choose, make_table
 
-from .models import convnet, language_model, mlp, model, node, normal, value
+from .models import convnet, language_model, mlp, model, node, normal, save, value
 
 
 def select(proto, *train, dead=(), parameters=None):
@@ -67,30 +69,31 @@ def test_running_statistics_are_no_parameters():
     assert list(select(convnet(), "norm").names) == ["bn.weight", "bn.bias"]
 
 
+UNKNOWN = "is none of full, lora, bitfit, norm, head and names no parameter"
 MESSAGES = {
-    ("blocks.2",): "--train blocks.2 is none of full, lora, bitfit, norm, head and names no parameter; "
-    "did you mean blocks.1.fc.bias, blocks.0.fc.bias, blocks.1.fc.weight?",
-    (
-        "ful",
-    ): "--train ful is none of full, lora, bitfit, norm, head and names no parameter; did you mean full?",
-    (): "--train is empty: use full, lora, bitfit, norm, head or a name pattern",
+    ("blocks.2",): (
+        f"--train blocks.2 {UNKNOWN}",
+        ("blocks.1.fc.bias", "blocks.0.fc.bias", "blocks.1.fc.weight"),
+    ),
+    ("ful",): (f"--train ful {UNKNOWN}", ("full",)),
+    (): ("--train is empty", ()),
 }
 
 
 @pytest.mark.parametrize("train", MESSAGES)
 def test_an_entry_that_names_nothing_is_refused(train):
-    with pytest.raises(InputError) as error:
+    with pytest.raises(RequestError) as error:
         select(mlp(), *train)
-    assert str(error.value) == MESSAGES[train]
+    assert (str(error.value), error.value.meant) == MESSAGES[train]
 
 
 def test_running_statistics_by_name_are_refused():
-    with pytest.raises(InputError) as error:
+    with pytest.raises(RequestError) as error:
         select(convnet(), "running_var")
     assert str(error.value) == (
-        "--train running_var names bn.running_var, running statistics of a BatchNormalization: "
-        "train its weight and bias"
+        "--train running_var names bn.running_var, running statistics of a BatchNormalization, which aren't trained"
     )
+    assert error.value.meant == ("bn.weight", "bn.bias")
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.int8])
@@ -101,7 +104,7 @@ def test_tensors_of_other_types_than_float32_are_refused(kind):
     with pytest.raises(InputError) as error:
         select(proto, "w")
     assert str(error.value) == (
-        f"--train w names w, which is {np.dtype(kind)}: only float32 can be trained, use --train lora"
+        f"--train w names w, which is {np.dtype(kind)}, and only float32 can be trained"
     )
     assert list(select(proto, "full").names) == ["b"]
 
@@ -114,7 +117,7 @@ def test_a_full_request_on_a_quantised_graph_is_refused():
         select(proto, "full")
     assert str(error.value) == (
         "--train full can't train a quantised graph (this one computes with DequantizeLinear), as rounded "
-        "weights don't take small steps: use --train lora"
+        "weights don't take small steps"
     )
     assert list(select(proto, "bitfit").names) == ["b"]
 
@@ -122,12 +125,9 @@ def test_a_full_request_on_a_quantised_graph_is_refused():
 @pytest.mark.parametrize(
     ("train", "problem"),
     [
-        (
-            "norm",
-            "the model has no normalisation with parameters: use --train lora, bitfit or a name pattern",
-        ),
-        ("bitfit", "the model has no biases: use --train lora, norm or a name pattern"),
-        ("head", "the output doesn't come from a float32 linear layer: name what to train by a pattern"),
+        ("norm", "the model has no normalisation with float32 parameters"),
+        ("bitfit", "the model has no float32 biases"),
+        ("head", "the output doesn't come from a float32 linear layer"),
     ],
 )
 def test_groups_that_are_empty_are_refused(train, problem):
@@ -155,7 +155,7 @@ def test_what_the_loss_does_not_read_is_frozen_in_a_group_and_refused_by_name():
     with pytest.raises(InputError) as error:
         select(with_unused(), "pooler")
     assert str(error.value) == (
-        "--train pooler names only tensors that have no effect on the loss (pooler.weight): name others"
+        "--train pooler names only tensors that have no effect on the loss (pooler.weight)"
     )
 
 
@@ -288,3 +288,14 @@ def test_anonymous_matrices_take_group_and_layer_from_their_node():
     weights = {"onnx::MatMul_12": normal((4, 4), 1)}
     (row,) = make_table(Graph(proto), ("onnx::MatMul_12",), weights, {}, ()).rows
     assert (row.group, row.layer, row.decay) == ("attention", 3, True)
+
+
+@pytest.mark.parametrize("word", KEYWORDS)
+def test_a_setting_called_like_a_keyword_is_no_parameter(tmp_path, word):
+    """torch's exporter calls what torch.full makes "full"."""
+    tensors = {word: np.full((), -1e9, np.float32), "w": normal((8, 3), 1), "b": normal(3, 2)}
+    nodes = [node("MatMul", "x w", "p"), node("Add", "p b", "q"), node("Max", f"q {word}", "y")]
+    proto = model(nodes, [value("x", ["n", 8])], [value("y", ["n", 3])], tensors)
+    source = save(proto, tmp_path / "m.onnx")
+    exported = from_onnx(source, loss="mse", named=(word,))
+    assert exported.parameters == ("w", "b")

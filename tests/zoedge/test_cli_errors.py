@@ -115,7 +115,7 @@ def test_a_corrupt_weights_file(made, tmp_path):
 def test_a_newer_bundle(made, tmp_path):
     path = tmp_path / "bundle.json"
     path.write_text('{"format": 99}')
-    message = f"Error: {path} has format 99, and this zoedge reads up to 1: upgrade zoedge\n"
+    message = f"Error: {path} has format 99, and this zoedge reads up to 2: upgrade zoedge\n"
     assert error("eval", tmp_path, "-d", made / "data.npz") == message
 
 

@@ -104,7 +104,10 @@ def _course(contents: Contents) -> Rows:
 
 def _names(record: Assign) -> str:
     """Return which tensors got computed values: a solved head, the directions of a branch."""
-    names = sorted({name for values in record.slots.values() for name in values})
+    return _some(sorted({name for values in record.slots.values() for name in values}))
+
+
+def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LAST} more" if len(names) > _LAST else ""
     return ", ".join(names[:_LAST]) + more
 
@@ -116,7 +119,7 @@ def _evaluation(record: Eval) -> str:
 
 def _trainable(manifest: Manifest) -> Rows:
     """Yield the share of elements that tuning changes, in all and by group."""
-    total = sum(math.prod(p.shape) for p in manifest.parameters)
+    total = manifest.elements
     groups: Counter[str] = Counter()
     for parameter in manifest.trainable:
         groups[parameter.group] += math.prod(parameter.shape)
@@ -127,6 +130,18 @@ def _trainable(manifest: Manifest) -> Rows:
         f"{trained:,} of {total:,} parameters ({share:.2f} %) in {len(manifest.trainable)} tensors",
     )
     yield "groups", ", ".join(f"{group} {count:,}" for group, count in groups.most_common())
+    yield "frozen", "; ".join(_frozen(manifest))
+
+
+def _frozen(manifest: Manifest) -> Iterable[str]:
+    """Yield what no run can train, a reason each: how much, and which."""
+    reasons = Counter({row.reason: 0 for row in manifest.frozen})
+    for row in manifest.frozen:
+        reasons[row.reason] += row.size
+    for reason, count in reasons.most_common():
+        if count:
+            names = [row.name for row in manifest.frozen if row.reason == reason]
+            yield f"{count:,} {reason} ({_some(names)})"
 
 
 def _lora(manifest: Manifest) -> str:

@@ -1,8 +1,10 @@
+import re
+
 import pytest
 from transformers import AutoConfig
 
 from zoedge.errors import InputError
-from zoedge.export.sources.hf_plan import is_causal, plan
+from zoedge.export.sources.hf_plan import TASKS, is_causal, plan
 
 
 def config_of(architecture, model_type, **settings):
@@ -42,7 +44,11 @@ def test_task_and_route(model, options, wanted):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (BERT, {}, "BertModel is a text encoder without a head: give --labels"),
+        (
+            BERT,
+            {},
+            "BertModel is a text encoder without a head: use --task text-classification --labels a,b,c or",
+        ),
         (
             BERT,
             {"task": "fill-mask"},
@@ -73,6 +79,31 @@ def test_task_and_route(model, options, wanted):
 def test_what_does_not_fit(model, options, message):
     with pytest.raises(InputError, match=message):
         plan(config_of(*model), options.get("task"), options.get("labels", ()), options.get("template"))
+
+
+@pytest.mark.parametrize("task", [None, *TASKS])
+@pytest.mark.parametrize("labels", [(), ("a", "b")])
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+@pytest.mark.parametrize(
+    "model",
+    [BERT, SEQUENCE, ("OPTForCausalLM", "opt"), ("ViTForImageClassification", "vit"), ("ViTModel", "vit")],
+)
+def test_what_a_message_tells_to_use_works(model, template, labels, task):
+    config = config_of(*model)
+    try:
+        plan(config, task, labels, template)
+    except InputError as error:
+        message = str(error)
+    else:
+        return
+    told = re.search(r": use (--task .*?)(, without --template)?$", message)
+    if told is None:
+        assert message.endswith("leave --labels out") or "can mean a new head" in message
+        return
+    for remedy in told[1].split(" or "):
+        words = remedy.split()
+        kept = () if "without" in words else ("a", "b", "c") if "a,b,c" in words else labels
+        plan(config, words[1], kept, None if told[2] else template)
 
 
 def test_several_labels_at_once():

@@ -198,7 +198,7 @@ def test_a_new_head_reads_the_mean_over_the_mask(encoder, tiny_encoder):
     lengths = inputs["attention_mask"].sum(1)
     features = np.stack([row[:n].mean(0) for row, n in zip(tokens, lengths, strict=True)])
     answer = encoder.reference(inputs)
-    np.testing.assert_allclose(answer["features"], features, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(answer["zoedge/features"], features, rtol=1e-5, atol=1e-5)
     wanted = features @ encoder.weights["classifier.weight"].T + [1, 2, 3]
     np.testing.assert_allclose(answer["logits"], wanted, rtol=1e-4, atol=1e-4)
 

@@ -5,7 +5,7 @@ import mmap
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from zoedge.errors import InputError
 from zoedge.export.sources.onnx_file import from_onnx
@@ -279,7 +279,7 @@ def refuse(proto, tmp_path, **options):
 def test_options_that_do_not_fit_are_refused(tmp_path):
     two = mlp()
     two.graph.output.append(value("f", ["n", 12]))
-    assert refuse(two, tmp_path) == "m.onnx has 2 outputs: choose one with --output-name y, f"
+    assert refuse(two, tmp_path) == "m.onnx has 2 outputs: choose one with --output-name y or f"
     assert refuse(mlp(), tmp_path, output_name="z") == "m.onnx has no output 'z': its outputs are y"
     assert refuse(mlp(tail=[node("Identity", "y", "logits")]), tmp_path, output_name="logit") == (
         "m.onnx has no output 'logit': its outputs are logits; did you mean logits?"
@@ -328,6 +328,11 @@ def test_files_that_can_not_be_read_are_refused(tmp_path):
     assert refuse(mlp(opset=9), tmp_path) == (
         "/m.onnx has opset 9 and zoedge needs 11 or later: convert it with "
         "onnx.version_converter.convert_version(model, 18)"
+    )
+    load(version_converter.convert_version(mlp(opset=9), 18), tmp_path)
+    unknown = mlp(opset=9, tail=[node("Frob", "y", "z")])
+    assert refuse(unknown, tmp_path) == (
+        "/m.onnx has opset 9 and zoedge needs 11 or later: export it again from where it was made, with a newer one"
     )
 
 
@@ -390,7 +395,8 @@ def test_outputs_without_a_batch_axis_are_refused(tmp_path):
     del proto.graph.output[:]
     proto.graph.output.append(value("total", []))
     assert refuse(proto, tmp_path, loss="mse") == (
-        "the output total has the shape [] for a batch of 2: its first axis must be the batch"
+        "no axis of the output total of m.onnx, of shape [], follows the batch of its inputs (x ['n', 8]): export "
+        "the file with one dynamic dimension for the batch, in its inputs and outputs"
     )
 
 

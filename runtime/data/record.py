@@ -17,10 +17,12 @@ class Record:
     Attributes:
         fields: name -> value: text, number, list, or an array where the file holds arrays.
         where: "file:line" or "file[row]", for error messages.
+        replaced: how many characters of its texts were no valid Unicode and became U+FFFD.
     """
 
     fields: Mapping[str, Any]
     where: str
+    replaced: int = 0
 
 
 class LazyRecords(Sequence[Record]):

@@ -9,6 +9,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .unicode import clean
+
 
 @dataclass(frozen=True)
 class Record:
@@ -57,3 +59,22 @@ class Subset(LazyRecords):
 
     def _at(self, row: int) -> Record:
         return self._records[int(self._rows[row])]
+
+
+class ColumnRecords(LazyRecords):
+    """Rows of columns of one length; a record holds views of arrays, and Python's own texts and numbers."""
+
+    def __init__(self, columns: Mapping[str, Any], source: str) -> None:
+        self._columns, self._source = columns, source
+        self._rows = len(next(iter(columns.values())))
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def _at(self, row: int) -> Record:
+        valid = clean({name: _plain(column[row]) for name, column in self._columns.items()})
+        return Record(valid.value, f"{self._source}[{row}]", valid.replaced)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value

@@ -22,7 +22,7 @@ def clean(value: Any) -> Cleaned:
     if isinstance(value, Mapping):
         parts = {key: clean(part) for key, part in value.items()}
         return Cleaned({clean(k).value: p.value for k, p in parts.items()}, _total(list(parts.values())))
-    if isinstance(value, list):
+    if isinstance(value, list) and value and not isinstance(value[0], int | float):  # long rows of numbers
         items = [clean(item) for item in value]
         return Cleaned([item.value for item in items], _total(items))
     return Cleaned(value, 0)

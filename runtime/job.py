@@ -17,6 +17,7 @@ from .data import KeyNames, hold_out, read
 from .data.batches import MicroBatch, fixed_rows, micro_batches
 from .data.buckets import padded
 from .data.dataset import Dataset, encode
+from .data.remarks import remarks
 from .head.initial import initial_head
 from .head.probe import deal
 from .head.refit import Forward, HeadRefit
@@ -101,9 +102,13 @@ def read_rows(
     rows, valid_rows = read(data, "train", keys), read(data, "valid", keys)
     plan = make_plan(options, manifest, len(rows), valid_rows is not None, given)
     options = plan.options
-    task = task_for(bundle, options.seed)
+    task = task_for(bundle, options.seed, options.truncation_side)
     valid = encode(valid_rows, task) if valid_rows is not None else None
-    return _split(encode(rows, task), valid, options), plan
+    train = encode(rows, task)
+    notes = [*remarks(train, manifest, options.truncation_side), *plan.notes]
+    if valid is not None:
+        notes += remarks(valid, manifest, options.truncation_side, "validation rows")
+    return _split(train, valid, options), replace(plan, notes=tuple(notes))
 
 
 def assemble(

@@ -88,6 +88,10 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ] = "auto"
     provider: Annotated[str, "onnxruntime execution provider"] = "cpu"
     threads: Annotated[int, "threads of the forward passes and the noise; 0: one per core"] = 0
+    truncation_side: Annotated[
+        Literal["left", "right"] | None,
+        "the end that texts lose which are longer than the bundle takes: right by default, left for prompts",
+    ] = None
     text_key: Annotated[str | None, "name of the text field in the data"] = None
     label_key: Annotated[str | None, "name of the label field in the data"] = None
     prompt_key: Annotated[str | None, "name of the prompt field in the data"] = None

@@ -28,11 +28,15 @@ class Dataset:
         examples: by row.
         lengths: int64 [rows], tokens of each example (0 where the task has none).
         digests: BLAKE2b-128 of each example's arrays.
+        cut: rows that are longer than the model takes and lost tokens.
+        replaced: characters of all rows that were no valid Unicode and became U+FFFD.
     """
 
     examples: Sequence[Example]
     lengths: NDArray[np.int64]
     digests: tuple[bytes, ...]
+    cut: int = 0
+    replaced: int = 0
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -73,8 +77,11 @@ def encode(
     """
     kept: list[Example] | None = []
     lengths, digests, size = [], [], 0
+    cut, replaced = 0, 0
     for record in records:
         example = task.encode(record, labelled=labelled)
+        cut += example.cut > 0
+        replaced += record.replaced
         lengths.append(example.length)
         digests.append(_digest(example))
         size += _OBJECT_BYTES + sum(a.nbytes for a in (*example.inputs.values(), *example.targets.values()))
@@ -83,7 +90,7 @@ def encode(
         elif kept is not None:
             kept.append(example)
     examples = kept if kept is not None else _Encoded(records, task, labelled)
-    return Dataset(examples, np.array(lengths, np.int64), tuple(digests))
+    return Dataset(examples, np.array(lengths, np.int64), tuple(digests), cut, replaced)
 
 
 class _Encoded(Sequence[Example]):

@@ -25,7 +25,7 @@ from zoedge.errors import DataError, near
 from zoedge.manifest import Manifest
 
 from ..data.example import Array
-from .fields import short
+from .fields import is_missing, short
 
 _SHOWN = 20  # names of labels in an error message
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
@@ -65,7 +65,7 @@ class Labels:
             DataError: no class is meant, or the value is a missing one.
         """
         plain = _plain(value)
-        if _is_missing(plain):
+        if _is_none(plain):
             raise DataError(
                 f"{where} has the label {short(plain)}, a missing value: fill it in or remove the row"
             )
@@ -124,11 +124,8 @@ def _plain(value: object) -> object:
     return plain.decode("utf-8", "replace") if isinstance(plain, bytes) else plain
 
 
-def _is_missing(value: object) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    # what isn't equal to itself is NaN, of whatever library; pandas' NA refuses the question
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+def _is_none(value: object) -> bool:
+    return not value.strip() if isinstance(value, str) else is_missing(value)
 
 
 def _number(text: str) -> Decimal | None:

@@ -28,11 +28,13 @@ class Dataset:
         examples: by row.
         lengths: int64 [rows], tokens of each example (0 where the task has none).
         digests: BLAKE2b-128 of each example's arrays.
+        classes: int64 [rows], where each target is one class; None where it is something else.
     """
 
     examples: Sequence[Example]
     lengths: NDArray[np.int64]
     digests: tuple[bytes, ...]
+    classes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -51,7 +53,8 @@ class Dataset:
             examples: Sequence[Example] = self.examples.subset(rows)
         else:
             examples = [self.examples[int(row)] for row in rows]
-        return Dataset(examples, self.lengths[rows], tuple(self.digests[int(row)] for row in rows))
+        classes = None if self.classes is None else self.classes[rows]
+        return Dataset(examples, self.lengths[rows], tuple(self.digests[int(row)] for row in rows), classes)
 
 
 def encode(
@@ -73,17 +76,29 @@ def encode(
     """
     kept: list[Example] | None = []
     lengths, digests, size = [], [], 0
+    classes: list[int | None] = []
     for record in records:
         example = task.encode(record, labelled=labelled)
         lengths.append(example.length)
         digests.append(_digest(example))
+        classes.append(_class(example))
         size += _OBJECT_BYTES + sum(a.nbytes for a in (*example.inputs.values(), *example.targets.values()))
         if size > keep_bytes:
             kept = None
         elif kept is not None:
             kept.append(example)
     examples = kept if kept is not None else _Encoded(records, task, labelled)
-    return Dataset(examples, np.array(lengths, np.int64), tuple(digests))
+    known = [c for c in classes if c is not None]
+    of_rows = np.array(known, np.int64) if len(known) == len(classes) else None
+    return Dataset(examples, np.array(lengths, np.int64), tuple(digests), of_rows)
+
+
+def _class(example: Example) -> int | None:
+    """Return the one class that a row's target is."""
+    targets = list(example.targets.values())
+    if len(targets) != 1 or targets[0].shape != () or targets[0].dtype.kind not in "iu":
+        return None
+    return int(targets[0])
 
 
 class _Encoded(Sequence[Example]):

@@ -1,4 +1,4 @@
-"""Comma- and tab-separated tables with a header line."""
+"""Comma- and tab-separated tables; without a header line, columns are called by their positions: 1, 2, ..."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_csv(path: Path) -> list[Record]:
     """Return the rows of a ``.csv`` file as text; quoted fields may hold commas, quotes and line breaks.
 
     Raises:
-        DataError: no header, a row of another width, a quote that isn't closed, or bytes that aren't UTF-8.
+        DataError: a row of another width, a quote that isn't closed, or bytes that aren't UTF-8.
     """
     return _read(path, _Csv)
 
@@ -32,7 +32,7 @@ def read_tsv(path: Path) -> list[Record]:
     """Return the rows of a ``.tsv`` file as text; a quote is an ordinary character there, as in GLUE.
 
     Raises:
-        DataError: no header, a row of another width, or bytes that aren't UTF-8.
+        DataError: a row of another width, or bytes that aren't UTF-8.
     """
     return _read(path, _Tsv)
 
@@ -53,21 +53,23 @@ def _read(path: Path, dialect: type[csv.Dialect]) -> list[Record]:
             continue
         if header is None:
             header = _header(row, where)
-        elif len(row) != len(header):
+            if header is not None:
+                continue
+            header = [str(position) for position in range(1, len(row) + 1)]
+        if len(row) != len(header):
             raise DataError(
                 f"{where} has {len(row)} fields and the header names {len(header)} "
                 f"({', '.join(header)}): put quotes around fields that hold the separator"
             )
-        else:
-            records.append(Record(dict(zip(header, row, strict=True)), where))
+        records.append(Record(dict(zip(header, row, strict=True)), where))
 
 
-def _header(row: list[str], where: str) -> list[str]:
+def _header(row: list[str], where: str) -> list[str] | None:
+    """Return the names of the columns; None where the file begins with a row of numbers."""
     names = [name.strip() for name in row]
-    if all(_is_number(name) for name in names):
-        raise DataError(
-            f"{where} holds numbers where the header should be: add a first line with column names"
-        )
+    counted = [[str(position + start) for position in range(len(names))] for start in (0, 1)]
+    if all(_is_number(name) for name in names) and names not in counted:  # which other tools write as names
+        return None
     for name in names:
         if not name or names.count(name) > 1:
             problem = f"names the column {name!r} twice" if name else "has a column without a name"

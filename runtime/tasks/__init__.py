@@ -15,6 +15,7 @@ from .label_words import LabelWords
 from .regression import Regression
 from .text_classification import TextClassification
 from .text_generation import TextGeneration
+from .text_regression import TextRegression
 
 __all__ = ["TASKS", "Task", "task_for"]
 
@@ -24,6 +25,10 @@ def _text_classification(bundle: Bundle, seed: int) -> Task:
     return LabelWords(bundle) if text is not None and text.label_word_ids else TextClassification(bundle)
 
 
+def _regression(bundle: Bundle, seed: int) -> Task:
+    return Regression(bundle) if bundle.manifest.text is None else TextRegression(bundle)
+
+
 # by Manifest.task; the seed is the run's
 TASKS: dict[str, Callable[[Bundle, int], Task]] = {
     "text-classification": _text_classification,
@@ -31,7 +36,7 @@ TASKS: dict[str, Callable[[Bundle, int], Task]] = {
     "fill-mask": FillMask,
     "image-classification": lambda bundle, seed: ImageClassification(bundle),
     "classification": lambda bundle, seed: Classification(bundle),
-    "regression": lambda bundle, seed: Regression(bundle),
+    "regression": _regression,
 }
 
 

@@ -277,7 +277,7 @@ def test_steps_that_are_not_finite_are_said_and_end_the_run(place, tmp_path, pla
             options("mezo", steps=100, lr=3e38, eval_every=0, placement=placement),
             progress=Listen(),
         )
-    assert said[0] == f"step 1 skipped: a loss or the update was not finite; the weights are {kept}"
+    assert said[1] == f"step 1 skipped: a loss or the update was not finite; the weights are {kept}"
 
 
 def test_predict(place, tmp_path):
@@ -383,7 +383,9 @@ def test_a_batch_larger_than_the_data_is_refused_and_writes_nothing(place, tmp_p
 
 def test_dry_run_says_what_has_no_effect(place):
     lines = dry_run(place / "full", place / "data.jsonl", TuneOptions(steps=1), given={"rank", "steps"})
-    assert lines["note"] == "--rank has no effect here: only subzero has low-rank directions, not fzoo"
+    first, second = lines["note"].split("; ", 1)
+    assert first == "--rank has no effect here: only subzero has low-rank directions, not fzoo"
+    assert second.startswith("validation has 20 rows, fewer than 30: ")
 
 
 def test_dry_run_says_what_would_be_done(place, tmp_path):

@@ -105,7 +105,7 @@ def test_nothing_added_is_nan_without_a_warning(loss):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = metrics.result()
-    assert set(result) == {"loss", *metrics.names}
+    assert set(result) == {"loss", "loss_stderr", *metrics.names}
     assert all(math.isnan(value) for value in result.values())
 
 

@@ -31,6 +31,8 @@ from .objectives import Objective
 
 _USUAL = 10.0  # means and deviations up to this need no scale
 _SMALL = 0.01  # and deviations from this
+_ROUNDING = 2.0**-24  # of float32
+_TOLD = 0.001  # of a deviation: what rounding may hide
 _MEASURED_ROWS = 256
 _VARIES = 0.1  # outputs in the targets' units vary at least this much as targets do
 _CLEARLY = 100.0
@@ -48,7 +50,8 @@ def target_scale(bundle: Bundle, data: str, train: Dataset, options: TuneOptions
         options: the run's.
 
     Raises:
-        InputError: the model's outputs are far from the targets and there is no head to fold the scale into.
+        InputError: the model's outputs are far from the targets and there is no head to fold the scale into, or
+            float32 can't tell targets apart.
     """
     if bundle.manifest.loss != "mse" or options.scale_targets == "no":
         return None
@@ -56,6 +59,13 @@ def target_scale(bundle: Bundle, data: str, train: Dataset, options: TuneOptions
     mean, std = _moments(train, pooled=head is None)
     if (np.abs(mean) <= _USUAL).all() and ((std <= _USUAL) & ((std >= _SMALL) | (std == 0.0))).all():
         return None
+    hidden = np.where(std > 0.0, np.abs(mean) * _ROUNDING - _TOLD * std, 0.0)
+    if hidden.max() > 0.0:
+        worst = int(hidden.argmax())
+        raise InputError(
+            f"targets of {data} differ by about {std[worst]:.4g} around {mean[worst]:.10g}, which float32 can't tell "
+            f"well: subtract a number near that from them"
+        )
     scale = TargetScale(
         mean=tuple(mean.tolist()), std=tuple(np.where(std > 0.0, std, 1.0).tolist()), outputs=True
     )

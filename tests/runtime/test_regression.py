@@ -170,15 +170,16 @@ def test_validation_rows_of_the_same_folder_go_by_name(bundle, tmp_path):
     assert journals[0] == journals[1]
 
 
-def test_a_run_goes_on_with_its_columns_and_is_one_run(bundle, run, tmp_path):
+def test_a_run_goes_on_with_its_columns_and_is_one_run(bundle, tmp_path):
     x, y = data()
-    tune(bundle, table(tmp_path / "t.csv", x, y), tmp_path / "run", options(steps=30, lr_schedule="constant"))
-    table(tmp_path / "t.csv", x, y, NAMES[::-1])
-    tune(bundle, tmp_path / "t.csv", tmp_path / "run", options(), given={"steps"}, resume=True)
-    whole = tmp_path / "whole"
-    tune(bundle, tmp_path / "t.csv", whole, options(lr_schedule="constant", eval_every=3))
+    path, asked = table(tmp_path / "t.csv", x, y), options(steps=20, lr_schedule="constant", eval_every=5)
+    tune(bundle, path, tmp_path / "whole", asked)
+    tune(bundle, path, tmp_path / "run", options(steps=10, lr_schedule="constant", eval_every=5))
+    table(path, x, y, NAMES[::-1])
+    tune(bundle, path, tmp_path / "run", options(steps=20), given={"steps"}, resume=True)
+    whole, parts = (journal.read(tmp_path / name / "journal.zoj") for name in ("whole", "run"))
+    assert whole.records == parts.records
     assert Run.open(tmp_path / "run").facts.columns == NAMES
-    assert Run.open(whole).facts.columns == NAMES[::-1]
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -380,3 +381,27 @@ def test_a_function_sees_the_users_units(bundle, tmp_path, monkeypatch):
     said = Said()
     tune(bundle, "t.csv", "run", options(objective="goals:near", steps=5), progress=said)
     assert said.evaluations[-1]["eval_objective"] == pytest.approx(said.evaluations[-1]["eval_mae"], rel=1e-4)
+
+
+def test_texts_with_numbers_as_labels(tiny_bert, tmp_path):
+    """A new head on an encoder, solved in the user's units."""
+    to_bundle(tiny_bert, tmp_path / "bundle", task="regression", train=("head",))
+    words = ("good", "bad", "fine", "dull")
+    rows = [
+        {"text": f"{a} {b}", "label": 1000.0 * i + 50_000.0 * j}
+        for i, a in enumerate(words)
+        for j, b in enumerate(words)
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows * 4)))
+    said = Said()
+    run = tune(
+        tmp_path / "bundle", tmp_path / "t.jsonl", tmp_path / "run", options(steps=2, lr=1e-4), progress=said
+    )
+    assert run.facts.target is not None
+    assert run.facts.target.outputs
+    known = [row["label"] for row in rows]
+    found = [row["value"] for row in predict(tmp_path / "run", texts=[row["text"] for row in rows])]
+    scored = evaluate(tmp_path / "run", tmp_path / "t.jsonl")
+    assert scored["r2"] == pytest.approx(sk.r2_score(known, found), abs=1e-4)
+    assert scored["mae"] == pytest.approx(sk.mean_absolute_error(known, found), rel=1e-3)
+    assert abs(np.mean(found) - np.mean(known)) < 20_000

@@ -39,6 +39,7 @@ from .run.method import method_of
 from .spaces.parameters import Parameters, load_buffers
 from .tasks import Task, task_for
 from .tasks.columns import by_name, columns_of
+from .tasks.columns import told as columns_told
 from .tasks.regression import Standardised
 from .ways.caching import Recurring
 from .ways.choice import choose
@@ -115,6 +116,7 @@ def read_rows(
     options = plan.options
     known = manifest.feature_names if facts is None else facts.columns
     columns = columns_of(rows, manifest, known)
+    words = columns_told(rows[0], columns, manifest, keys.label)
     named = tuple(known) or columns.features
     source = _Source(
         by_name(rows, columns, manifest),
@@ -129,7 +131,6 @@ def read_rows(
     size = len(valid) if valid else 0
     facts = facts or Facts(columns=named, target=scale, stratified=True, validation_rows=size)
     notes = (*((told(scale),) if scale else ()), *validation_notes(train, valid, manifest))
-    words = columns.told(keys.label) if columns.features else ""
     return Splits(train, valid, facts, words), replace(plan, notes=(*plan.notes, *notes))
 
 

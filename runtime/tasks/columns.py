@@ -20,6 +20,7 @@ from ..data.record import LazyRecords, Record
 from . import fields
 from .arrays import label_keys, number
 
+_ARRAYS = ("classification", "regression")  # the tasks that take arrays, unless they take text
 _SHOWN = 8  # names in a sentence
 
 
@@ -85,6 +86,25 @@ def columns_of(records: Sequence[Record], manifest: Manifest, known: Sequence[st
     return Columns(features, (key,) if key is not None else (), ignored)
 
 
+def told(record: Record, columns: Columns, manifest: Manifest, label: str | None) -> str:
+    """Return which fields became input and target, in words; "" where a task looks for fields by itself.
+
+    Args:
+        record: the file's first.
+        columns: of the file.
+        manifest: the bundle's.
+        label: what the user's file calls the target, where that was said.
+    """
+    if columns.features:
+        return columns.told(label)
+    if manifest.task not in _ARRAYS or manifest.text is not None:
+        return ""
+    key = fields.find(record, label_keys(manifest.inputs))
+    named = [port.name for port in manifest.inputs if port.name in record.fields]
+    arrays = [n for n, value in record.fields.items() if n != key and isinstance(value, np.ndarray | list)]
+    return f"input {names_of(named or arrays)}; target {label or key or 'none'}"
+
+
 def by_name(records: Sequence[Record], columns: Columns, manifest: Manifest) -> Sequence[Record]:
     """Return records that hold the graph's input and the label, whatever the order of a file's columns."""
     return _ByName(records, columns, manifest.inputs) if columns.features else records
@@ -126,7 +146,7 @@ def _value(record: Record, name: str) -> float:
 
 
 def _made_of_columns(record: Record, manifest: Manifest) -> bool:
-    if manifest.task not in ("classification", "regression") or manifest.text is not None:
+    if manifest.task not in _ARRAYS or manifest.text is not None:
         return False
     if len(manifest.inputs) != 1 or manifest.inputs[0].name in record.fields or fields.is_text(record):
         return False

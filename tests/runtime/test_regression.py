@@ -139,6 +139,14 @@ def test_json_rows_are_read_by_name_too(run, tmp_path):
     assert evaluate(run[0], tmp_path / "rows.jsonl") == evaluate(run[0], table(tmp_path / "t.csv", x, y))
 
 
+def test_arrays_and_inputs_with_names_are_said_too(bundle, tmp_path):
+    x, y = data(40)
+    np.savez(tmp_path / "d.npz", rows=x, y=y)
+    said = Said()
+    tune(bundle, tmp_path / "d.npz", tmp_path / "run", options(steps=1), progress=said)
+    assert said.header["columns"] == "input rows; target y"
+
+
 def test_a_missing_column_is_named(run, tmp_path):
     x, y = data(20)
     path = table(tmp_path / "d.csv", x, y)
@@ -387,11 +395,8 @@ def test_texts_with_numbers_as_labels(tiny_bert, tmp_path):
     """A new head on an encoder, solved in the user's units."""
     to_bundle(tiny_bert, tmp_path / "bundle", task="regression", train=("head",))
     words = ("good", "bad", "fine", "dull")
-    rows = [
-        {"text": f"{a} {b}", "label": 1000.0 * i + 50_000.0 * j}
-        for i, a in enumerate(words)
-        for j, b in enumerate(words)
-    ]
+    labels = {(a, b): 1000.0 * i + 50_000.0 * j for i, a in enumerate(words) for j, b in enumerate(words)}
+    rows = [{"text": f"{a} {b}", "label": label} for (a, b), label in labels.items()]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows * 4)))
     said = Said()
     run = tune(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,7 +15,10 @@ from .data.dataset import encode
 from .generate import complete
 from .loaded import Loaded
 from .losses.measure import run_rows, score
+from .tasks.columns import by_name, columns_of
 from .tasks.text_generation import TextGeneration
+
+Say = Callable[[str], None]
 
 _PREDICT_BLOCK = 1024  # rows encoded, run and yielded at a time
 
@@ -28,6 +31,7 @@ def evaluate(
     which: str | None = None,
     threads: int = 0,
     provider: str = "cpu",
+    say: Say = lambda text: None,
     **keys: Unpack[KeyOptions],
 ) -> dict[str, float]:
     """Return ``examples``, ``loss`` and the task's metrics of a bundle or a run on a split.
@@ -39,6 +43,7 @@ def evaluate(
         which: "best" or "last" weights of a run; best by default where the run evaluated.
         threads: of the forward passes; 0: one per core.
         provider: execution provider.
+        say: is told what the user should know about the data.
         keys: ``text_key``, ``label_key``, ...: what the data calls its fields; a run knows those it was
             tuned with.
 
@@ -46,7 +51,7 @@ def evaluate(
         InputError: the folder or the data can't be used.
     """
     loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
-    rows = _rows(data, split, loaded.keys.overridden(keys))
+    rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say)
     examples = encode(rows, loaded.task).examples
     return {"examples": len(examples), **score(loaded.engine, loaded.bundle.manifest, examples)}
 
@@ -61,6 +66,7 @@ def predict(
     max_new_tokens: int = 32,
     threads: int = 0,
     provider: str = "cpu",
+    say: Say = lambda text: None,
     **keys: Unpack[KeyOptions],
 ) -> Iterator[dict[str, Any]]:
     """Yield a prediction per text or per row of data, in order; labels aren't needed.
@@ -71,16 +77,22 @@ def predict(
     loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
     rows: Sequence[Record] = [Record({"text": text}, f"text {i + 1}") for i, text in enumerate(texts)]
     if data is not None:
-        rows = _rows(data, split, loaded.keys.overridden(keys), labelled=False)
+        rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say, labelled=False)
     for start in range(0, len(rows), _PREDICT_BLOCK):
         yield from _predictions(loaded, rows[start : start + _PREDICT_BLOCK], max_new_tokens)
 
 
-def _rows(data: str | Path, split: Split, keys: KeyNames, *, labelled: bool = True) -> Sequence[Record]:
+def _rows(
+    data: str | Path, split: Split, loaded: Loaded, keys: KeyNames, say: Say, *, labelled: bool = True
+) -> Sequence[Record]:
     rows = read(str(data), split, keys, labelled=labelled)
     if rows is None:
         raise DataError(f"{data} has no {split} split: choose another --split")
-    return rows
+    manifest = loaded.bundle.manifest
+    columns = columns_of(rows, manifest, loaded.columns)
+    if columns.features and (columns.ignored or columns.positions or not loaded.columns):
+        say(f"columns: {columns.told(keys.label)}")
+    return by_name(rows, columns, manifest)
 
 
 def _predictions(loaded: Loaded, rows: Sequence[Record], max_new_tokens: int) -> list[dict[str, Any]]:

@@ -24,13 +24,15 @@ from .tasks import Task, task_for
 class Loaded:
     """The bundle, its task, and an engine with the tuned weights, or the exported ones.
 
-    ``keys`` are what a run's data called its fields, so that data like it is understood without flags.
+    ``keys`` are what a run's data called its fields, so that data like it is understood without flags;
+    ``columns`` name the elements of the only input, as the run or the source did.
     """
 
     bundle: Bundle
     task: Task
     engine: Engine
     keys: KeyNames
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -61,7 +63,9 @@ class Loaded:
             provider=provider,
             frozen=frozen_tensors(bundle) if run and run.options.prepack == "no" else None,
         )
-        return cls(bundle, task_for(bundle), engine, KeyNames.of(run.options) if run else KeyNames())
+        keys = KeyNames.of(run.options) if run else KeyNames()
+        columns = run.facts.columns if run else ()
+        return cls(bundle, task_for(bundle), engine, keys, columns or bundle.manifest.feature_names)
 
 
 def open_bundle_or_run(path: Path) -> tuple[Bundle, Run | None]:

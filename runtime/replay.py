@@ -10,6 +10,7 @@ from zoedge.errors import BundleError, InputError
 from zoedge.files import new_folder
 
 from .job import build_fold
+from .losses.target_scale import folded
 from .noise.reference import NOISE_VERSION
 from .plan import Plan
 from .run import journal as journals
@@ -52,7 +53,8 @@ def replay(run: str | Path, output: str | Path, *, steps: int | None = None) -> 
     fold.replay(_until(contents.records, taken if steps is None else steps))
     fold.rest()
     with new_folder(Path(output)) as folder:
-        save_tensors(folder / TENSORS_FILE, {p.name: buffers[p.name] for p in bundle.manifest.trainable})
+        tensors = {p.name: buffers[p.name] for p in bundle.manifest.trainable}
+        save_tensors(folder / TENSORS_FILE, folded(tensors, opened.facts.target, bundle.manifest))
     return Replayed(Path(output) / TENSORS_FILE, fold.step, contents.torn)
 
 

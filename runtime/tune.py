@@ -15,6 +15,7 @@ from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.options import TuneOptions
 
+from .data.facts import Facts
 from .job import Job, assemble, read_rows
 from .noise.reference import NOISE_VERSION
 from .plan import trainable_elements
@@ -82,12 +83,13 @@ def tune(
         contents = _journal_of(folder, resume)
         if contents is None:
             Run.check_new(folder)
+        facts = None if contents is None else Run.open(folder).facts
         settled = asked if contents is None else _continued(asked, given, contents.header, folder)
         begun = contents is not None and len(contents.records) > 0
         opened = Bundle.open(bundle)
         if contents is not None:
             _check_bundle(contents.header, opened, folder)
-        ready = _ready(opened, str(data), settled, given, preflight, folder, begun=begun)
+        ready = _ready(opened, str(data), settled, given, preflight, folder, begun=begun, facts=facts)
         with closing(ready) as job:
             if contents is not None:
                 _check_same(contents.header, job, folder)
@@ -119,12 +121,13 @@ def _ready(
     folder: Path | None = None,
     *,
     begun: bool,
+    facts: Facts | None = None,
 ) -> Job:
     """Read everything, see whether it fits, and open it."""
-    splits, plan = read_rows(bundle, data, options, given)
+    splits, plan = read_rows(bundle, data, options, given, facts)
     if preflight:
-        lengths = [rows.lengths.max(initial=0) for rows in splits if rows is not None]
-        ask = Ask(bundle=str(bundle.folder), data=data, options=options)
+        lengths = [rows.lengths.max(initial=0) for rows in (splits.train, splits.valid) if rows is not None]
+        ask = Ask(bundle=str(bundle.folder), data=data, options=options, facts=splits.facts)
         plan = check(ask, bundle.manifest, plan, int(max(lengths)))
     return assemble(bundle, splits, plan, folder, begun=begun)
 
@@ -181,7 +184,7 @@ def _check_same(header: Header, job: Job, folder: Path) -> None:
 
 def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress: Progress) -> Run:
     if contents is None:
-        run = Run.create(folder, job.bundle.folder, data, job.plan.options)
+        run = Run.create(folder, job.bundle.folder, data, job.plan.options, job.data.facts)
         journal = Journal.create(run.journal, _header(job))
         contents = Contents(_header(job), [], 0, 0)
     else:
@@ -266,9 +269,11 @@ def _header_lines(job: Job, data: str) -> dict[str, str]:
     bound = [f"{job.plan.total_steps} steps"] if job.plan.total_steps else []
     bound += [options.max_time] if options.max_time else []
     validation = f"{len(job.data.valid)} held out for validation" if job.data.valid else "none held out"
+    columns = {"columns": job.data.columns} if job.data.columns else {}
     return {
         "bundle": f"{job.bundle.folder} ({manifest.task})",
         "data": f"{data} ({len(job.data.train)} rows, {validation})",
+        **columns,
         "trainable": f"{trained:,} of {total:,} parameters ({100 * trained / total:.2f} %), {options.placement}",
         "method": f"{options.method}, lr {options.lr:g} {options.lr_schedule}, eps {options.eps:g}, "
         f"{options.queries} queries",

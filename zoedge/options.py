@@ -86,6 +86,10 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         "disk for what the layers before the first trained one make of each row: auto (up to 1 GiB), no, or a size "
         "like 512MB or 2GB; used where that is faster",
     ] = "auto"
+    scale_targets: Annotated[
+        Literal["auto", "no"],
+        "regression: take targets far from the usual size on a scale of their own inside the loss",
+    ] = "auto"
     provider: Annotated[str, "onnxruntime execution provider"] = "cpu"
     threads: Annotated[int, "threads of the forward passes and the noise; 0: one per core"] = 0
     truncation_side: Annotated[

@@ -19,6 +19,7 @@ from ..ports import find_value, port_of
 from ..session import Session
 from ..surgery.graph import Graph, dims_of
 from ..surgery.roles import is_parameter, is_statistic
+from .feature_names import feature_names
 from .onnx_clean import (
     drop_default_inputs,
     hoist_constants,
@@ -84,6 +85,7 @@ def from_onnx(
         loss=loss,
         logits=logits,
         labels=labels,
+        feature_names=feature_names(model, ports, say),
         source=Source(kind="onnx", name=path.name, versions={"onnx": version("onnx")}),
         reference=_reference(path, logits, internal=internal),
         sample_inputs=onnx_samples(graph, ports, example_inputs),

@@ -1,4 +1,4 @@
-"""Tables of text with a header line."""
+"""Tables of text; without a header line, columns are called by their positions: 1, 2, ..."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def read_csv(path: Path) -> list[Record]:
     column of row numbers without a name, as pandas writes it, is left out, and so are empty ones without a name.
 
     Raises:
-        DataError: no header, a row of another width, a quote that isn't closed, several possible separators, or
-            bytes that aren't text.
+        DataError: a row of another width, a quote that isn't closed, several possible separators, or bytes that
+            aren't text.
     """
     lines = list(read_lines(path))
     told = told_separator(lines)
@@ -54,7 +54,7 @@ def read_tsv(path: Path) -> list[Record]:
     """Return the rows of a ``.tsv`` file as text; a quote is an ordinary character there, as in GLUE.
 
     Raises:
-        DataError: no header, a row of another width, or bytes that aren't text.
+        DataError: a row of another width, or bytes that aren't text.
     """
     return _parse(list(read_lines(path)), _Tsv, path)
 
@@ -81,13 +81,15 @@ def _parse(lines: Sequence[str], dialect: type[csv.Dialect], path: Path, first: 
             continue
         if header is None:
             header = _header(row, where)
-        elif len(row) != len(header):
+            if header is not None:
+                continue
+            header = [str(position) for position in range(1, len(row) + 1)]
+        if len(row) != len(header):
             raise DataError(
                 f"{where} has {len(row)} fields and the header names {len(header)} "
                 f"({', '.join(header)}): put quotes around fields that hold the separator"
             )
-        else:
-            rows.append((row, where))
+        rows.append((row, where))
 
 
 def _records(header: list[str], rows: list[tuple[list[str], str]], path: Path) -> list[Record]:
@@ -122,12 +124,12 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _header(row: list[str], where: str) -> list[str]:
+def _header(row: list[str], where: str) -> list[str] | None:
+    """Return the names of the columns; None where the file begins with a row of numbers."""
     names = [name.strip() for name in row]
-    if all(_is_number(name) for name in names):
-        raise DataError(
-            f"{where} holds numbers where the header should be: add a first line with column names"
-        )
+    counted = [[str(position + start) for position in range(len(names))] for start in (0, 1)]
+    if all(_is_number(name) for name in names) and names not in counted:  # which other tools write as names
+        return None
     for name in names:
         if name and names.count(name) > 1:
             raise DataError(f"{where} names the column {name!r} twice: give each column a name of its own")

@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from zoedge.manifest import Manifest
 
 from .dataset import Dataset
 
 
-def remarks(
-    rows: Dataset, manifest: Manifest, side: str | None = None, what: str = "rows"
-) -> tuple[str, ...]:
+class Altered(NamedTuple):
+    """How many rows there are, how many of them lost tokens, and how many characters were replaced."""
+
+    rows: int = 0
+    cut: int = 0
+    replaced: int = 0
+
+    @classmethod
+    def of(cls, *sets: Dataset | None) -> Altered:
+        """Return the counts over some data sets."""
+        there = [rows for rows in sets if rows is not None]
+        return cls(
+            sum(map(len, there)),
+            sum(int((rows.cut > 0).sum()) for rows in there),
+            sum(int(rows.replaced.sum()) for rows in there),
+        )
+
+
+def remarks(found: Altered, manifest: Manifest, side: str | None) -> tuple[str, ...]:
     """Return a sentence about rows that were cut, and one about characters that were replaced.
 
     Args:
-        rows: encoded ones.
+        found: the counts.
         manifest: the bundle's.
         side: the ``truncation_side`` that was asked for.
-        what: what the rows are.
     """
     said = []
-    if rows.cut and manifest.text is not None:
+    if found.cut and manifest.text is not None:
         said.append(
-            f"{rows.cut} of {len(rows)} {what} are longer than {manifest.text.max_length} tokens: "
-            f"{_lost(manifest.task, side)} is cut (--truncation-side, or a larger --max-seq-length at export)"
+            f"{found.cut} of {found.rows} rows are longer than {manifest.text.max_length} tokens and lose "
+            f"{_lost(manifest.task, side)} (--truncation-side, or a larger --max-seq-length at export)"
         )
-    if rows.replaced:
+    if found.replaced:
         said.append(
-            f"{rows.replaced} characters of the {what} are no valid Unicode (lone surrogates) and are read as U+FFFD"
+            f"{found.replaced} characters of the rows are no valid Unicode (lone surrogates): read as U+FFFD"
         )
     return tuple(said)
 
 
 def _lost(task: str, side: str | None) -> str:
     ends = {"left": "start", "right": "end"}
-    if task == "text-generation":
-        asked = ends[side] if side else "start"
-        alone = f", of a text without a prompt its {ends[side]}" if side == "left" else ""
-        return f"the {asked} of the prompt, then the end of the completion{alone},"
-    return f"the {ends[side or 'right']} of the text"
+    if task != "text-generation":
+        return f"the {ends[side or 'right']} of their text"
+    alone = "; a text without a prompt loses its start" if side == "left" else ""
+    return f"the {ends[side or 'left']} of their prompt, then the end of their completion{alone}"

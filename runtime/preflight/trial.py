@@ -16,6 +16,7 @@ from zoedge.options import TuneOptions
 from ..data.batches import MicroBatch, Result, Rows, micro_batches
 from ..data.dataset import Dataset
 from ..data.example import Example
+from ..data.facts import Facts
 from ..data.made_up import made_up_rows
 from ..head.refit import PROBE_ROWS
 from ..job import Job, Splits, assemble, head_refit, read_rows
@@ -32,12 +33,14 @@ _SOLVED_ROWS = (64, 128)  # solving a head is timed on these many and extrapolat
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What to try; without ``data``, rows of ``sequence_length`` are made up.
 
+    ``facts`` are what is known about the data, so that a trial need not find it out again.
     ``may_hold`` is the anonymous memory in bytes at which to give up, ``memory_only`` leaves timing out.
     """
 
     bundle: str
     data: str | None
     options: TuneOptions
+    facts: Facts | None = None
     sequence_length: int | None = None
     may_hold: int | None = None
     memory_only: bool = False
@@ -90,7 +93,7 @@ def open_job(ask: Ask) -> Job:
     """Return the run to try, on the data or on rows made up."""
     bundle = Bundle.open(ask.bundle)
     if ask.data is not None:
-        return assemble(bundle, *read_rows(bundle, ask.data, ask.options))
+        return assemble(bundle, *read_rows(bundle, ask.data, ask.options, facts=ask.facts))
     count = max(2 * ask.options.batch_size, EVAL_ROWS)
     rows = made_up_rows(bundle.manifest, count, ask.sequence_length, bundle.folder)
     plan = make_plan(ask.options, bundle.manifest, count, has_validation=True)

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
+from .certainty import metric_texts
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -185,13 +187,8 @@ def _of(step: int, total: int | None) -> str:
 
 def evaluation_text(row: Row) -> str:
     """Return an evaluation's report on one line."""
-    shown = {
-        k.removeprefix("eval_"): "not finite" if v is None else f"{v:.4f}"
-        for k, v in row.items()
-        if k.startswith("eval_")
-    }
-    metrics = "  ".join(f"{name} {value}" for name, value in shown.items())
-    return f"step {row['step']}  eval  {metrics}"
+    metrics = {name.removeprefix("eval_"): value for name, value in row.items() if name.startswith("eval_")}
+    return f"step {row['step']}  eval  {'  '.join(metric_texts(metrics))}"
 
 
 def memory_text(peak_bytes: int) -> str:

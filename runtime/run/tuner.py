@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from zoedge.errors import ZoedgeError
 
+from ..losses.target_scale import folded
 from ..machine.interrupt import Interrupt, held
 from ..machine.memory import peak_rss_bytes
 from ..noise.reference import Float32
 from . import snapshots
+from .certainty import best_text
 from .evaluations import Evaluations
 from .fold import FULL
 from .journal import Assign, Eval, Journal, Record, Step
@@ -65,6 +67,7 @@ class Tuner:
     ) -> None:
         self._plan, self._fold, self._measure = job.plan, job.fold, job.measure
         self._validates = job.data.valid is not None
+        self._facts, self._manifest = job.data.facts, job.bundle.manifest
         self._refit, self._initial, self._cache = job.refit, job.initial, job.cache
         self._run, self._journal, self._log, self._progress = run, journal, log, progress
         self._names = [p.name for p in job.bundle.manifest.trainable]
@@ -92,6 +95,7 @@ class Tuner:
                 self._loop(interrupt)
                 if not interrupt.requested:
                     self._pause(final=True)
+                    self._tell_best()
             if interrupt.requested:
                 raise KeyboardInterrupt
         finally:
@@ -105,6 +109,11 @@ class Tuner:
             self._step()
             self._tell_news()
             self._snapshot_now_and_then()
+
+    def _tell_best(self) -> None:
+        best = self._evaluations
+        if best.best_step is not None and best.best_metrics is not None:
+            self._progress.note(best_text(best.best_step, best.best_metrics, self._facts.validation_rows))
 
     def _tell_news(self) -> None:
         if self._cache is not None and (news := self._cache.news()) is not None:
@@ -222,8 +231,10 @@ class Tuner:
                 self._refitted_at, self._refit_metrics = record.step, record.metrics
 
     def _tensors(self) -> dict[str, Float32]:
+        """Return the tuned tensors at theta, for outputs in the user's units."""
         self._fold.rest()
-        return {name: self._fold.parameters.buffers[name] for name in self._names}
+        tensors = {name: self._fold.parameters.buffers[name] for name in self._names}
+        return folded(tensors, self._facts.target, self._manifest)
 
     def _snapshot_now_and_then(self) -> None:
         if time.monotonic() - self._snapshot_at > SNAPSHOT_SECONDS:

@@ -15,6 +15,7 @@ from .label_words import LabelWords
 from .regression import Regression
 from .text_classification import TextClassification
 from .text_generation import TextGeneration
+from .text_regression import TextRegression
 from .tokenizer import Side
 
 __all__ = ["TASKS", "Task", "task_for"]
@@ -26,6 +27,10 @@ def _text_classification(bundle: Bundle, seed: int, side: Side | None) -> Task:
     return LabelWords(bundle, side) if words else TextClassification(bundle, side)
 
 
+def _regression(bundle: Bundle, seed: int, side: Side | None) -> Task:
+    return Regression(bundle) if bundle.manifest.text is None else TextRegression(bundle, side)
+
+
 # by Manifest.task; the seed and the side on which long texts are cut are the run's
 TASKS: dict[str, Callable[[Bundle, int, Side | None], Task]] = {
     "text-classification": _text_classification,
@@ -33,7 +38,7 @@ TASKS: dict[str, Callable[[Bundle, int, Side | None], Task]] = {
     "fill-mask": FillMask,
     "image-classification": lambda bundle, seed, side: ImageClassification(bundle),
     "classification": lambda bundle, seed, side: Classification(bundle),
-    "regression": lambda bundle, seed, side: Regression(bundle),
+    "regression": _regression,
 }
 
 

@@ -84,7 +84,7 @@ def _only(record: Record, port: Port) -> Array:
 
 def _columns(columns: Mapping[str, Any], port: Port, where: str) -> Array:
     """Return the numbers of a table's row as one input."""
-    numbers = {name: number for name, value in columns.items() if (number := _number(value)) is not None}
+    numbers = {name: one for name, value in columns.items() if (one := number(value)) is not None}
     shape = port.shape[1:]
     wanted = math.prod(dim for dim in shape if isinstance(dim, int))
     if any(isinstance(dim, str) for dim in shape) or len(numbers) != wanted:
@@ -97,7 +97,8 @@ def _columns(columns: Mapping[str, Any], port: Port, where: str) -> Array:
     return fitted(list(numbers.values()), port, where)
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
+    """Return the number that a field of a table holds; None where it holds something else."""
     if not isinstance(value, str | int | float | np.generic):
         return None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def evaluate(path: Path, data: str, as_json: bool, **settings: Any) -> None:
     """Print the loss and the metrics of a bundle or a run."""
     from zoedge.runtime.evaluate import evaluate as measure
 
-    result = measure(path, data, **settings)
+    result = measure(path, data, say=partial(click.echo, err=True), **settings)
     if as_json:
         # JSON has no NaN
         click.echo(json.dumps({k: v if math.isfinite(v) else None for k, v in result.items()}))

@@ -158,7 +158,6 @@ def test_tsv_takes_quotes_as_they_are(tmp_path):
         ("a,b\n1,2,3\n", r"data\.csv:2 has 3 fields"),
         ('a,b\n1,2\n"3,4\n5,6\n', r"data\.csv:3 is malformed \(unexpected end of data\): check the quotes"),
         ('a,b\n"1"x,2\n', r"data\.csv:2 is malformed"),
-        ("1,2\n3,4\n", r"data\.csv:1 holds numbers where the header should be"),
         ("a,a\n1,2\n", r"data\.csv:1 names the column 'a' twice"),
         ("a,\n1,2\n", r"data\.csv:1 has a column without a name"),
         (b"a,b\n1,2\ncaf\xe9,3\n", r"data\.csv:3 is not UTF-8 \(byte 0xe9 at position 4\).*iconv"),
@@ -168,3 +167,20 @@ def test_malformed(tmp_path, raw, message):
     with pytest.raises(DataError, match=message) as caught:
         read_csv(write(tmp_path, raw))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("raw", ["1,2.5\n3,4\n", "0.5,1\n3,4\n"])
+def test_a_file_that_begins_with_numbers_has_its_columns_called_by_position(tmp_path, raw):
+    (tmp_path / "data.csv").write_text(raw)
+    first, second = read_csv(tmp_path / "data.csv")
+    assert list(first.fields) == ["1", "2"]
+    assert first.where.endswith("data.csv:1")
+    assert second.fields == {"1": "3", "2": "4"}
+
+
+@pytest.mark.parametrize("header", ["0,1,2", "1,2,3"])
+def test_counted_columns_are_a_header(tmp_path, header):
+    """As pandas writes a frame without names."""
+    (tmp_path / "data.csv").write_text(f"{header}\n7,8,9\n")
+    (only,) = read_csv(tmp_path / "data.csv")
+    assert only.fields == dict(zip(header.split(","), "789", strict=True))

@@ -13,7 +13,7 @@ from zoedge.bundle import Bundle
 from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 
-from .data import KeyNames, Record, hold_out, read
+from .data import InMemory, KeyNames, Record, hold_out, read
 from .data.batches import MicroBatch, fixed_rows, micro_batches
 from .data.buckets import padded
 from .data.dataset import Dataset, encode
@@ -92,7 +92,7 @@ class Splits(NamedTuple):
 
 def read_rows(
     bundle: Bundle,
-    data: str,
+    data: str | InMemory,
     options: TuneOptions,
     given: Collection[str] = (),
     facts: Facts | None = None,
@@ -127,7 +127,7 @@ def read_rows(
     task = task_for(bundle, options.seed, options.truncation_side)
     train, valid = source.encoded(task, options)
     altered = remarks(Altered.of(train, valid), manifest, options.truncation_side)
-    scale = target_scale(bundle, data, train, options) if facts is None else facts.target
+    scale = target_scale(bundle, str(data), train, options) if facts is None else facts.target
     if scale is not None and scale.outputs:
         train, valid = source.encoded(Standardised(task, scale), options)
     size = len(valid) if valid else 0

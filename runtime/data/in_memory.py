@@ -13,10 +13,10 @@ import numpy as np
 
 from zoedge.errors import DataError
 
-from .record import ColumnRecords, LazyRecords, Record
+from .record import ColumnRecords, LazyRecords, Record, record_of
 from .splits import SPLIT_NAMES, Split, split_and_name
-from .unicode import clean
 
+IN_MEMORY = "rows in memory"  # what a run calls its data that no path leads to
 SOURCE = "data"  # rows are called data[0], data[1], ...
 _ALIASES = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
 _SHAPES = (
@@ -40,7 +40,7 @@ class InMemory:
 
     def __str__(self) -> str:
         counts = [f"{len(rows)} {split}" for split, rows in self._splits.items() if self.told]
-        return f"rows in memory ({', '.join(counts)})" if counts else "rows in memory"
+        return f"{IN_MEMORY} ({', '.join(counts)})" if counts else IN_MEMORY
 
     @property
     def splits(self) -> frozenset[str]:
@@ -92,6 +92,8 @@ def as_data(data: Any) -> str | InMemory:
         return data
     if isinstance(data, str | os.PathLike):
         text = os.fspath(data)
+        if isinstance(text, str) and text.startswith(IN_MEMORY) and not os.path.exists(text):
+            raise DataError(f"the run was tuned on {text}: give the same rows again, from Python")
         if isinstance(text, str) and text.strip():
             return text
         raise DataError(f"{text!r} names no data: {_SHAPES}")
@@ -175,14 +177,14 @@ def _columns(columns: Mapping[Any, Any], source: str) -> ColumnRecords:
     return ColumnRecords(found, source)
 
 
-def _column(value: Any, where: str) -> Sequence[Any]:
+def _column(value: Any, where: str) -> Any:
     """Return a column as a list or an array whose first axis is the rows."""
     if isinstance(value, list | tuple):
         return value
     with suppress(Exception):  # a tensor elsewhere, or a method of the same name
         array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
         if array.ndim > 0:
-            return array  # type: ignore[return-value]  an array serves as a sequence of its rows
+            return array
     raise DataError(f"{where} is {_kind(value)}: give a list or an array with one value per row")
 
 
@@ -205,8 +207,7 @@ class RowRecords(LazyRecords):
             raise DataError(
                 f"{where} is {_kind(fields)}: give a dict for each row, like {{'text': 'a', 'label': 'b'}}"
             )
-        valid = clean({str(name): value for name, value in fields.items()})
-        return Record(valid.value, where, valid.replaced)
+        return record_of(fields, where)
 
 
 def _kind(value: Any) -> str:

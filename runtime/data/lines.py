@@ -48,10 +48,8 @@ def _utf16(head: bytes) -> str | None:
     """Return the encoding of a file that begins like UTF-16."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    zeros = [byte == 0 for byte in head[:4]]
-    return {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}.get(
-        tuple(zeros)  # type: ignore[arg-type]  a head of fewer bytes is no key
-    )
+    zeros = "".join("0" if byte == 0 else "x" for byte in head[:4])
+    return {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros)
 
 
 def _as_utf8(raw: bytes, encoding: str, path: Path) -> list[bytes]:

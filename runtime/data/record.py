@@ -27,6 +27,12 @@ class Record:
     replaced: int = 0
 
 
+def record_of(fields: Mapping[Any, Any], where: str) -> Record:
+    """Return a record of fields that may hold any text: names become text, and texts valid Unicode."""
+    valid = clean({str(name): value for name, value in fields.items()})
+    return Record(valid.value, where, valid.replaced)
+
+
 class LazyRecords(Sequence[Record]):
     """Records made when they are asked for; a subclass gives ``__len__`` and ``_at``."""
 
@@ -72,8 +78,8 @@ class ColumnRecords(LazyRecords):
         return self._rows
 
     def _at(self, row: int) -> Record:
-        valid = clean({name: _plain(column[row]) for name, column in self._columns.items()})
-        return Record(valid.value, f"{self._source}[{row}]", valid.replaced)
+        fields = {name: _plain(column[row]) for name, column in self._columns.items()}
+        return record_of(fields, f"{self._source}[{row}]")
 
 
 def _plain(value: Any) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO, cast
+
+from zoedge.errors import InputError
 
 from .certainty import metric_texts
 
@@ -63,6 +65,36 @@ class Silent:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+class Called(Silent):
+    """Calls a function with each log row: those of steps, and those of evaluations."""
+
+    def __init__(self, function: Callable[[Row], object]) -> None:
+        self._function = function
+
+    def step(self, row: Row, *, report: bool) -> None:
+        """Call it with a step's row."""
+        self._function(row)
+
+    def evaluation(self, row: Row) -> None:
+        """Call it with an evaluation's row."""
+        self._function(row)
+
+
+def as_progress(progress: Progress | Callable[[Row], object] | None) -> Progress:
+    """Return who is told: nobody for None; a plain function is called with each log row.
+
+    Raises:
+        InputError: it is neither a function nor has what ``Progress`` has.
+    """
+    if progress is None:
+        return Silent()
+    if all(hasattr(progress, name) for name in ("start", "step", "evaluation", "note", "close")):
+        return cast("Progress", progress)
+    if callable(progress):
+        return Called(progress)
+    raise InputError(f"progress is {progress!r:.60}: give a function that takes a log row, or leave it out")
 
 
 class Lines:

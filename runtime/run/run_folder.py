@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
-from zoedge.files import new_file
+from zoedge.files import as_path, new_file
 from zoedge.options import TuneOptions
 from zoedge.tensor_file import map_tensors
 
@@ -52,7 +52,7 @@ class Run:
         Raises:
             BundleError: it isn't one, or its configuration can't be read.
         """
-        folder = Path(folder)
+        folder = as_path(folder, "a run's folder")
         path = folder / CONFIG_FILE
         if not path.is_file():
             raise BundleError(
@@ -150,7 +150,10 @@ def locked(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: choose another -o")
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} can't be made ({error.strerror}): choose another -o") from error
     path = folder / _LOCK_FILE
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     try:

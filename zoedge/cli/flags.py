@@ -106,7 +106,7 @@ def output(what: str) -> Callable[[Function], Function]:
 
 def data(*, required: bool) -> Callable[[Function], Function]:
     """Return the decorator of ``--data``."""
-    text = "a .jsonl, .csv, .tsv or .npz file, a folder of {train,valid,test} files, or a hub id"
+    text = "a .jsonl, .json, .csv, .tsv, .parquet or .npz file, a folder of {train,valid,test} files, or a hub id"
     return click.option("data", "-d", "--data", required=required, help=text)
 
 
@@ -127,7 +127,7 @@ def forward(function: Function) -> Function:
     for option in (
         click.option("--threads", default=0, show_default=True, help=help_text("threads")),
         click.option("--provider", default="cpu", show_default=True, help=help_text("provider")),
-        *(_key(name) for name in reversed(KEYS)),
+        *(_key(name) for name in reversed((*KEYS, "truncation_side"))),
         click.option(
             "--split",
             type=click.Choice(["train", "valid", "test"]),
@@ -143,4 +143,4 @@ def forward(function: Function) -> Function:
 
 def _key(name: str) -> Callable[[Function], Function]:
     text = f"{help_text(name)}  [default: as a run was tuned]"
-    return click.option(f"--{name.replace('_', '-')}", help=text)
+    return click.option(f"--{name.replace('_', '-')}", type=_click_type(name), help=text)

@@ -23,7 +23,7 @@ from .head.probe import deal
 from .head.refit import Forward, HeadRefit
 from .losses.measure import Measure
 from .losses.objectives import Objective, objective
-from .losses.target_scale import InUnits, target_scale, told
+from .losses.target_scale import InUnits, target_scale
 from .machine.threads import threads_for
 from .noise.kernels import add_terms_here
 from .noise.permutation import permutation
@@ -130,7 +130,7 @@ def read_rows(
         train, valid = source.encoded(Standardised(task, scale), options)
     size = len(valid) if valid else 0
     facts = facts or Facts(columns=named, target=scale, stratified=True, validation_rows=size)
-    notes = (*((told(scale),) if scale else ()), *validation_notes(train, valid, manifest))
+    notes = (*((str(scale),) if scale else ()), *validation_notes(train, valid, manifest))
     return Splits(train, valid, facts, words), replace(plan, notes=(*plan.notes, *notes))
 
 

@@ -53,7 +53,7 @@ def validation_notes(train: Dataset, valid: Dataset | None, manifest: Manifest) 
 def best_text(step: int, metrics: Mapping[str, float], rows: int) -> str:
     """Return the best evaluation in words: its numbers, the rows behind them, and how sure they are."""
     shown = ", ".join(metric_texts(metrics))
-    text = f"best at step {step}: {shown}"
+    text = f"best after step {step}: {shown}"
     if not rows:
         return text
     text += f"; on {rows} validation row{'s' if rows > 1 else ''}"

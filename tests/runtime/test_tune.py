@@ -405,7 +405,7 @@ def test_the_end_says_what_is_best_and_on_how_many_rows(place, tmp_path):
             said.append(text)
 
     tune(place / "full", place / "data.jsonl", tmp_path / "run", options(), progress=Listen())
-    assert said[-1].startswith("best at step ")
+    assert said[-1].startswith("best after step ")
     assert "; on 20 validation rows, which agree with an accuracy from 0." in said[-1]
     assert Run.open(tmp_path / "run").facts.validation_rows == 20
 

@@ -13,7 +13,6 @@ from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
 from zoedge.manifest import MANIFEST_FILE, Manifest, Port
-from zoedge.runtime.losses.target_scale import told
 from zoedge.runtime.run import journal as journals
 from zoedge.runtime.run.certainty import best_text, metric_texts
 from zoedge.runtime.run.journal import Assign, Contents, Eval, Step
@@ -69,7 +68,7 @@ def _facts(run: Run) -> Rows:
     if facts.columns:
         yield "columns", names_of(facts.columns)
     if facts.target is not None:
-        yield "targets", told(facts.target)
+        yield "targets", str(facts.target)
 
 
 def journal_lines(path: Path) -> list[str]:

@@ -27,14 +27,14 @@ def test_the_interval_is_wilsons(right, of):
 def test_six_rows_say_little():
     text = best_text(40, {"loss": 0.1, "accuracy": 1.0, "f1": 1.0, "loss_stderr": 0.02}, 6)
     assert text == (
-        "best at step 40: loss 0.1000 ± 0.0200, accuracy 1.0000, f1 1.0000; on 6 validation rows, which agree with "
+        "best after step 40: loss 0.1000 ± 0.0200, accuracy 1.0000, f1 1.0000; on 6 validation rows, which agree with "
         "an accuracy from 0.61 to 1.00 (95 %)"
     )
 
 
 def test_what_is_not_known_is_left_out():
     assert metric_texts({"loss": math.nan, "loss_stderr": math.nan}) == ["loss not finite"]
-    assert best_text(0, {"loss": 0.5}, 0) == "best at step 0: loss 0.5000"
+    assert best_text(0, {"loss": 0.5}, 0) == "best after step 0: loss 0.5000"
 
 
 def test_few_rows_and_missing_classes_are_said():

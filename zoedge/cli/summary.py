@@ -68,7 +68,7 @@ def _facts(run: Run) -> Rows:
     if facts.columns:
         yield "columns", names_of(facts.columns)
     if facts.target is not None:
-        yield "targets", str(facts.target)
+        yield "scale", str(facts.target)
 
 
 def journal_lines(path: Path) -> list[str]:

@@ -43,3 +43,11 @@ def test_few_rows_and_missing_classes_are_said():
     assert missing.startswith("validation has no row of the class dog: ")
     assert validation_notes(rows(*[0, 1] * 60), rows(*[0, 1] * 15), NAMED) == ()
     assert validation_notes(rows(0, 1), None, NAMED) == ()
+
+
+def test_numbers_of_any_size_are_readable():
+    assert metric_texts({"mse": 66075452423.7, "mae": 0.25, "r2": -0.0000125}) == [
+        "mse 6.6075e+10",
+        "mae 0.2500",
+        "r2 -1.25e-05",
+    ]

@@ -4,10 +4,21 @@ VENV   ?= .venv
 WORKERS ?= 2
 PIP     = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test lint types prove demo clean
+.PHONY: test older lint types prove demo clean
 
 test: $(VENV)/ready lint types ## everything that proves the code, in minutes
 	$(VENV)/bin/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile
+
+# numba, NumPy and torch can be told; onnxruntime's copy in this environment is rewritten
+OLDER = NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES= ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+
+older:                         ## the same tests as on an x86-64 processor with AVX2 and nothing newer
+	$(MAKE) VENV=.venv-older .venv-older/older
+	$(OLDER) .venv-older/bin/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile
+
+.venv-older/older: .venv-older/ready tests/older_processor.py
+	.venv-older/bin/python tests/older_processor.py .venv-older/lib/python*/site-packages
+	touch $@
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
@@ -37,4 +48,4 @@ $(VENV)/ready: setup.cfg constraints.txt
 	touch $@
 
 clean:                         ## remove what the targets above made
-	rm -rf $(VENV) .demo build *.egg-info
+	rm -rf $(VENV) .venv-older .demo build *.egg-info

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoedge.errors import InputError, MissingPackageError
 from zoedge.manifest import PREDICT, PREDICTIONS
+from zoedge.sessions import STALE_OPTIMIZERS, Entry, open_exact
 
 try:
     import onnxruntime as ort
@@ -20,8 +21,6 @@ except ImportError as error:
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 VERSION: str = ort.__version__
-# these optimizers read initializers without asking whether they are constant
-_STALE = ("AttentionFusion", "GroupQueryAttentionFusion", "WeightBiasQuantization", "EmbedLayerNormFusion")
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _UNKNOWN_OP = re.compile(
     r"No Op registered for (?P<a>\S+)|Error: (?P<b>\S+)\(-?\d+\) is not a registered|"
@@ -53,26 +52,27 @@ class Session:
         folder: Path | None = None,
         prepack: bool = True,
     ) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # a warning per overridable initializer would say what we intend
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
-        if folder is not None:
-            options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
-        if not prepack:
-            options.add_session_config_entry("session.disable_prepacking", "1")
         self._what = what
         self._keep = {
             name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in (buffers or {}).items()
         }
-        for name, value in self._keep.items():
-            options.add_initializer(name, value)
         source = model if isinstance(model, bytes) else str(model)
-        try:
-            self._session = ort.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(_STALE)
+
+        def open_session(entries: tuple[Entry, ...], silent: bool) -> ort.InferenceSession:
+            options = _options(folder, prepack, entries)
+            if silent:
+                options.log_severity_level = 4
+            for name, value in self._keep.items():
+                options.add_initializer(name, value)
+            providers = ["CPUExecutionProvider"]
+            return ort.InferenceSession(
+                source, options, providers=providers, disabled_optimizers=list(STALE_OPTIMIZERS)
             )
+
+        try:
+            self._session = open_exact(open_session, what)
+        except InputError:
+            raise
         except Exception as error:  # onnxruntime's classes share no base
             raise InputError(_refusal(what, error)) from error
         self.outputs = tuple(output.name for output in self._session.get_outputs())
@@ -100,6 +100,21 @@ class Session:
                 f"onnxruntime {VERSION} fails on {self._what} with {shapes}: {_first_line(error)}; give "
                 "example_inputs of valid shapes and values"
             ) from error
+
+
+def _options(folder: Path | None, prepack: bool, entries: tuple[Entry, ...]) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # a warning per overridable initializer would say what we intend
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    if folder is not None:
+        options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    for key, setting in entries:
+        options.add_session_config_entry(key, setting)
+    return options
 
 
 def _refusal(what: str, error: Exception) -> str:

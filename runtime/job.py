@@ -31,10 +31,10 @@ from .noise.reference import Float32
 from .passes.frozen import Array, frozen_tensors
 from .passes.prefix_cache import PrefixCache
 from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan
+from .records import Assign
 from .run.activations import branch_bases
 from .run.certainty import validation_notes
 from .run.fold import FULL, Fold
-from .run.journal import Assign
 from .run.method import method_of
 from .spaces.parameters import Parameters, load_buffers
 from .tasks import Task, task_for
@@ -159,7 +159,7 @@ def assemble(
             varying=fold.parameters.varying,
             batch=_a_batch(splits.train, manifest, options),
             outputs=goal.outputs,
-            points=len(fold.method.ask(fold.eps)),
+            points=fold.method.most_points,
             threads=threads_for(manifest, options.threads),
             provider=options.provider,
             frozen=frozen_where(bundle, options),
@@ -233,7 +233,7 @@ def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], st
         bundle.manifest,
         buffers,
         seed=options.seed,
-        directions=method.directions,
+        method=method,
         placement=options.placement,
         lora_space=options.lora_space,
         add_terms=add_terms,

@@ -13,6 +13,7 @@ from .job import build_fold
 from .losses.target_scale import folded
 from .noise.reference import NOISE_VERSION
 from .plan import Plan
+from .records import Record, Step
 from .run import journal as journals
 from .run.run_folder import TENSORS_FILE, Run, save_tensors
 
@@ -47,7 +48,7 @@ def replay(run: str | Path, output: str | Path, *, steps: int | None = None) -> 
     options = tune_options.make(header.options, str(opened.journal))
     plan = Plan(options, options.steps, None, tuple(header.solved), 0)
     fold, buffers, _ = build_fold(bundle, plan)
-    taken = sum(isinstance(record, journals.Step) for record in contents.records)
+    taken = sum(isinstance(record, Step) for record in contents.records)
     if steps is not None and steps > taken:
         raise InputError(f"--steps {steps} is more than the {taken} that {run} took: give at most {taken}")
     fold.replay(_until(contents.records, taken if steps is None else steps))
@@ -58,6 +59,6 @@ def replay(run: str | Path, output: str | Path, *, steps: int | None = None) -> 
     return Replayed(Path(output) / TENSORS_FILE, fold.step, contents.torn)
 
 
-def _until(records: list[journals.Record], steps: int) -> list[journals.Record]:
+def _until(records: list[Record], steps: int) -> list[Record]:
     """Return the records of the first ``steps`` steps, with what was assigned before and after each."""
-    return [r for r in records if r.step < steps or (r.step == steps and not isinstance(r, journals.Step))]
+    return [r for r in records if r.step < steps or (r.step == steps and not isinstance(r, Step))]

@@ -70,6 +70,29 @@ def split_shared(model: onnx.ModelProto, arrays: dict[str, Array], named: Collec
     _set_nodes(model, kept)
 
 
+def own_zero_points(model: onnx.ModelProto, arrays: dict[str, Array]) -> None:
+    """Give each use of an 8-bit scalar (a zero point) a tensor of its own, in place.
+
+    Where sums would be clipped, onnxruntime makes int8 weights and their zero points unsigned, one by one, and fails
+    on a zero point that two of them share.
+    """
+    tensors = {t.name: t for t in model.graph.initializer if t.data_type == TensorProto.INT8}
+    used: set[str] = set()
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name not in tensors or name not in arrays or arrays[name].size != 1:
+                continue
+            if name in used:
+                own = f"{name}/{node.output[0]}/{index}"
+                copy = onnx.TensorProto()
+                copy.CopyFrom(tensors[name])
+                copy.name = own
+                arrays[own] = arrays[name]
+                model.graph.initializer.append(copy)
+                node.input[index] = own
+            used.add(name)
+
+
 def place_tensors(
     model: onnx.ModelProto, arrays: dict[str, Array], parameters: Collection[str]
 ) -> dict[str, Array]:

@@ -20,7 +20,14 @@ from ..session import Session
 from ..surgery.graph import Graph, dims_of
 from ..surgery.roles import is_parameter, is_statistic
 from .feature_names import feature_names
-from .onnx_clean import drop_default_inputs, hoist_constants, inline_functions, place_tensors, split_shared
+from .onnx_clean import (
+    drop_default_inputs,
+    hoist_constants,
+    inline_functions,
+    own_zero_points,
+    place_tensors,
+    split_shared,
+)
 from .onnx_inputs import onnx_samples
 from .onnx_output import before_activation, choose_output, choose_task
 from .onnx_tensors import Array, read_tensors
@@ -102,6 +109,7 @@ def _read(path: Path, named: Collection[str]) -> tuple[onnx.ModelProto, dict[str
     drop_default_inputs(model)
     hoist_constants(model, arrays)
     split_shared(model, arrays, named)
+    own_zero_points(model, arrays)
     return model, arrays
 
 

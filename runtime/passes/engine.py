@@ -17,19 +17,13 @@ from numpy.typing import NDArray
 
 from zoedge.errors import InputError, ZoedgeError
 from zoedge.manifest import PREDICT, PREDICTIONS
+from zoedge.sessions import STALE_OPTIMIZERS, Entry, open_exact
 
 from .ort import ORT_ERRORS, first_line
 from .ort import onnxruntime as ort
 
 Array = NDArray[np.generic]
 
-# these read initializers without asking whether they are constant (onnxruntime's graph transformers)
-STALE_OPTIMIZERS = (
-    "AttentionFusion",
-    "GroupQueryAttentionFusion",
-    "WeightBiasQuantization",
-    "EmbedLayerNormFusion",
-)
 # this one writes transposed matrices to memory of its own
 COPYING_OPTIMIZERS = ("ConstantFolding",)
 
@@ -66,18 +60,6 @@ class Engine:
         provider: str = "cpu",
         frozen: Mapping[str, Array] | None = None,
     ) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # one warning per overridable initializer says what we intend
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.enable_mem_pattern = False  # shapes differ from batch to batch
-        # its arena holds less than the C library's allocator, which splits what it gets back, but asks for more
-        # address space than it fills: where memory is short, that counts against limits
-        options.enable_cpu_mem_arena = frozen is None
-        options.intra_op_num_threads = threads
-        # threads that spin after a run would steal the cores from the noise kernel
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if frozen is not None:
-            options.add_session_config_entry("session.disable_prepacking", "1")
         given = {**(frozen or {}), **buffers}
         self._keep = {name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in given.items()}
         for name, (value, array) in self._keep.items():
@@ -85,14 +67,23 @@ class Engine:
                 raise ZoedgeError(
                     f"onnxruntime copied {name} instead of sharing it: its buffer must be contiguous"
                 )
-            options.add_initializer(name, value)
-        try:
-            self._session = ort.InferenceSession(
+        copying = COPYING_OPTIMIZERS if frozen is not None else ()
+
+        def open_session(entries: tuple[Entry, ...], silent: bool) -> ort.InferenceSession:
+            options = _options(threads, entries, in_place=frozen is not None)
+            if silent:
+                options.log_severity_level = 4
+            for name, (value, _) in self._keep.items():
+                options.add_initializer(name, value)
+            return ort.InferenceSession(
                 str(graph),
                 options,
                 providers=_providers(provider),
-                disabled_optimizers=[*STALE_OPTIMIZERS, *(COPYING_OPTIMIZERS if frozen is not None else ())],
+                disabled_optimizers=[*STALE_OPTIMIZERS, *copying],
             )
+
+        try:
+            self._session = open_exact(open_session, str(graph))
         except ORT_ERRORS as error:
             raise InputError(
                 f"onnxruntime {ort.__version__} can't run {graph}: {first_line(error)}"
@@ -127,6 +118,24 @@ class Engine:
             shapes = ", ".join(f"{name} {list(inputs[name].shape)}" for name in sorted(self.inputs))
             raise ZoedgeError(f"the forward pass failed on {shapes}: {first_line(error)}") from error
         return dict(zip(wanted, binding.copy_outputs_to_cpu(), strict=True))
+
+
+def _options(threads: int, entries: tuple[Entry, ...], *, in_place: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # one warning per overridable initializer says what we intend
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.enable_mem_pattern = False  # shapes differ from batch to batch
+    # its arena holds less than the C library's allocator, which splits what it gets back, but asks for more
+    # address space than it fills: where memory is short, that counts against limits
+    options.enable_cpu_mem_arena = not in_place
+    options.intra_op_num_threads = threads
+    # threads that spin after a run would steal the cores from the noise kernel
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if in_place:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    for key, setting in entries:
+        options.add_session_config_entry(key, setting)
+    return options
 
 
 def _check_live(buffers: Collection[str], optional: Collection[str], graph: Path) -> None:

@@ -64,7 +64,7 @@ def step(job: Job, probing: Probing, number: int) -> tuple[float, ...]:
     record = job.fold.measure(0.0, losses)
     job.fold.apply(record)
     job.fold.rest()
-    return record.losses
+    return record.answers
 
 
 def measured(job: Job, store: RowStore, rounds: int) -> dict[str, list[float]]:

@@ -74,7 +74,7 @@ def main() -> None:
     for name, entries in SETTINGS.items():
         with mock.patch.object(engine.ort, "SessionOptions", options_with(entries)):
             engines[name] = Engine(bundle.path("loss.onnx"), buffers)
-    point = fold.method.ask(fold.eps)[0]
+    point = fold.method.ask(fold.state, fold.eps)[0]
 
     def move() -> None:
         fold.parameters.visit(0, point)

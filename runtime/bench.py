@@ -19,7 +19,8 @@ from .losses import objectives
 from .machine.memory import own_pages
 from .noise.reference import NOISE_VERSION
 from .plan import make_plan, written_elements
-from .run.journal import Header, Journal
+from .records import Header
+from .run.journal import Journal
 from .run.opened import BundleLike, open_bundle
 
 STEPS = 7  # timed, after one that warms up
@@ -147,7 +148,7 @@ def _step(job: Job, journal: Journal) -> tuple[dict[str, float], list[MicroBatch
 def _result(job: Job, parts: Sequence[dict[str, float]], passes: int, length: int | None) -> Bench:
     spreads: dict[str, Any] = {name: _spread([row[name] for row in parts]) for name in parts[0]}
     elements = written_elements(job.bundle.manifest, job.plan)
-    visits = len(job.fold.method.ask(job.fold.eps)) + 1
+    visits = job.fold.method.most_points + 1
     return Bench(
         **spreads,
         ratio=spreads["step"].median / spreads["floor"].median,

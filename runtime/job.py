@@ -24,7 +24,7 @@ from .head.probe import deal
 from .head.refit import Forward, HeadRefit
 from .losses.measure import Measure
 from .losses.objectives import Objective, objective
-from .losses.target_scale import InUnits, target_scale, told
+from .losses.target_scale import InUnits, target_scale
 from .machine.threads import threads_for
 from .noise.kernels import add_terms_here
 from .noise.permutation import permutation
@@ -32,10 +32,10 @@ from .noise.reference import Float32
 from .passes.frozen import Array, frozen_tensors
 from .passes.prefix_cache import PrefixCache
 from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan
+from .records import Assign
 from .run.activations import branch_bases
 from .run.certainty import validation_notes
 from .run.fold import FULL, Fold
-from .run.journal import Assign
 from .run.method import method_of
 from .spaces.parameters import Parameters, load_buffers
 from .tasks import Task, task_for
@@ -132,7 +132,7 @@ def read_rows(
         train, valid = source.encoded(Standardised(task, scale), options)
     size = len(valid) if valid else 0
     facts = facts or Facts(columns=named, target=scale, stratified=True, validation_rows=size)
-    notes = (*altered, *((told(scale),) if scale else ()), *validation_notes(train, valid, manifest))
+    notes = (*altered, *((str(scale),) if scale else ()), *validation_notes(train, valid, manifest))
     return Splits(train, valid, facts, words), replace(plan, notes=(*plan.notes, *notes))
 
 
@@ -161,7 +161,7 @@ def assemble(
             varying=fold.parameters.varying,
             batch=_a_batch(splits.train, manifest, options),
             outputs=goal.outputs,
-            points=len(fold.method.ask(fold.eps)),
+            points=fold.method.most_points,
             threads=threads_for(manifest, options.threads),
             provider=options.provider,
             frozen=frozen_where(bundle, options),
@@ -235,7 +235,7 @@ def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], st
         bundle.manifest,
         buffers,
         seed=options.seed,
-        directions=method.directions,
+        method=method,
         placement=options.placement,
         lora_space=options.lora_space,
         add_terms=add_terms,

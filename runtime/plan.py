@@ -11,12 +11,13 @@ import msgspec
 from zoedge.errors import InputError
 from zoedge.manifest import ACTIVATIONS_FILE, Manifest
 from zoedge.methods import Defaults, Length, Recipe, find
-from zoedge.options import TuneOptions, checked, seconds, size_bytes
+from zoedge.options import TuneOptions, checked, own, seconds, size_bytes
 
 from .data import held_out_rows
 from .data.batches import steps_in
 from .head.convex import LOSSES
-from .spaces.elements import idle, moved_singly, size, written
+from .run.method import method_of
+from .spaces.elements import active_share, idle, moved_singly, size, written
 from .spaces.parameters import placement_for
 from .unused import Situation, unused
 
@@ -85,7 +86,7 @@ def make_plan(
     )
     train_rows = rows if has_validation else rows - held_out_rows(rows, held_out)
     evaluates = has_validation or held_out > 0 or bool(solved)
-    _check(options, recipe, train_rows, evaluates=evaluates)
+    _check(options, train_rows, evaluates=evaluates)
     size_bytes(options.prefix_cache)
     folds = _folds(options.batch_size, train_rows) if solved else 0
     total = _total_steps(options, defaults.steps, train_rows)
@@ -96,7 +97,7 @@ def make_plan(
         options,
         lr=_or(options.lr, length.lr),
         eps=_or(options.eps, length.eps),
-        queries=_or(options.queries, defaults.queries),
+        method_options=msgspec.to_builtins(own(options)),
         lr_schedule=options.lr_schedule or defaults.schedule,
         val_size=held_out,
         steps=total,
@@ -106,24 +107,28 @@ def make_plan(
         placement=placement_for(manifest, solved) if options.placement == "auto" else options.placement,
         lora_space=space,
     )
-    singly = moved_singly(manifest, filled, solved, low_rank=recipe.low_rank)
+    method = method_of(filled)
+    singly = moved_singly(manifest, filled, solved, method)
     here = Situation(
-        manifest, recipe, bool(solved), has_validation, evaluates, bool(singly), options.probes_per_pass
+        manifest,
+        recipe,
+        method,
+        bool(solved),
+        has_validation,
+        evaluates,
+        bool(singly),
+        options.probes_per_pass,
     )
     notes = unused(given, here)
     if len(singly) == len(written(manifest, filled, solved)):  # nothing else moves
-        notes += idle(singly, filled.active_elements)
+        notes += idle(singly, active_share(method))
     return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)
 
 
-def _check(options: TuneOptions, recipe: Recipe, train_rows: int, *, evaluates: bool) -> None:
+def _check(options: TuneOptions, train_rows: int, *, evaluates: bool) -> None:
     if options.batch_size > train_rows:
         raise InputError(
             f"--batch-size {options.batch_size} is larger than the {train_rows} training rows: use at most {train_rows}"
-        )
-    if options.queries is not None and options.queries < recipe.least_queries:
-        raise InputError(
-            f"--queries {options.queries} is too few for {recipe.name}: use {recipe.least_queries} or more"
         )
     if options.steps is not None and options.epochs is not None:
         raise InputError(
@@ -154,10 +159,11 @@ def _length(defaults: Defaults, lora_space: str, *, lora: bool, small: bool) -> 
 
 
 def _lora_space(options: TuneOptions, manifest: Manifest, recipe: Recipe) -> str:
-    possible = bool(manifest.lora) and ACTIVATIONS_FILE in manifest.files and not recipe.low_rank
+    own_directions = recipe.defaults.activations is None
+    possible = bool(manifest.lora) and ACTIVATIONS_FILE in manifest.files and not own_directions
     if options.lora_space == "activations" and not possible:
         raise InputError(
-            f"--lora-space activations needs LoRA branches and a method other than subzero, not {recipe.name} on "
+            f"--lora-space activations needs LoRA branches and a method that moves between them, not {recipe.name} on "
             f"this bundle: leave it out"
         )
     return "activations" if possible and options.lora_space != "factors" else "factors"
@@ -185,7 +191,7 @@ def written_elements(manifest: Manifest, plan: Plan) -> int:
     options = plan.options
     count = sum(map(size, written(manifest, options, plan.solved)))
     if options.placement == "in-place":
-        low_rank = find(options.method).low_rank
-        singly = sum(map(size, moved_singly(manifest, options, plan.solved, low_rank=low_rank)))
-        count -= round((1.0 - options.active_elements) * singly)
+        method = method_of(options)
+        singly = sum(map(size, moved_singly(manifest, options, plan.solved, method)))
+        count -= round((1.0 - active_share(method)) * singly)
     return count

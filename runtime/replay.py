@@ -13,6 +13,7 @@ from .job import build_fold
 from .losses.target_scale import folded
 from .noise.reference import NOISE_VERSION
 from .plan import Plan
+from .records import Record, Step
 from .run import journal as journals
 from .run.opened import RunLike, open_run
 from .run.run_folder import TENSORS_FILE, save_tensors
@@ -50,7 +51,7 @@ def replay(run: RunLike, output: str | Path, *, steps: int | None = None) -> Rep
     options = tune_options.make(header.options, str(opened.journal))
     plan = Plan(options, options.steps, None, tuple(header.solved), 0)
     fold, buffers, _ = build_fold(bundle, plan)
-    taken = sum(isinstance(record, journals.Step) for record in contents.records)
+    taken = sum(isinstance(record, Step) for record in contents.records)
     if steps is not None and steps > taken:
         raise InputError(
             f"--steps {steps} is more than the {taken} that {opened.folder} took: give at most {taken}"
@@ -63,6 +64,6 @@ def replay(run: RunLike, output: str | Path, *, steps: int | None = None) -> Rep
     return Replayed(output / TENSORS_FILE, fold.step, contents.torn)
 
 
-def _until(records: list[journals.Record], steps: int) -> list[journals.Record]:
+def _until(records: list[Record], steps: int) -> list[Record]:
     """Return the records of the first ``steps`` steps, with what was assigned before and after each."""
-    return [r for r in records if r.step < steps or (r.step == steps and not isinstance(r, journals.Step))]
+    return [r for r in records if r.step < steps or (r.step == steps and not isinstance(r, Step))]

@@ -8,45 +8,32 @@ from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
-
 from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.files import as_path
 from zoedge.options import TuneOptions
+from zoedge.settings import flag
 
 from .asked import Asked, Function, Options, asked
 from .data import Data, InMemory, as_data
 from .data.facts import Facts
 from .job import Job, assemble, read_rows
 from .losses import objectives
+from .losses.target_scale import folded
 from .noise.reference import NOISE_VERSION
 from .plan import trainable_elements
 from .preflight.check import check
 from .preflight.trial import Ask
+from .records import Header
 from .run import journal as journals
 from .run import snapshots
-from .run.journal import Contents, Header, Journal
+from .run.journal import Contents, Journal
 from .run.opened import BundleLike, RunLike, folder_of, open_bundle
 from .run.progress import Extent, Progress, Row, as_progress
 from .run.run_folder import CONFIG_FILE, LOG_FILE, Log, Run, locked, remove_leftovers
-from .run.tuner import Tuner
-
-# a resumed run may be given others: they decide how long and where it runs (threads and providers may round
-# sums differently, so bits are those of an uninterrupted run only with the same ones)
-FREE_ON_RESUME = (
-    "steps",
-    "epochs",
-    "max_time",
-    "early_stopping_patience",
-    "log_every",
-    "prepack",
-    "threads",
-    "provider",
-    "probes_per_pass",
-    "prefix_cache",
-)
+from .run.steps import MeasuredHere
+from .run.tuner import Parts, Tuner
 
 
 def tune(
@@ -178,23 +165,27 @@ def _journal_of(folder: Path, resume: bool) -> Contents | None:
 
 
 def _continued(asked: TuneOptions, given: Collection[str], header: Header, folder: Path) -> TuneOptions:
-    """Return the saved options with what may change; a given one that differs and may not is an error."""
+    """Return the saved options with what may change; a given one that differs and may not is an error.
+
+    Threads and providers may round sums differently: bits are those of an uninterrupted run only with the same.
+    """
     saved = tune_options.make(header.options, str(folder / journals.JOURNAL_FILE))
+    was, now = tune_options.flat(saved), tune_options.flat(asked)
     changes = {}
-    for name in (n for n in TuneOptions.__struct_fields__ if n in given):
-        value = getattr(asked, name)
-        if value in (getattr(saved, name), None, "auto"):  # None and "auto" leave it to what was chosen then
+    for name, setting in tune_options.known_settings().items():
+        value = now.get(name)
+        # None and "auto" leave it to what was chosen then
+        if name not in given or name not in was or value in (was[name], None, "auto"):
             continue
-        if name not in FREE_ON_RESUME:
-            flag = name.replace("_", "-")
+        if not setting.free:
             raise InputError(
-                f"--{flag} {value} differs from the {getattr(saved, name)} that {folder} was started with: "
+                f"{flag(name)} {value} differs from the {was[name]} that {folder} was started with: "
                 f"leave it out to resume, or choose another -o"
             )
         changes[name] = value
     if "epochs" in changes:
         changes.setdefault("steps", None)
-    return msgspec.structs.replace(saved, **changes)
+    return tune_options.make(was | changes)
 
 
 def _check_bundle(header: Header, bundle: Bundle, folder: Path) -> None:
@@ -234,17 +225,34 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
             )
     elapsed = _elapsed(folder / LOG_FILE, job.fold.step)
     log = Log(folder / LOG_FILE, job.fold.step)
-    progress.start(
-        _header_lines(job, data), Extent(job.plan.total_steps, job.plan.max_seconds), job.fold.step
-    )
+    parts = _parts(job)
+    progress.start(_header_lines(job, data), parts.extent, job.fold.step)
     for note in (*job.notes, *_new_schedule(contents.header, job), *_other_rounding(contents.header, job)):
         progress.note(note)
     if contents.torn:
         progress.note(
             f"the journal's last {contents.torn} bytes were torn; going on from step {job.fold.step}"
         )
-    Tuner(job, contents.records, run, journal, log, progress, elapsed_seconds=elapsed).run()
+    Tuner(parts, contents.records, run, journal, log, progress, elapsed_seconds=elapsed).run()
     return run
+
+
+def _parts(job: Job) -> Parts:
+    """Return what the run's loop turns."""
+    return Parts(
+        fold=job.fold,
+        steps=MeasuredHere(job.measure),
+        options=job.plan.options,
+        extent=Extent(job.plan.total_steps, job.plan.max_seconds),
+        criterion=job.measure.criterion,
+        names=[p.name for p in job.bundle.manifest.trainable],
+        saved=lambda tensors: folded(tensors, job.data.facts.target, job.bundle.manifest),
+        validation=job.measure.validation if job.data.valid is not None else None,
+        validation_rows=job.data.facts.validation_rows,
+        refit=job.refit,
+        initial=job.initial,
+        news=job.cache.news if job.cache is not None else lambda: None,
+    )
 
 
 def _other_rounding(header: Header, job: Job) -> list[str]:
@@ -283,7 +291,7 @@ def _header(job: Job) -> Header:
         valid=_valid_digest(job),
         seed=job.plan.options.seed,
         noise=NOISE_VERSION,
-        options=msgspec.to_builtins(job.plan.options),
+        options=tune_options.flat(job.plan.options),
         solved=job.plan.solved,
         zoedge=importlib.metadata.version("zoedge"),
         versions={name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime")},
@@ -312,7 +320,7 @@ def _header_lines(job: Job, data: str) -> dict[str, str]:
         **columns,
         "trainable": f"{trained:,} of {total:,} parameters ({100 * trained / total:.2f} %), {options.placement}",
         "method": f"{options.method}, lr {options.lr:g} {options.lr_schedule}, eps {options.eps:g}, "
-        f"{options.queries} queries",
+        f"{job.fold.method.most_points} points a step",
         "batch": f"{options.batch_size} rows, {' or '.join(bound)}, seed {options.seed}",
     }
 

@@ -6,11 +6,13 @@ asks for what can't be had is an error, where it is looked up.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from zoedge.manifest import Manifest
-from zoedge.methods import Recipe
+from zoedge.methods import Dense, Method, Recipe, having
+from zoedge.options import FACTS, known_settings
+from zoedge.settings import facts, flag
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Situation:
     Attributes:
         manifest: the bundle's.
         recipe: the method's.
+        method: the method.
         solved: whether a new head is solved in closed form.
         own_validation: whether the data has validation rows of its own.
         evaluates: whether there is anything to evaluate on.
@@ -29,6 +32,7 @@ class Situation:
 
     manifest: Manifest
     recipe: Recipe
+    method: Method
     solved: bool
     own_validation: bool
     evaluates: bool
@@ -39,7 +43,7 @@ class Situation:
 def unused(given: Collection[str], here: Situation) -> tuple[str, ...]:
     """Return a sentence for each given setting that has no effect."""
     return tuple(
-        f"--{name.replace('_', '-')} has no effect here: {reason}"
+        f"{flag(name)} has no effect here: {reason}"
         for name, reason in _reasons(here).items()
         if name in given
     )
@@ -47,15 +51,10 @@ def unused(given: Collection[str], here: Situation) -> tuple[str, ...]:
 
 def _reasons(here: Situation) -> dict[str, str]:
     """Return setting -> why it decides nothing, for all that don't."""
-    head, low_rank = here.manifest.head, here.recipe.low_rank
-    reasons: dict[str, str] = {}
-    if not low_rank:
-        reasons |= dict.fromkeys(
-            ("rank", "refresh"), f"only subzero has low-rank directions, not {here.recipe.name}"
-        )
-    if low_rank:
-        reasons["active_elements"] = f"{here.recipe.name}'s directions move a matrix as a whole"
-    elif not here.singly:
+    head, name = here.manifest.head, here.recipe.name
+    others = known_settings().keys() - FACTS.keys() - facts(here.recipe.options).keys()
+    reasons = {other: f"{name} has no such setting, {_listed(having(other))}" for other in others}
+    if not here.singly and here.method.directions.kind == Dense.kind:
         reasons["active_elements"] = "a small matrix moves in each LoRA branch, and nothing else"
     if head is None or not head.fresh:
         reasons["head_init"] = "the bundle has no new head"
@@ -63,8 +62,8 @@ def _reasons(here: Situation) -> dict[str, str]:
         reasons["head_refit_every"] = "no head is solved in closed form"
     if not here.manifest.lora:
         reasons["lora_space"] = "the bundle has no LoRA branches"
-    elif low_rank:
-        reasons["lora_space"] = f"{here.recipe.name} has its own directions in LoRA branches"
+    elif here.recipe.defaults.activations is None:
+        reasons["lora_space"] = f"{name} has its own directions in LoRA branches"
     if here.manifest.stages is None or not here.manifest.stages.crossing:
         reasons["prefix_cache"] = "no layer lies before the first trained one"
     elif here.probes_per_pass == 1:
@@ -76,3 +75,9 @@ def _reasons(here: Situation) -> dict[str, str]:
     if not here.evaluates:
         reasons["eval_every"] = "there are no validation rows"
     return reasons
+
+
+def _listed(recipes: Sequence[Recipe]) -> str:
+    """Return "mezo has", or "fzoo and mezo have"."""
+    *most, last = [recipe.name for recipe in recipes]
+    return f"{', '.join(most)} and {last} have" if most else f"{last} has"

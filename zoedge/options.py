@@ -6,125 +6,176 @@ A flag beats the config file, which beats the default. ``None`` means "what suit
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import yaml
 
 from .errors import InputError, near
+from .methods import RECIPES, MethodOptions, find
+from .settings import Setting, convert, facts, from_yaml
 
 Schedule = Literal["constant", "linear", "cosine"]
 HeadInit = Literal["probe", "zeros", "random"]
-Distribution = Literal["gaussian", "rademacher"]
+MOST_THREADS = 1024
 
 
 class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that decides what a run does; each field's note is its help text."""
+    """Everything that decides what a run does; what is known of each setting stands in its annotation."""
 
-    method: Annotated[str, "how to step: see `zoedge methods`"] = "fzoo"
-    steps: Annotated[int | None, "optimizer steps"] = None
-    epochs: Annotated[float | None, "passes over the training rows, instead of --steps"] = None
-    max_time: Annotated[str | None, "stop after this long, like 90s, 30m or 2h"] = None
-    lr: Annotated[float | None, "learning rate"] = None
-    lr_schedule: Annotated[Schedule | None, "constant, linear (to 0) or cosine (to 0)"] = None
-    eps: Annotated[float | None, "length of the perturbation"] = None
-    batch_size: Annotated[int, "rows per step"] = 16
-    micro_batch_size: Annotated[
-        int | None, "most rows per forward pass; a step's losses are averaged over its passes"
+    method: Annotated[str, Setting("how to step: see `zoedge methods`")] = "fzoo"
+    steps: Annotated[
+        int | None, Setting("optimizer steps", above=0, free=True, aliases=("--iters", "--max-steps"))
     ] = None
-    queries: Annotated[int | None, "directions per step"] = None
-    directions: Annotated[
-        Distribution | None, "gaussian or rademacher (signs: cheaper to draw); the method's own by default"
+    epochs: Annotated[
+        float | None,
+        Setting(
+            "passes over the training rows, instead of --steps",
+            above=0,
+            free=True,
+            aliases=("--num-train-epochs",),
+        ),
+    ] = None
+    max_time: Annotated[str | None, Setting("stop after this long, like 90s, 30m or 2h", free=True)] = None
+    lr: Annotated[float | None, Setting("learning rate", above=0, aliases=("--learning-rate",))] = None
+    lr_schedule: Annotated[
+        Schedule | None,
+        Setting("constant, linear (to 0) or cosine (to 0)", aliases=("--lr-scheduler-type",)),
+    ] = None
+    eps: Annotated[float | None, Setting("length of the perturbation", above=0, aliases=("--zo-eps",))] = None
+    batch_size: Annotated[
+        int, Setting("rows per step", above=0, aliases=("--per-device-train-batch-size",))
+    ] = 16
+    micro_batch_size: Annotated[
+        int | None,
+        Setting("most rows per forward pass; a step's losses are averaged over its passes", above=0),
     ] = None
     probes_per_pass: Annotated[
         int | None,
-        "LoRA: points of a step measured in one forward pass; 1 for each alone; else timed at the start, or with an "
-        "int8 base as many as keep a pass within 128 rows or tokens",
+        Setting(
+            "LoRA: points of a step measured in one forward pass; 1 for each alone; else timed at the start, or with "
+            "an int8 base as many as keep a pass within 128 rows or tokens",
+            above=0,
+            free=True,
+            expert=True,
+        ),
     ] = None
-    weight_decay: Annotated[float, "decoupled weight decay, not on biases and norms"] = 0.0
-    rank: Annotated[int, "subzero: rank of the directions"] = 8
-    refresh: Annotated[int, "subzero: steps between new subspaces"] = 500
-    active_layers: Annotated[float | None, "share of the layers that a step moves (LeZO); all by default"] = (
-        None
-    )
-    active_elements: Annotated[
-        float,
-        "share of the elements that a step moves, in stretches of 1,024; cheaper where the model is large",
-    ] = 1.0
-    seed: Annotated[int, "seed of noise, batches and splits"] = 0
-    objective: Annotated[str, "what to improve: loss, accuracy, f1 or pkg.mod:function"] = "loss"
-    head_init: Annotated[HeadInit, "how a new head starts: probe, zeros or random"] = "probe"
-    head_refit_every: Annotated[int | None, "steps between closed-form refits of a probed head"] = None
+    seed: Annotated[int, Setting("seed of noise, batches and splits", least=0, below=2**64)] = 0
+    objective: Annotated[str, Setting("what to improve: loss, accuracy, f1 or pkg.mod:function")] = "loss"
+    head_init: Annotated[HeadInit, Setting("how a new head starts: probe, zeros or random")] = "probe"
+    head_refit_every: Annotated[
+        int | None, Setting("steps between closed-form refits of a probed head", above=0)
+    ] = None
     val_size: Annotated[
         float | None,
-        "share of the rows held out where the data has no validation split (0 with a probed head)",
+        Setting(
+            "share of the rows held out where the data has no validation split (0 with a probed head)",
+            least=0,
+            below=1,
+        ),
     ] = None
-    eval_every: Annotated[int | None, "steps between evaluations; 0 for none"] = None
+    eval_every: Annotated[
+        int | None,
+        Setting(
+            "steps between evaluations; 0 for none", least=0, aliases=("--steps-per-eval", "--eval-steps")
+        ),
+    ] = None
     early_stopping_patience: Annotated[
-        int | None, "stop after this many evaluations without a better loss"
+        int | None,
+        Setting(
+            "stop after this many evaluations without a better loss",
+            above=0,
+            free=True,
+            aliases=("--early-stopping-steps",),
+        ),
     ] = None
-    log_every: Annotated[int, "steps between reports"] = 10
+    log_every: Annotated[
+        int,
+        Setting(
+            "steps between reports", above=0, free=True, aliases=("--steps-per-report", "--logging-steps")
+        ),
+    ] = 10
     lora_space: Annotated[
         Literal["auto", "factors", "activations"],
-        "what moves in a LoRA branch: its factors, or a small matrix between principal directions of activations",
+        Setting(
+            "what moves in a LoRA branch: its factors, or a small matrix between principal directions of activations"
+        ),
     ] = "auto"
-    placement: Annotated[Literal["auto", "in-place", "out-of-place"], "where dense directions act"] = "auto"
+    placement: Annotated[
+        Literal["auto", "in-place", "out-of-place"], Setting("where dense directions act", expert=True)
+    ] = "auto"
     prepack: Annotated[
         Literal["auto", "yes", "no"],
-        "copies of the frozen matrices in the order the processor likes; no: slower on short inputs, less memory",
+        Setting(
+            "copies of the frozen matrices in the order the processor likes; no: slower on short inputs, less memory",
+            free=True,
+            expert=True,
+        ),
     ] = "auto"
     few_rows: Annotated[
         Literal["auto", "yes", "no"],
-        "multiply trained matrices from the left: faster for few rows or tokens a pass; auto: for 2 to 96",
+        Setting(
+            "multiply trained matrices from the left: faster for few rows or tokens a pass; auto: for 2 to 96",
+            expert=True,
+        ),
     ] = "auto"
     prefix_cache: Annotated[
         str,
-        "disk for what the layers before the first trained one make of each row: auto (up to 1 GiB), no, or a size "
-        "like 512MB or 2GB; used where that is faster",
+        Setting(
+            "disk for what the layers before the first trained one make of each row: auto (up to 1 GiB), no, or a "
+            "size like 512MB or 2GB; used where that is faster",
+            free=True,
+            expert=True,
+        ),
     ] = "auto"
     scale_targets: Annotated[
         Literal["auto", "no"],
-        "regression: take targets far from the usual size on a scale of their own inside the loss",
+        Setting("regression: take targets far from the usual size on a scale of their own inside the loss"),
     ] = "auto"
-    provider: Annotated[str, "onnxruntime execution provider"] = "cpu"
-    threads: Annotated[int, "threads of the forward passes and the noise; 0: one per core"] = 0
+    provider: Annotated[str, Setting("onnxruntime execution provider", free=True)] = "cpu"
+    threads: Annotated[
+        int,
+        Setting(
+            "threads of the forward passes and the noise; 0: one per core",
+            least=0,
+            most=MOST_THREADS,
+            free=True,
+        ),
+    ] = 0
     truncation_side: Annotated[
         Literal["left", "right"] | None,
-        "the end that texts lose which are longer than the bundle takes: right by default, left for prompts",
+        Setting(
+            "the end that texts lose which are longer than the bundle takes: right by default, left for prompts"
+        ),
     ] = None
-    text_key: Annotated[str | None, "name of the text field in the data"] = None
-    label_key: Annotated[str | None, "name of the label field in the data"] = None
-    prompt_key: Annotated[str | None, "name of the prompt field in the data"] = None
-    completion_key: Annotated[str | None, "name of the completion field in the data"] = None
-    chat_key: Annotated[str | None, "name of the field of messages in the data"] = None
+    text_key: Annotated[str | None, Setting("name of the text field in the data")] = None
+    label_key: Annotated[str | None, Setting("name of the label field in the data")] = None
+    prompt_key: Annotated[str | None, Setting("name of the prompt field in the data")] = None
+    completion_key: Annotated[str | None, Setting("name of the completion field in the data")] = None
+    chat_key: Annotated[str | None, Setting("name of the field of messages in the data")] = None
+    method_options: dict[str, Any] = {}  # the method's own settings: those given, and in a plan all of them
 
 
-_POSITIVE = ("steps", "epochs", "lr", "eps", "batch_size", "micro_batch_size", "queries", "probes_per_pass",
-             "rank", "refresh", "log_every", "head_refit_every", "early_stopping_patience")  # fmt: skip
-_NOT_NEGATIVE = ("weight_decay", "seed", "eval_every", "threads")
-_SHARES = ("active_layers", "active_elements")
+FACTS: Mapping[str, Setting] = facts(TuneOptions)
 
 
-MOST_THREADS = 1024
+def own(options: TuneOptions) -> Any:
+    """Return the method's own settings, those not given by its defaults.
 
-_RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    *((name, math.isfinite, "a finite number") for name in (*_POSITIVE, *_NOT_NEGATIVE)),
-    *((name, lambda value: value > 0, "above 0") for name in _POSITIVE),
-    *((name, lambda value: value >= 0, "0 or above") for name in _NOT_NEGATIVE),
-    *((name, lambda value: 0.0 < value <= 1.0, "above 0 and at most 1") for name in _SHARES),
-    ("val_size", lambda value: 0.0 <= value < 1.0, "at least 0 and below 1"),
-    ("seed", lambda value: value < 2**64, "below 2^64"),
-    ("threads", lambda value: value <= MOST_THREADS, f"at most {MOST_THREADS}"),
-)
+    Raises:
+        InputError: an unknown method, a value of the wrong type or out of its range.
+    """
+    return _own(options.method, options.method_options, "the options")
 
 
-def help_text(field: str) -> str:
-    """Return a field's help text."""
-    return str(get_type_hints(TuneOptions, include_extras=True)[field].__metadata__[0])
+def flat(options: TuneOptions) -> dict[str, Any]:
+    """Return name -> value of every setting, the method's own among them: as in a file or a journal's header."""
+    values: dict[str, Any] = msgspec.to_builtins(options)
+    of_method: dict[str, Any] = values.pop("method_options")
+    return values | of_method
 
 
 class Loaded(NamedTuple):
@@ -146,23 +197,44 @@ def load(config: Path | None, flags: Mapping[str, Any]) -> Loaded:
 
 
 def unlike_default(options: TuneOptions) -> frozenset[str]:
-    """Return the fields that must have been given, as their values aren't the defaults."""
+    """Return the settings that must have been given, as their values aren't the defaults."""
     default = TuneOptions()
-    return frozenset(n for n in options.__struct_fields__ if getattr(options, n) != getattr(default, n))
+    changed = {n for n in FACTS if getattr(options, n) != getattr(default, n)}
+    return frozenset(changed | options.method_options.keys())
 
 
 def make(values: Mapping[str, Any], where: str = "the options") -> TuneOptions:
-    """Return validated options; ``where`` names the place in errors."""
-    known = TuneOptions.__struct_fields__
-    for key in values:
+    """Return validated options.
+
+    Args:
+        values: setting -> value, the method's own among the others or under ``method_options``. None stands for
+            what is left out; settings of other methods are left out, too.
+        where: names the place in errors.
+
+    Raises:
+        InputError: an unknown setting or method, a value of the wrong type or out of its range.
+    """
+    given = {**values, **(values.get("method_options") or {})}
+    given.pop("method_options", None)
+    known = known_settings()
+    for key in given:
         if key not in known:
             raise InputError(f"{where} has no setting {key!r}{near(key, known)}")
-    try:
-        options = msgspec.convert(dict(values), TuneOptions)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{where} can't be used: {error}") from error
-    _check_ranges(options)
-    return options
+    options: TuneOptions = convert({n: v for n, v in given.items() if n in FACTS}, TuneOptions, where)
+    has = find(options.method).options.__struct_fields__
+    of_method = {name: value for name, value in given.items() if name in has and value is not None}
+    _own(options.method, of_method, where)
+    return msgspec.structs.replace(options, method_options=of_method)
+
+
+def known_settings() -> dict[str, Setting]:
+    """Return name -> facts of every setting: those of all runs, and those of any method."""
+    return {**FACTS, **{n: s for recipe in RECIPES.values() for n, s in facts(recipe.options).items()}}
+
+
+def _own(method: str, values: Mapping[str, Any], where: str) -> MethodOptions:
+    made: MethodOptions = convert(values, find(method).options, where, f" for {method}")
+    return made
 
 
 def checked(options: TuneOptions) -> TuneOptions:
@@ -172,13 +244,6 @@ def checked(options: TuneOptions) -> TuneOptions:
         InputError: one isn't.
     """
     return make(msgspec.structs.asdict(options))
-
-
-def _check_ranges(options: TuneOptions) -> None:
-    for name, ok, wanted in _RANGES:
-        value = getattr(options, name)
-        if value is not None and not ok(value):
-            raise InputError(f"--{name.replace('_', '-')} is {value} and must be {wanted}")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -199,17 +264,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """Return a file's value as its setting means it: YAML 1.1 reads 1e-5 as text, no as false, 45 as a number."""
-    hint = str(get_type_hints(TuneOptions).get(name, ""))
-    if isinstance(value, str) and "float" in hint:
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    if isinstance(value, bool) and ("str" in hint or "'no'" in hint):
-        return "yes" if value else "no"
-    if isinstance(value, int | float) and not isinstance(value, bool) and "str" in hint:
-        return str(value)
+    kinds: list[type[msgspec.Struct]] = [TuneOptions, *(recipe.options for recipe in RECIPES.values())]
+    for settings in kinds:
+        value = from_yaml(settings, name, value)
     return value
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from variants.shapes import load_batch
 from zoedge.bundle import Bundle
-from zoedge.options import TuneOptions
+from zoedge.options import make
 from zoedge.runtime.job import assemble, read_rows
 
 
@@ -34,7 +34,7 @@ class Ours:
         **options: Any,
     ) -> None:
         ids, labels = load_batch(data)
-        asked = TuneOptions(method="mezo", batch_size=len(ids), val_size=0.0, steps=10_000, **options)
+        asked = make({"method": "mezo", "batch_size": len(ids), "val_size": 0.0, "steps": 10_000, **options})
         opened = Bundle.open(folder / bundle)
         self._job = assemble(opened, *read_rows(opened, str(data / "rows.jsonl"), asked), begun=not begin)
         if self._job.initial:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
 
+_SHOWN = 3  # outputs in a sentence
+
 
 class TargetScale(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The training targets' mean and standard deviation, per output, where they are far from the usual size.
@@ -23,6 +25,25 @@ class TargetScale(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     mean: tuple[float, ...]
     std: tuple[float, ...]
     outputs: bool
+
+    def __str__(self) -> str:
+        if self.outputs:
+            return (
+                f"targets have {self.moments}: the loss is taken on (target - mean) / deviation; what is saved and the "
+                "other metrics are in the targets' own units (--scale-targets no: as they are)"
+            )
+        return (
+            f"targets have {self.moments}, and the model gives their units: the loss is divided by their variance and "
+            "predictions stay as they are (--scale-targets no: as it is)"
+        )
+
+    @property
+    def moments(self) -> str:
+        """The means and deviations of the first outputs, in words."""
+        pairs = list(zip(self.mean, self.std, strict=True))
+        shown = [f"{mean:.4g} and standard deviation {std:.4g}" for mean, std in pairs[:_SHOWN]]
+        more = f" (and {len(pairs) - _SHOWN} more outputs)" if len(pairs) > _SHOWN else ""
+        return f"mean {'; '.join(shown)}{more}"
 
     @property
     def loss_factor(self) -> float:

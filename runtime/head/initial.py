@@ -9,8 +9,8 @@ import numpy as np
 from zoedge.manifest import Manifest
 
 from ..noise.reference import PURPOSE_INIT, Stream, directions, tensor_id
+from ..records import Assign
 from ..run.fold import FULL
-from ..run.journal import Assign
 from .refit import HeadRefit
 
 _DEVIATION = 0.02  # of a random head's weights, as the encoders' own initialisation

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zoedge.manifest import Head
 
 from ..data.batches import Result, Rows, gather
-from ..run.journal import Assign
+from ..records import Assign
 from .convex import Float64
 from .probe import Fitted, fit
 

@@ -138,10 +138,8 @@ class Measure:
         most = self._micro_batch_size
         return list(run_rows(self._engine, self._manifest, self._train, rows, outputs, max_rows=most))
 
-    def validation(self) -> dict[str, float] | None:
-        """Return the metrics of the validation rows; None where there are none."""
-        if not self._valid:
-            return None
+    def validation(self) -> dict[str, float]:
+        """Return the metrics of the validation rows, of which there must be some."""
         most = self._micro_batch_size
         metrics = score(self._engine, self._manifest, self._valid, max_rows=most, scale=self._scale)
         if self._by_objective:

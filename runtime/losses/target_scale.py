@@ -101,19 +101,6 @@ def folded(
     return tensors | {head.weight: weight.astype(np.float32), head.bias: bias.astype(np.float32)}
 
 
-def told(scale: TargetScale) -> str:
-    """Return what is done to the targets, in a sentence."""
-    if scale.outputs:
-        return (
-            f"targets have {_size(scale)}: the loss is taken on (target - mean) / deviation; what is saved "
-            "and the other metrics are in the targets' own units (--scale-targets no: as they are)"
-        )
-    return (
-        f"targets have {_size(scale)}, and the model gives their units: the loss is divided by their variance "
-        "and predictions stay as they are (--scale-targets no: as it is)"
-    )
-
-
 class InUnits:
     """An objective that sees outputs and targets in the user's units, and the loss scaled."""
 
@@ -180,22 +167,13 @@ def _outputs(bundle: Bundle, train: Dataset, scale: TargetScale, options: TuneOp
     return _Seen(float(out.mean()), float(out.std()), has_units)
 
 
-def _size(scale: TargetScale) -> str:
-    numbers = [
-        f"{mean:.4g} and standard deviation {std:.4g}"
-        for mean, std in zip(scale.mean, scale.std, strict=True)
-    ]
-    more = f" (and {len(numbers) - 3} more outputs)" if len(numbers) > 3 else ""
-    return f"mean {'; '.join(numbers[:3])}{more}"
-
-
 def _refusal(manifest: Manifest, data: str, scale: TargetScale, seen: _Seen) -> str:
     head = manifest.head
     train = ""
     if head is not None and head.bias is not None and len(manifest.targets[0].shape) <= 2:
         train = "export with --train head beside the rest, whose weights can take the scale in, "
     return (
-        f"the targets of {data} have {_size(scale)}, and the model gives mean {seen.mean:.4g} and standard "
+        f"the targets of {data} have {scale.moments}, and the model gives mean {seen.mean:.4g} and standard "
         f"deviation {seen.std:.4g}: {train}scale the targets to (target - {scale.mean[0]:.4g}) / "
         f"{scale.std[0]:.4g}, or tune on them as they are with --scale-targets no"
     )

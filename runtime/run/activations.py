@@ -17,9 +17,9 @@ from ..machine.memory import give_back
 from ..noise.reference import PURPOSE_INIT, Float32, Stream, directions
 from ..passes.engine import Engine
 from ..passes.frozen import frozen_tensors
+from ..records import Assign
 from ..spaces import basis_name
 from .fold import FULL
-from .journal import Assign
 
 ROWS = 64  # examples looked at
 PASS_ROWS = 16  # per forward pass

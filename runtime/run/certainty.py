@@ -12,6 +12,7 @@ from ..data.dataset import Dataset
 FEW_ROWS = 30
 _Z = 1.959964  # of a normal distribution: 95 % lie within so many deviations
 _STDERR = "_stderr"  # after a metric's name: its standard error
+_LEAST, _MOST = 1e-3, 1e5  # what four decimals are right for
 _SHOWN = 5  # classes named in a sentence
 
 
@@ -53,7 +54,7 @@ def validation_notes(train: Dataset, valid: Dataset | None, manifest: Manifest) 
 def best_text(step: int, metrics: Mapping[str, float], rows: int) -> str:
     """Return the best evaluation in words: its numbers, the rows behind them, and how sure they are."""
     shown = ", ".join(metric_texts(metrics))
-    text = f"best at step {step}: {shown}"
+    text = f"best after step {step}: {shown}"
     if not rows:
         return text
     text += f"; on {rows} validation row{'s' if rows > 1 else ''}"
@@ -71,10 +72,16 @@ def metric_texts(metrics: Mapping[str, float | None]) -> list[str]:
         if name.endswith(_STDERR):
             continue
         error = metrics.get(name + _STDERR)
-        number = "not finite" if value is None or not math.isfinite(value) else f"{value:.4f}"
+        number = "not finite" if value is None or not math.isfinite(value) else number_text(value)
         known = error is not None and math.isfinite(error)
-        texts.append(f"{name} {number} ± {error:.4f}" if known else f"{name} {number}")
+        texts.append(f"{name} {number} ± {number_text(error or 0.0)}" if known else f"{name} {number}")
     return texts
+
+
+def number_text(value: float) -> str:
+    """Return a metric with four decimals, or with its first digits where that would say nothing."""
+    usual = value == 0.0 or _LEAST <= abs(value) < _MOST or not math.isfinite(value)
+    return f"{value:.4f}" if usual else f"{value:.5g}"
 
 
 def _missing_classes(train: Dataset, valid: Dataset, manifest: Manifest) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .journal import Eval, Record
+from ..records import Eval, Record
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A run as a fold over its journal: the state after records 1..n, and the one way to get there.
 
 Training calls ``measure`` with forward passes, appends the record and calls ``apply``; replay calls the same
-two with the losses that the record holds. Nothing else ever changes the parameters of a run.
+two with the answers that the record holds. Nothing else ever changes the parameters of a run.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Method, Point, State, Told, Update
 
+from ..records import Assign, Eval, Record, Step
 from ..spaces import Arrays
 from ..spaces.parameters import Parameters
-from .journal import Assign, Eval, Record, Step
 from .method import tell
 
 FULL = 255  # the slot of values fitted on all rows: what evaluation and the tuned model use
@@ -48,23 +48,23 @@ class Fold:
         """Return the slot whose values a step's losses are measured with."""
         return step % self.folds if self.folds else FULL
 
-    def measure(self, lr: float, losses_at: Callable[[Iterator[int]], Iterable[float]]) -> Step:
+    def measure(self, lr: float, answers_at: Callable[[Iterator[int]], Iterable[float]]) -> Step:
         """Visit the next step's points and return its record.
 
         Args:
             lr: learning rate; rounded to float32, as the record keeps it.
-            losses_at: gets the points' indices one after the other; once it has been given one, the
-                parameters are (lazily) there. Returns the losses in that order.
+            answers_at: gets the points' indices one after the other; once it has been given one, the
+                parameters are (lazily) there. Returns the answers in that order.
 
         Raises:
-            ValueError: it returned another number of losses than there are points.
+            ValueError: it returned another number of answers than there are points.
         """
         self._activate(self.slot(self.step))
-        points = self.method.ask(self.eps)
-        losses = tuple(float(loss) for loss in losses_at(self._visits(points)))
-        if len(losses) != len(points):
-            raise ValueError(f"{len(losses)} losses were returned for {len(points)} points")
-        return Step(self.step, float(np.float32(lr)), losses)
+        points = self.method.ask(self.state, self.eps)
+        answers = tuple(float(answer) for answer in answers_at(self._visits(points)))
+        if len(answers) != len(points):
+            raise ValueError(f"{len(answers)} answers were returned for {len(points)} points")
+        return Step(self.step, float(np.float32(lr)), answers)
 
     def _visits(self, points: Sequence[Point]) -> Iterator[int]:
         for index, point in enumerate(points):
@@ -74,7 +74,7 @@ class Fold:
     def apply(self, record: Record) -> Told | None:
         """Take a record in; return what the method made of it, None where no step was taken.
 
-        A step whose losses or update aren't finite moves the parameters back (in place, up to float32 rounding)
+        A step whose answers or update aren't finite moves the parameters back (in place, up to float32 rounding)
         and changes nothing else.
         """
         match record:
@@ -96,7 +96,7 @@ class Fold:
             if isinstance(record, Step):
                 if record.step != self.step:
                     raise ValueError(f"the journal's step {record.step} follows step {self.step - 1}")
-                self.measure(record.lr, partial(_recorded, record.losses))
+                self.measure(record.lr, partial(_recorded, record.answers))
             self.apply(record)
 
     def rest(self) -> None:
@@ -138,8 +138,8 @@ class Fold:
             self._active = slot
 
 
-def _recorded(losses: Sequence[float], points: Iterator[int]) -> list[float]:
-    return [losses[point] for point in points]
+def _recorded(answers: Sequence[float], points: Iterator[int]) -> list[float]:
+    return [answers[point] for point in points]
 
 
 def _slots(arrays: Arrays) -> dict[int, dict[str, NDArray[np.float32]]]:

@@ -3,12 +3,12 @@
     file    = magic, frame(header as JSON), frame(record)*
     frame   = LEB128 length of the payload, CRC32 of the payload (little-endian), payload
 
-    step    0x01  u32 step  f32 lr  f64 loss * points          what one step measured and chose
+    step    0x01  u32 step  f32 lr  f64 answer * points        what one step measured and chose
     assign  0x02  u32 step  msgpack [{"slot/name": float32 bytes}, {metric: float64}]
                             values that tuning computed (heads), and what they scored
     eval    0x03  u32 step  msgpack {metric: float64}           what an evaluation said
 
-All integers and floats are little-endian. A step's record is written after its losses are known and before
+All integers and floats are little-endian. A step's record is written after its answers are known and before
 the parameters move. A crash may tear the last record, which is then left out; damage with good records
 behind it is no crash's doing, and an error.
 """
@@ -22,7 +22,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 
 from zoedge.errors import BundleError
 from zoedge.files import new_file
+
+from ..records import Assign, Eval, Header, Record, Step
 
 MAGIC = b"zoedge journal 1\n"
 JOURNAL_FILE = "journal.zoj"
@@ -41,51 +43,11 @@ _LEAST_RECORD_BYTES = 5  # kind and step
 _BEGINNING = re.compile(rb"(?=[\x80-\xff]{0,4}[\x00-\x7f].{4}[\x01-\x03])", re.DOTALL)
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What all records of a run have in common; with the bundle it fixes what they mean."""
-
-    bundle: str  # Bundle.digest
-    data: str  # digest of the encoded training examples
-    valid: str | None = None  # of the validation examples, which decide what is best; "" where there are none
-    seed: int
-    noise: int  # NOISE_VERSION
-    options: dict[str, Any]  # resolved, as in config.yaml
-    solved: tuple[str, ...] = ()  # tensors that are assigned instead of moved
-    zoedge: str
-    versions: dict[str, str] = {}
-
-
-class Step(NamedTuple):
-    """One step: the learning rate it chose and the loss at each point it asked for, in order."""
-
-    step: int
-    lr: float  # exactly representable as float32
-    losses: tuple[float, ...]
-
-
-class Assign(NamedTuple):
-    """Values given to tensors after ``step`` steps, by slot (cross-fitted versions) and name."""
-
-    step: int
-    slots: dict[int, dict[str, NDArray[np.float32]]]
-    metrics: dict[str, float] | None = None  # of a refitted head, on rows that it had not seen
-
-
-class Eval(NamedTuple):
-    """Metrics on the validation rows after ``step`` steps."""
-
-    step: int
-    metrics: dict[str, float]
-
-
-Record = Step | Assign | Eval
-
-
 def encode(record: Record) -> bytes:
     """Return the payload of a record."""
     match record:
-        case Step(step, lr, losses):
-            return struct.pack(f"<BIf{len(losses)}d", _STEP, step, lr, *losses)
+        case Step(step, lr, answers):
+            return struct.pack(f"<BIf{len(answers)}d", _STEP, step, lr, *answers)
         case Assign(step, slots, metrics):
             raw = {
                 f"{slot}/{name}": np.ascontiguousarray(value, "<f4").tobytes()
@@ -106,8 +68,8 @@ def decode(payload: bytes) -> Record:
     kind = payload[0] if payload else 0
     if kind == _STEP and len(payload) >= 9:
         count = (len(payload) - 9) // 8
-        step, lr, *losses = struct.unpack(f"<If{count}d", payload[1:])
-        return Step(step, lr, tuple(losses))
+        step, lr, *answers = struct.unpack(f"<If{count}d", payload[1:])
+        return Step(step, lr, tuple(answers))
     if kind == _ASSIGN and len(payload) > 5:
         (step,) = struct.unpack("<I", payload[1:5])
         raw, metrics = msgspec.msgpack.decode(payload[5:], type=_Assigned)

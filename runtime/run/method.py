@@ -1,4 +1,4 @@
-"""A run's method: made from its options, told losses, and followed through a journal without parameters."""
+"""A run's method: made from its options, told answers, and followed through a journal without parameters."""
 
 from __future__ import annotations
 
@@ -6,31 +6,23 @@ import math
 from collections.abc import Iterable
 
 from zoedge.methods import Method, State, Told, find
-from zoedge.options import TuneOptions
+from zoedge.options import TuneOptions, own
 
-from .journal import Record, Step
+from ..records import Record, Step
 
 _LARGEST_MOVE = 1e30  # beyond it, sums of float32 overflow; NaN fails the comparison too
 
 
 def method_of(options: TuneOptions) -> Method:
     """Return the method that the options of a run name."""
-    return find(options.method).build(
-        queries=options.queries or 1,
-        weight_decay=options.weight_decay,
-        rank=options.rank,
-        refresh=options.refresh,
-        layers=options.active_layers,
-        elements=options.active_elements,
-        distribution=options.directions,
-    )
+    return find(options.method).build(own(options))
 
 
 def tell(method: Method, state: State, record: Step, eps: float) -> Told | None:
-    """Return what the method makes of a step; None where it is skipped, as its losses or update aren't finite."""
-    if not all(math.isfinite(loss) for loss in record.losses):
+    """Return what the method makes of a step; None where it is skipped, as its answers or update aren't finite."""
+    if not all(math.isfinite(answer) for answer in record.answers):
         return None
-    told = method.tell(state, record.losses, lr=record.lr, eps=eps)
+    told = method.tell(state, record.answers, lr=record.lr, eps=eps)
     return told if all(abs(move.scale) < _LARGEST_MOVE for move in told.update.moves) else None
 
 

@@ -87,7 +87,7 @@ class Run:
         config = {
             "bundle": str(bundle.resolve()),
             "data": data,
-            "options": msgspec.to_builtins(options),
+            "options": tune_options.flat(options),
             "facts": msgspec.json.decode(msgspec.json.encode(facts)),
         }
         with new_file(folder / CONFIG_FILE) as path:

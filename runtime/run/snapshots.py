@@ -9,8 +9,8 @@ import numpy as np
 from zoedge.errors import BundleError
 from zoedge.tensor_file import map_tensors
 
+from ..records import Record
 from .fold import Fold
-from .journal import Record
 from .run_folder import save_tensors
 
 _RECORDS = "records"

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from zoedge.errors import ZoedgeError
+from zoedge.options import TuneOptions
 
-from ..losses.target_scale import folded
 from ..machine.interrupt import Interrupt, held
 from ..machine.memory import peak_rss_bytes
 from ..noise.reference import Float32
+from ..records import Assign, Eval, Record, Step
 from . import snapshots
 from .certainty import best_text
 from .evaluations import Evaluations
-from .fold import FULL
-from .journal import Assign, Eval, Journal, Record, Step
+from .fold import FULL, Fold
+from .journal import Journal
 from .progress import Extent, Progress
 from .run_folder import Log, Run
 from .schedule import factor
-
-if TYPE_CHECKING:
-    from ..job import Job
+from .steps import Steps
 
 SNAPSHOT_SECONDS = 300.0
 MOST_SKIPS = 20  # steps in a row without a finite loss
@@ -43,11 +42,58 @@ class Clock:
         return self.before + time.monotonic() - self.started
 
 
+class Refit(Protocol):
+    """Solves a head anew at the fold's present values; see ``head.refit``."""
+
+    def fit(self) -> Fitted:
+        """Solve it."""
+
+
+class Fitted(Protocol):
+    """A solved head."""
+
+    def record(self, step: int) -> Assign:
+        """Return the record that assigns it."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a loop turns.
+
+    Attributes:
+        fold: the state, caught up with the journal.
+        steps: where steps come from.
+        options: of the run, all decided.
+        extent: steps and seconds after which it ends.
+        criterion: the metric that tells better from worse; lower is better.
+        names: of the tensors to save.
+        saved: the tuned tensors as they are saved, of those at theta.
+        validation: metrics of the validation rows; None where there are none.
+        validation_rows: how many there are.
+        refit: solves a head again and again; None where there is none to solve.
+        initial: the first values of what is assigned; None where nothing is.
+        news: a sentence that came up since it was last asked; None for none.
+    """
+
+    fold: Fold
+    steps: Steps
+    options: TuneOptions
+    extent: Extent
+    criterion: str
+    names: Sequence[str]
+    saved: Callable[[dict[str, Float32]], dict[str, Float32]] = lambda tensors: tensors
+    validation: Callable[[], dict[str, float]] | None = None
+    validation_rows: int = 0
+    refit: Refit | None = None
+    initial: Callable[[], Assign] | None = None
+    news: Callable[[], str | None] = lambda: None
+
+
 class Tuner:
     """One run, from wherever its fold stands to its end.
 
     Args:
-        job: what to do and with what; its fold is caught up with ``records``.
+        parts: what to do and with what.
         records: what the journal holds already.
         run, journal, log: where results go.
         progress: who is told.
@@ -56,7 +102,7 @@ class Tuner:
 
     def __init__(
         self,
-        job: Job,
+        parts: Parts,
         records: list[Record],
         run: Run,
         journal: Journal,
@@ -65,15 +111,11 @@ class Tuner:
         *,
         elapsed_seconds: float = 0.0,
     ) -> None:
-        self._plan, self._fold, self._measure = job.plan, job.fold, job.measure
-        self._validates = job.data.valid is not None
-        self._facts, self._manifest = job.data.facts, job.bundle.manifest
-        self._refit, self._initial, self._cache = job.refit, job.initial, job.cache
+        self._parts, self._fold, self._options = parts, parts.fold, parts.options
         self._run, self._journal, self._log, self._progress = run, journal, log, progress
-        self._names = [p.name for p in job.bundle.manifest.trainable]
         self._clock = Clock(elapsed_seconds, time.monotonic())
         self._snapshot_at = time.monotonic()
-        self._evaluations = Evaluations(job.measure.criterion)
+        self._evaluations = Evaluations(parts.criterion)
         self._records = 0
         self._begun = False  # initial values were assigned
         self._refitted_at: int | None = None
@@ -113,43 +155,45 @@ class Tuner:
     def _tell_best(self) -> None:
         best = self._evaluations
         if best.best_step is not None and best.best_metrics is not None:
-            self._progress.note(best_text(best.best_step, best.best_metrics, self._facts.validation_rows))
+            self._progress.note(best_text(best.best_step, best.best_metrics, self._parts.validation_rows))
 
     def _tell_news(self) -> None:
-        if self._cache is not None and (news := self._cache.news()) is not None:
+        if (news := self._parts.news()) is not None:
             self._progress.note(news)
 
     def _finished(self) -> bool:
-        plan, step = self._plan, self._fold.step
-        patience = plan.options.early_stopping_patience
+        extent, step = self._parts.extent, self._fold.step
+        patience = self._options.early_stopping_patience
         return (
-            (plan.total_steps is not None and step >= plan.total_steps)
-            or (plan.max_seconds is not None and self._clock.elapsed >= plan.max_seconds)
+            (extent.steps is not None and step >= extent.steps)
+            or (extent.seconds is not None and self._clock.elapsed >= extent.seconds)
             or (patience is not None and self._evaluations.since_best >= patience)
         )
 
     def _pause(self, *, final: bool) -> None:
         """Refit and evaluate where that is due at this step and not done yet."""
         step = self._fold.step
-        if self._initial and step == 0 and not self._begun:
+        if self._parts.initial and step == 0 and not self._begun:
             self._fold.rest()
-            self._append(self._initial())
-        evaluates = self._due(self._plan.options.eval_every, self._evaluations.last_step, final)
-        if self._refit and self._refits(evaluates, final):
+            self._append(self._parts.initial())
+        evaluates = self._due(self._options.eval_every, self._evaluations.last_step, final)
+        if self._parts.refit and self._refits(evaluates, final):
             self._fold.rest()
-            self._append(self._refit.fit().record(step))
+            self._append(self._parts.refit.fit().record(step))
         if not evaluates:
             return
         self._fold.rest()
         # without validation rows, a head that was refitted here speaks for itself
-        metrics = self._measure.validation() or (self._refit_metrics if self._refitted_at == step else None)
+        metrics = self._refit_metrics if self._refitted_at == step else None
+        if self._parts.validation is not None:
+            metrics = self._parts.validation()
         if metrics is not None:
             self._evaluate(Eval(step, metrics))
 
     def _refits(self, evaluates: bool, final: bool) -> bool:
         """Whether the head is solved anew at this step: without validation rows it is what an evaluation judges."""
-        judged = evaluates and not self._validates and self._refitted_at != self._fold.step
-        return judged or self._due(self._plan.options.head_refit_every, self._refitted_at, final)
+        judged = evaluates and self._parts.validation is None and self._refitted_at != self._fold.step
+        return judged or self._due(self._options.head_refit_every, self._refitted_at, final)
 
     def _due(self, every: int | None, last: int | None, final: bool) -> bool:
         step = self._fold.step
@@ -168,21 +212,18 @@ class Tuner:
 
     def _step(self) -> None:
         started = time.monotonic()
-        lr = (self._plan.options.lr or 0.0) * factor(
-            self._plan.options.lr_schedule or "constant", self._completed()
-        )
-        batch = self._measure.batch(self._fold.step)
+        lr = (self._options.lr or 0.0) * factor(self._options.lr_schedule or "constant", self._completed())
         self._between_steps = False
-        record = self._fold.measure(lr, lambda points: self._measure.losses(batch, self._settled(points)))
+        record = self._parts.steps.next(self._fold, lr)
         self._journal.append(record)
         told = self._fold.apply(record)
         self._between_steps = True
         self._note(record)
         self._skips = 0 if told else self._skips + 1
-        finite = [loss for loss in record.losses if math.isfinite(loss)]
+        loss = self._fold.method.loss(record.answers)
         row = {
             "step": record.step + 1,
-            "loss": math.fsum(finite) / len(finite) if finite else math.nan,
+            "loss": loss,
             "step_seconds": time.monotonic() - started,
             "lr": record.lr,
             "eps": self._fold.eps,
@@ -190,20 +231,14 @@ class Tuner:
             "peak_rss_bytes": peak_rss_bytes(),
             "elapsed_seconds": self._clock.elapsed,
         }
-        self._log.write(row if finite else row | {"loss": None})
-        self._progress.step(row, report=(record.step + 1) % self._plan.options.log_every == 0)
+        self._log.write(row if math.isfinite(loss) else row | {"loss": None})
+        self._progress.step(row, report=(record.step + 1) % self._options.log_every == 0)
         if told is None:
             self._skipped(record)
 
-    def _settled(self, points: Iterator[int]) -> Iterator[int]:
-        for point in points:
-            self._fold.parameters.settle()
-            yield point
-
     def _completed(self) -> float:
         """Return the share of the run that is done, by steps or by time, whichever is further."""
-        extent = Extent(self._plan.total_steps, self._plan.max_seconds)
-        return extent.share(self._fold.step, self._clock.elapsed)
+        return self._parts.extent.share(self._fold.step, self._clock.elapsed)
 
     def _skipped(self, record: Step) -> None:
         rounding = "" if self._fold.parameters.exact else ", up to float32 rounding"
@@ -231,10 +266,10 @@ class Tuner:
                 self._refitted_at, self._refit_metrics = record.step, record.metrics
 
     def _tensors(self) -> dict[str, Float32]:
-        """Return the tuned tensors at theta, for outputs in the user's units."""
+        """Return the tuned tensors at theta, as they are saved."""
         self._fold.rest()
-        tensors = {name: self._fold.parameters.buffers[name] for name in self._names}
-        return folded(tensors, self._facts.target, self._manifest)
+        tensors = {name: self._fold.parameters.buffers[name] for name in self._parts.names}
+        return self._parts.saved(tensors)
 
     def _snapshot_now_and_then(self) -> None:
         if time.monotonic() - self._snapshot_at > SNAPSHOT_SECONDS:

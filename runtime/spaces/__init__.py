@@ -1,7 +1,7 @@
 """Trainable spaces: how directions act on the tensors of a bundle, one file each; ``parameters`` holds them all."""
 
 from .activation_branch import ActivationBranch, basis_name
-from .base import Arrays, Noise, Space
+from .base import Arrays, Noise, Site, Space
 from .branch import LowRankBranch
 from .in_place import InPlace
 from .low_rank import LowRankInPlace
@@ -15,6 +15,7 @@ __all__ = [
     "LowRankInPlace",
     "Noise",
     "OutOfPlace",
+    "Site",
     "Space",
     "basis_name",
 ]

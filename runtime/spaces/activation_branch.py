@@ -9,6 +9,8 @@ same forwards teach R x R numbers far better than the (in + out) x R of the fact
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +19,10 @@ from zoedge.manifest import LoraBranch
 from zoedge.methods import Point, Update
 
 from ..noise.reference import Addition, Float32
-from .base import Arrays, Noise
+from .base import Arrays, Noise, Site, Space, branch_of
 from .narrow import product_here
 from .out_of_place import OutOfPlace
+from .support import Part
 
 
 def basis_name(branch: LoraBranch) -> str:
@@ -27,33 +30,32 @@ def basis_name(branch: LoraBranch) -> str:
     return f"{branch.b}:basis"
 
 
-class ActivationBranch:
+class ActivationBranch(Space):
     """The factors ``a`` [R, in] and ``b`` [out, R] of one branch; until its bases are assigned it does nothing."""
 
-    exact = True
-
-    def __init__(self, branch: LoraBranch, a: Float32, b: Float32, noise: Noise) -> None:
-        if b.any():
+    def __init__(self, site: Site) -> None:
+        branch = branch_of(site)
+        self._a, self._b = site.buffers
+        if self._b.any():
             raise InputError(
                 f"{branch.b} is not zero, so its branch can't get new directions: use --lora-space factors"
             )
-        self._names = (branch.a, basis_name(branch), f"{branch.b}:s")
-        self._a, self._b = a, b
-        self._u: Float32 = np.zeros_like(b)
+        super().__init__((branch.b,), {branch.a: self._a.shape, basis_name(branch): self._b.shape})
+        self._names = (branch.a, basis_name(branch))
+        self._u: Float32 = np.zeros_like(self._b)
         self._s: Float32 = np.zeros((branch.rank, branch.rank), np.float32)
         self._current = True  # B is U S
         self._product = product_here()
-        self._inner = OutOfPlace(self._names[2], self._s, noise, decays=True)
-        self.assignable = {branch.a: a.shape, basis_name(branch): b.shape}
-        self.varying = frozenset((branch.b,))
+        noise = Noise(branch.b, site.seed, site.directions, site.add_terms)
+        self._inner = OutOfPlace(replace(site, name=f"{branch.b}:s", buffers=(self._s,), decays=True), noise)
 
-    def visit(self, step: int, point: Point) -> None:
+    def visit(self, step: int, point: Point, part: Part) -> None:
         """Remember where S is to be."""
-        self._inner.visit(step, point)
+        self._inner.visit(step, point, part)
 
-    def apply(self, step: int, update: Update) -> list[Addition]:
+    def apply(self, step: int, update: Update, part: Part) -> list[Addition]:
         """Return what moves S."""
-        return self._inner.apply(step, update)
+        return self._inner.apply(step, update, part)
 
     def settle(self) -> list[Addition]:
         """Return what brings S to where it is to be."""
@@ -67,9 +69,13 @@ class ActivationBranch:
             self._product(self._u, self._s, self._b)
             self._current = True
 
+    def theta(self) -> Float32:
+        """Return S."""
+        return self._inner.theta()
+
     def assign(self, values: Arrays) -> None:
         """Take A = V^T or U."""
-        a, u, _ = self._names
+        a, u = self._names
         if a in values:
             np.copyto(self._a, values[a], casting="same_kind")
         if u in values:
@@ -78,7 +84,7 @@ class ActivationBranch:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return both bases and S."""
-        a, u, _ = self._names
+        a, u = self._names
         return {a: self._a, u: self._u, **self._inner.state()}
 
     def load(self, state: Arrays) -> None:

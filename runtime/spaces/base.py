@@ -2,64 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoedge.manifest import LoraBranch
 from zoedge.methods import Directions, Point, Update
 
 from ..noise.kernels import AddTerms
-from ..noise.reference import PURPOSE_SAMPLE, Addition, Sample, Stream, Term, table, tensor_id
+from ..noise.reference import Addition, Float32, Sample, Stream, Term, table, tensor_id
+from .support import Part
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
+_PIECE = 1 << 16  # elements of a piece that a rule is given at a time: 256 KiB, within a second-level cache
 
-class Space(Protocol):
-    """One tensor, or a few that move together, and how directions act on them.
+
+@dataclass(frozen=True)
+class Site:
+    """What a space is made of.
+
+    Attributes:
+        name: the parameter's, or that of a branch's frozen matrix.
+        buffers: what the session reads: the parameter's array, or a branch's A and B.
+        branch: the LoRA branch; None for a tensor by itself.
+        decays: whether weight decay shrinks it.
+        seed: the run's.
+        directions: the method's.
+        arrays: names of what the method's rule keeps beside each tensor.
+        add_terms: the kernel of the noise specification.
+    """
+
+    name: str
+    buffers: tuple[Float32, ...]
+    branch: LoraBranch | None
+    decays: bool
+    seed: int
+    directions: Directions
+    arrays: tuple[str, ...]
+    add_terms: AddTerms
+
+
+class Space:
+    """One tensor, or a few that move together, and how directions act on them; made of a ``Site``.
 
     ``visit`` and ``apply`` may be lazy: nothing is written before ``settle``, so that what one step ends
     with and the next begins with can be one pass over memory. The arithmetic per element doesn't depend on
     when ``settle`` is called, which is why a replay (which never settles in between) gives the same bits.
 
     Attributes:
-        assignable: name -> shape of what ``assign`` takes.
-        varying: names of the buffers that differ between the points of a step.
         exact: whether leaving a point restores the very bits, and not only up to float32 rounding.
+        singly: whether each element moves for itself, so that a step may leave some out.
+        varying: names of the buffers that differ between the points of a step.
+        assignable: name -> shape of what ``assign`` takes.
     """
 
-    varying: frozenset[str]
-    assignable: dict[str, tuple[int, ...]]
-    exact: bool
+    exact: ClassVar[bool] = True
+    singly: ClassVar[bool] = False
 
-    def visit(self, step: int, point: Point) -> None:
+    def __init__(self, varying: Sequence[str], assignable: Mapping[str, tuple[int, ...]]) -> None:
+        self.varying = frozenset(varying)
+        self.assignable = dict(assignable)
+
+    def visit(self, step: int, point: Point, part: Part) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
+        raise NotImplementedError
 
-    def apply(self, step: int, update: Update) -> Sequence[Addition]:
+    def apply(self, step: int, update: Update, part: Part) -> Sequence[Addition]:
         """Let theta be shrink * theta + sum(scale * z_k(step)), and the buffers theta, when next settled.
 
         The caller makes the additions returned, for all spaces at once, before anything else is asked.
         """
+        raise NotImplementedError
 
     def settle(self) -> Sequence[Addition]:
         """Bring the buffers up to date, but for the additions returned, which the caller makes as above."""
+        return ()
 
     def settled(self) -> None:
         """Go on with what depends on those additions, which are made now."""
+
+    def theta(self) -> Float32:
+        """Return the parameter's values, or what they follow from; only between steps, settled."""
+        raise NotImplementedError
 
     def assign(self, values: Arrays) -> None:
         """Go on from values that were computed instead of stepped, in their shapes; only between steps."""
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return what ``load`` needs to continue from here, settled, under names of this space."""
+        raise NotImplementedError
 
     def load(self, state: Arrays) -> None:
         """Continue from a ``state``."""
+        raise NotImplementedError
 
 
 class Noise:
-    """The terms of one tensor's directions: its stream with the run's seed, its distribution's tables, its samples.
+    """The terms of one tensor's directions: its stream with the run's seed, and its distribution's tables.
 
     Attributes:
         add_terms: the kernel of the noise specification.
@@ -69,20 +112,72 @@ class Noise:
         self._seed = seed
         self._tensor = tensor_id(name)
         self._distribution = directions.distribution
-        self._elements = directions.elements
         self.add_terms = add_terms
 
-    def term(self, step: int, probe: int, scale: float) -> Term:
-        """Return ``scale`` times direction ``probe`` of ``step``."""
+    def term(self, step: int, probe: int, scale: float, sample: Sample | None) -> Term:
+        """Return ``scale`` times direction ``probe`` of ``step`` on the stretches of a sample."""
         stream = Stream(self._seed, self._tensor, step, probe)
-        return Term(stream, table(self._distribution, scale), self.sample(step))
+        return Term(stream, table(self._distribution, scale), sample)
 
-    def sample(self, step: int) -> Sample | None:
-        """Return which stretches of the tensor ``step`` moves, the same for all its probes; None for all."""
-        if self._elements >= 1.0:
-            return None
-        return Sample(Stream(self._seed, self._tensor, step, 0, PURPOSE_SAMPLE), self._elements)
-
-    def terms(self, step: int, point: Point) -> list[Term]:
+    def terms(self, step: int, point: Point, sample: Sample | None) -> list[Term]:
         """Return the terms of a point's moves."""
-        return [self.term(step, move.probe, move.scale) for move in point if move.scale != 0.0]
+        return [self.term(step, move.probe, move.scale, sample) for move in point if move.scale != 0.0]
+
+
+class Beside:
+    """The arrays that a rule keeps beside a tensor: zeros at the start, part of the state.
+
+    Args:
+        name: the tensor's.
+        shape: the tensor's.
+        arrays: their names.
+        noise: of the tensor.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, ...], arrays: Sequence[str], noise: Noise) -> None:
+        self._arrays = {array: np.zeros(shape, np.float32) for array in arrays}
+        self._name, self._noise = name, noise
+
+    def step(self, theta: Float32, step: int, update: Update, part: Part, shrink: float) -> None:
+        """Let the rule make its step on a tensor whose buffer is at theta."""
+        if update.dense is not None:
+            at_step = _AtStep({**self._arrays, "theta": theta}, self._noise, step, part)
+            update.dense(at_step, update.moves, shrink)
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays, under names of their own."""
+        return {f"{self._name}:{array}": values for array, values in self._arrays.items()}
+
+    def load(self, state: Arrays) -> None:
+        """Continue from a ``state``."""
+        for array, values in self._arrays.items():
+            values[...] = state[f"{self._name}:{array}"]
+
+
+class _AtStep:
+    """A ``methods.Tensor``: what a rule sees of a tensor at a step."""
+
+    def __init__(self, arrays: Mapping[str, Float32], noise: Noise, step: int, part: Part) -> None:
+        self._arrays, self._noise, self._step, self._part = arrays, noise, step, part
+
+    def add(self, name: str, moves: Point, shrink: float = 1.0) -> None:
+        """Let an array be shrink * itself + sum(scale * z_k)."""
+        terms = self._noise.terms(self._step, moves, self._part.sample)
+        self._noise.add_terms([Addition(self._arrays[name], terms, shrink, self._part.sample)])
+
+    def parts(self) -> Iterator[dict[str, Float32]]:
+        """Yield the arrays in flat pieces."""
+        flat = {name: array.reshape(-1) for name, array in self._arrays.items()}
+        for start in range(0, flat["theta"].size, _PIECE):
+            yield {name: array[start : start + _PIECE] for name, array in flat.items()}
+
+
+def branch_of(site: Site) -> LoraBranch:
+    """Return the branch of a site that must be one.
+
+    Raises:
+        ValueError: it is a tensor by itself.
+    """
+    if site.branch is None:
+        raise ValueError(f"{site.name} is no LoRA branch")
+    return site.branch

@@ -14,51 +14,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoedge.errors import InputError
-from zoedge.manifest import LoraBranch
-from zoedge.methods import Directions, Point, Update
+from zoedge.methods import Point, Update
 
-from ..noise.reference import Float32
-from .base import Arrays
-from .low_rank import Window
+from .base import Arrays, Site, Space, branch_of
+from .low_rank import Window, low_rank
+from .support import Part
 
 
-class LowRankBranch:
+class LowRankBranch(Space):
     """The factors ``a`` [R, in] and ``b`` [out, R] of one branch."""
 
-    exact = True
-
-    def __init__(self, branch: LoraBranch, a: Float32, b: Float32, seed: int, spec: Directions) -> None:
+    def __init__(self, site: Site) -> None:
+        branch, spec = branch_of(site), low_rank(site)
         if branch.rank < 2:
             raise InputError(
-                f"subzero needs branches of rank 2 or more and {branch.module} has {branch.rank}: "
+                f"low-rank directions need branches of rank 2 or more and {branch.module} has {branch.rank}: "
                 f"export with --lora-rank 8"
             )
+        super().__init__((branch.b,), {})
         self._names = (branch.a, branch.b)
-        self.assignable: dict[str, tuple[int, ...]] = {}
-        self.varying = frozenset((branch.b,))
-        self._a, self._b = a, b
+        self._a, self._b = a, b = site.buffers
         self._scale = branch.alpha / branch.rank
         shape = (b.shape[0], a.shape[1])
-        self._kept = branch.rank - min(spec.rank or branch.rank, branch.rank // 2)
+        self._kept = branch.rank - min(spec.rank, branch.rank // 2)
         spec = replace(spec, rank=branch.rank - self._kept)
-        self._window = Window(branch.weight, shape, seed, spec)
+        self._window = Window(branch.weight, shape, site.seed, spec)
         self._s = np.zeros((self._window.rank, self._window.rank))
         # learnt before the present window: delta = left @ right, in units of the matrix
         self._left = (self._scale * b).astype(np.float64) if b.any() else np.zeros((shape[0], 0))
         self._right = a.astype(np.float64) if b.any() else np.zeros((0, shape[1]))
         self._offset = np.zeros_like(self._s)
         self._current = False
-        self._step = -1
+        self._first = -1  # the present window's first step
         self.dropped = 0.0  # Frobenius norm of what truncation dropped so far
 
-    def visit(self, step: int, point: Point) -> None:
-        """Remember the offset inside the window, entering a new window when ``step`` begins one."""
-        self._enter(step)
+    def visit(self, step: int, point: Point, part: Part) -> None:
+        """Remember the offset inside the window, entering a new window when one begins."""
+        self._enter(part.window)
         self._offset, self._current = self._window.core(step, point), False
 
-    def apply(self, step: int, update: Update) -> tuple[()]:
+    def apply(self, step: int, update: Update, part: Part) -> tuple[()]:
         """Move S, and shrink the whole delta."""
-        self._enter(step)
+        self._enter(part.window)
         self._s *= update.shrink
         self._left *= update.shrink
         self._s += self._window.core(step, update.moves)
@@ -67,7 +64,7 @@ class LowRankBranch:
 
     def settle(self) -> tuple[()]:
         """Write the factors."""
-        if self._current or self._step < 0:
+        if self._current or self._first < 0:
             return ()
         kept = self._right.shape[0]
         self._a[...], self._b[...] = 0.0, 0.0
@@ -77,28 +74,22 @@ class LowRankBranch:
         self._current = True
         return ()
 
-    def settled(self) -> None:
-        """Nothing depends on it."""
-
-    def assign(self, values: Arrays) -> None:
-        """Take nothing: ``assignable`` is empty."""
-
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Return S, the earlier factors and the step that fixes the window."""
+        """Return S, the earlier factors and the first step of the window."""
         a, b = self._names
         return {
             f"{b}:s": self._s,
             f"{b}:left": self._left,
             f"{a}:right": self._right,
-            f"{b}:window": np.array([self._step, self.dropped]),
+            f"{b}:first": np.array([self._first, self.dropped]),
         }
 
     def load(self, state: Arrays) -> None:
         """Continue from a state."""
         a, b = self._names
-        self._step, self.dropped = int(state[f"{b}:window"][0]), float(state[f"{b}:window"][1])
-        if self._step >= 0:
-            self._window.enter(self._step)
+        self._first, self.dropped = int(state[f"{b}:first"][0]), float(state[f"{b}:first"][1])
+        if self._first >= 0:
+            self._window.enter(self._first)
         self._s = np.array(state[f"{b}:s"], np.float64)
         self._left, self._right = (
             np.array(state[f"{b}:left"], np.float64),
@@ -106,10 +97,10 @@ class LowRankBranch:
         )
         self._offset, self._current = np.zeros_like(self._s), False
 
-    def _enter(self, step: int) -> None:
-        self._step = step
+    def _enter(self, first: int) -> None:
+        self._first = first
         u, v = self._window.u, self._window.v
-        if not self._window.enter(step):
+        if not self._window.enter(first):
             return
         if self._s.any() or self._left.shape[1] > self._kept:
             self._refactor(np.hstack([self._left, u @ self._s]), np.vstack([self._right, v.T]))

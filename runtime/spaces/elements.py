@@ -7,11 +7,14 @@ stretches of them are drawn, so that noise and memory traffic fall with the shar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from zoedge.manifest import Manifest, Parameter
+from zoedge.methods import Dense, Method
+from zoedge.methods.support import Stretches
 from zoedge.options import TuneOptions
 
 from ..noise.reference import STRETCH
@@ -33,7 +36,7 @@ def written(manifest: Manifest, options: TuneOptions, solved: Collection[str]) -
 
 
 def moved_singly(
-    manifest: Manifest, options: TuneOptions, solved: Collection[str], *, low_rank: bool
+    manifest: Manifest, options: TuneOptions, solved: Collection[str], method: Method
 ) -> list[Parameter]:
     """Return the parameters of which a share of the elements can be moved.
 
@@ -41,12 +44,17 @@ def moved_singly(
         manifest: the bundle's.
         options: of a plan.
         solved: names of the head's tensors when directions don't move it.
-        low_rank: whether the method's directions move matrices as a whole.
+        method: the run's.
     """
-    if low_rank:
-        return []
+    if method.directions.kind != Dense.kind:
+        return []  # matrices move as a whole
     whole = {branch.b for branch in manifest.lora} if options.lora_space == "activations" else set()
     return [p for p in written(manifest, options, solved) if p.name not in whole]
+
+
+def active_share(method: Method) -> float:
+    """Return the share of the elements that a step of a method moves."""
+    return math.prod(s.share for s in method.support if isinstance(s, Stretches))
 
 
 def idle(singly: Sequence[Parameter], share: float) -> tuple[str, ...]:

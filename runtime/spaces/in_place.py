@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from zoedge.methods import Point, Update
 
 from ..noise.reference import Addition, Float32, Sample, Term
-from .base import Arrays, Noise
+from .base import Arrays, Beside, Noise, Site, Space
+from .support import Part
 
 
-class InPlace:
+class InPlace(Space):
     """A buffer that *is* the parameter: points are reached by adding and left by adding.
 
     Each move is one float32 addition per element and direction, so returning from +eps z leaves a rounding
@@ -21,30 +22,36 @@ class InPlace:
     """
 
     exact = False
+    singly = True
 
-    def __init__(self, name: str, buffer: Float32, noise: Noise, *, decays: bool) -> None:
-        self._name = name
-        self._buffer = buffer
-        self.assignable = {name: buffer.shape}
-        self.varying = frozenset((name,))
-        self._noise = noise
-        self._decays = decays
+    def __init__(self, site: Site) -> None:
+        (self._buffer,) = site.buffers
+        super().__init__((site.name,), {site.name: self._buffer.shape})
+        self._name = site.name
+        self._noise = Noise(site.name, site.seed, site.directions, site.add_terms)
+        self._beside = Beside(site.name, self._buffer.shape, site.arrays, self._noise)
+        self._decays = site.decays
         self._offset: dict[tuple[int, int], float] = {}  # (step, probe) -> scale now in the buffer
+        self._samples: dict[int, Sample | None] = {}  # of the steps in the offset, and of the present one
         self._shrink = 1.0  # comes before the queue
         self._shrunk: Sample | None = None  # which stretches shrink
         self._queue: list[Term] = []
 
-    def visit(self, step: int, point: Point) -> None:
+    def visit(self, step: int, point: Point, part: Part) -> None:
         """Queue the additions that lead from the present point to ``point``."""
-        self._go_to({(step, move.probe): move.scale for move in point})
+        self._go_to(step, point, part)
 
-    def apply(self, step: int, update: Update) -> tuple[()]:
+    def apply(self, step: int, update: Update, part: Part) -> tuple[()]:
         """Queue the way back from the present point together with the update: one addition per direction."""
-        if self._decays and update.shrink != 1.0:
-            self._go_to({})
-            self._noise.add_terms(self.settle())
-            self._shrink, self._shrunk = update.shrink, self._noise.sample(step)
-        self._go_to({(step, move.probe): move.scale for move in update.moves})
+        shrink = update.shrink if self._decays else 1.0
+        if update.dense is not None:
+            self._leave(step, part)
+            self._beside.step(self._buffer, step, update, part, shrink)
+            return ()
+        if shrink != 1.0:
+            self._leave(step, part)
+            self._shrink, self._shrunk = shrink, part.sample
+        self._go_to(step, update.moves, part)
         self._offset = {}  # the buffer's point is theta now
         return ()
 
@@ -56,26 +63,39 @@ class InPlace:
         self._queue, self._shrink = [], 1.0
         return [addition]
 
-    def settled(self) -> None:
-        """Nothing depends on it."""
+    def theta(self) -> Float32:
+        """Return the buffer."""
+        return self._buffer
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""
-        self.load(values)
+        self._take(values)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Return the buffer under the tensor's name; only between steps."""
+        """Return the buffer under the tensor's name, and what a rule keeps; only between steps."""
         self._noise.add_terms(self.settle())
-        return {self._name: self._buffer}
+        return {self._name: self._buffer, **self._beside.state()}
 
     def load(self, state: Arrays) -> None:
-        """Take the buffer's values from a state."""
-        self._queue, self._shrink, self._offset = [], 1.0, {}
-        self._buffer[...] = state[self._name]
+        """Take everything from a state."""
+        self._take(state)
+        self._beside.load(state)
 
-    def _go_to(self, offset: dict[tuple[int, int], float]) -> None:
-        for step, probe in sorted(self._offset.keys() | offset.keys()):
-            scale = offset.get((step, probe), 0.0) - self._offset.get((step, probe), 0.0)
+    def _take(self, values: Arrays) -> None:
+        self._queue, self._shrink, self._offset = [], 1.0, {}
+        self._buffer[...] = values[self._name]
+
+    def _leave(self, step: int, part: Part) -> None:
+        """Bring the buffer to theta now."""
+        self._go_to(step, (), part)
+        self._noise.add_terms(self.settle())
+
+    def _go_to(self, step: int, point: Point, part: Part) -> None:
+        offset = {(step, move.probe): move.scale for move in point}
+        self._samples[step] = part.sample
+        for key in sorted(self._offset.keys() | offset.keys()):
+            scale = offset.get(key, 0.0) - self._offset.get(key, 0.0)
             if scale != 0.0:
-                self._queue.append(self._noise.term(step, probe, scale))
+                self._queue.append(self._noise.term(*key, scale, self._samples[key[0]]))
         self._offset = offset
+        self._samples = {step: part.sample}

@@ -7,10 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from zoedge.methods import Directions, Point, Update
+from zoedge.methods import LowRank, Point, Update
 
 from ..noise.reference import PURPOSE_BASIS, Float32, Stream, directions, tensor_id
-from .base import Arrays
+from .base import Arrays, Site, Space
+from .support import Part
 
 _ROWS = 256  # rows of a matrix updated at a time: bounds the temporary
 
@@ -23,9 +24,7 @@ class Window:
     s = sqrt(out * in) / r, so that E||z||^2 = out * in as for a dense direction.
     """
 
-    def __init__(self, name: str, shape: tuple[int, int], seed: int, spec: Directions) -> None:
-        if spec.rank is None or spec.refresh < 1:
-            raise ValueError(f"low-rank directions need a rank and a refresh period, got {spec}")
+    def __init__(self, name: str, shape: tuple[int, int], seed: int, spec: LowRank) -> None:
         self._seed, self._tensor, self._spec = seed, tensor_id(name), spec
         self.shape = shape
         self.rank = min(spec.rank, *shape)
@@ -34,9 +33,8 @@ class Window:
         self.u: Float32 = np.zeros((shape[0], self.rank), np.float32)
         self.v: Float32 = np.zeros((shape[1], self.rank), np.float32)
 
-    def enter(self, step: int) -> bool:
-        """Make U and V those of ``step``; True when they changed."""
-        first = step - step % self._spec.refresh
+    def enter(self, first: int) -> bool:
+        """Make U and V those of the window that begins with step ``first``; True when they changed."""
         if first == self._first:
             return False
         self._first = first
@@ -59,7 +57,18 @@ class Window:
         return np.ascontiguousarray(q * np.sign(np.diagonal(r)), dtype=np.float32)
 
 
-class LowRankInPlace:
+def low_rank(site: Site) -> LowRank:
+    """Return a site's directions, which must be low-rank and without arrays beside.
+
+    Raises:
+        ValueError: they aren't.
+    """
+    if not isinstance(site.directions, LowRank) or site.arrays:
+        raise ValueError(f"{site.name} can't move by {site.directions} with {site.arrays} beside it")
+    return site.directions
+
+
+class LowRankInPlace(Space):
     """A dense matrix moved in place along low-rank directions; [out, in, ...] is taken as [out, in * ...].
 
     As with ``InPlace``, leaving a point restores the weights up to float32 rounding.
@@ -67,26 +76,26 @@ class LowRankInPlace:
 
     exact = False
 
-    def __init__(self, name: str, buffer: Float32, seed: int, spec: Directions, *, decays: bool) -> None:
-        self._name = name
-        self._buffer = buffer
-        self.assignable = {name: buffer.shape}
-        self.varying = frozenset((name,))
-        self._matrix = buffer.reshape(buffer.shape[0], -1)
-        self._window = Window(name, (self._matrix.shape[0], self._matrix.shape[1]), seed, spec)
-        self._decays = decays
+    def __init__(self, site: Site) -> None:
+        (self._buffer,) = site.buffers
+        super().__init__((site.name,), {site.name: self._buffer.shape})
+        self._name = site.name
+        self._matrix = self._buffer.reshape(self._buffer.shape[0], -1)
+        shape = (self._matrix.shape[0], self._matrix.shape[1])
+        self._window = Window(site.name, shape, site.seed, low_rank(site))
+        self._decays = site.decays
         self._at: NDArray[np.float64] = np.zeros(
             (self._window.rank, self._window.rank)
         )  # offset in the buffer
 
-    def visit(self, step: int, point: Point) -> None:
+    def visit(self, step: int, point: Point, part: Part) -> None:
         """Move the buffer from the present point to ``point``."""
-        self._window.enter(step)
+        self._window.enter(part.window)
         self._go_to(self._window.core(step, point))
 
-    def apply(self, step: int, update: Update) -> tuple[()]:
+    def apply(self, step: int, update: Update, part: Part) -> tuple[()]:
         """Move the buffer to the updated parameter."""
-        self._window.enter(step)
+        self._window.enter(part.window)
         if self._decays and update.shrink != 1.0:
             self._go_to(np.zeros_like(self._at))
             self._matrix *= np.float32(update.shrink)
@@ -94,12 +103,9 @@ class LowRankInPlace:
         self._at = np.zeros_like(self._at)
         return ()
 
-    def settle(self) -> tuple[()]:
-        """Leave nothing: every move is made at once."""
-        return ()
-
-    def settled(self) -> None:
-        """Nothing depends on it."""
+    def theta(self) -> Float32:
+        """Return the buffer."""
+        return self._buffer
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""

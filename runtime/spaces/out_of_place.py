@@ -7,58 +7,69 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Point, Update
 
-from ..noise.reference import Addition, Float32
-from .base import Arrays, Noise
+from ..noise.reference import Addition, Float32, Sample
+from .base import Arrays, Beside, Noise, Site, Space
+from .support import Part
 
 
-class OutOfPlace:
-    """A master that only updates change, and the buffer that a session reads."""
+class OutOfPlace(Space):
+    """A master that only updates change, and the buffer that a session reads.
 
-    exact = True
+    Args:
+        site: what it is made of.
+        noise: its directions; by default those of the tensor's name.
+    """
 
-    def __init__(self, name: str, buffer: Float32, noise: Noise, *, decays: bool) -> None:
-        self._name = name
-        self._buffer = buffer
-        self.assignable = {name: buffer.shape}
-        self.varying = frozenset((name,))
-        self._master = buffer.copy()
-        self._noise = noise
-        self._decays = decays
-        self._target: tuple[int, Point] = (0, ())
+    singly = True
+
+    def __init__(self, site: Site, noise: Noise | None = None) -> None:
+        (self._buffer,) = site.buffers
+        super().__init__((site.name,), {site.name: self._buffer.shape})
+        self._name = site.name
+        self._master = self._buffer.copy()
+        self._noise = noise or Noise(site.name, site.seed, site.directions, site.add_terms)
+        self._beside = Beside(site.name, self._buffer.shape, site.arrays, self._noise)
+        self._decays = site.decays
+        self._target: tuple[int, Point, Sample | None] = (0, (), None)
         self._current = True  # the buffer is at the target
 
-    def visit(self, step: int, point: Point) -> None:
+    def visit(self, step: int, point: Point, part: Part) -> None:
         """Remember where to be."""
-        self._target, self._current = (step, point), False
+        self._target, self._current = (step, point, part.sample), False
 
-    def apply(self, step: int, update: Update) -> list[Addition]:
+    def apply(self, step: int, update: Update, part: Part) -> list[Addition]:
         """Return what moves the master."""
         shrink = update.shrink if self._decays else 1.0
-        terms = self._noise.terms(step, update.moves)
-        self.visit(step, ())
-        return [Addition(self._master, terms, shrink, self._noise.sample(step))]
+        self.visit(step, (), part)
+        if update.dense is not None:
+            self._beside.step(self._master, step, update, part, shrink)
+            return []
+        terms = self._noise.terms(step, update.moves, part.sample)
+        return [Addition(self._master, terms, shrink, part.sample)]
 
     def settle(self) -> list[Addition]:
         """Copy the master to the buffer, and return what is to be added there."""
         if self._current:
             return []
-        step, point = self._target
+        step, point, sample = self._target
         np.copyto(self._buffer, self._master)
         self._current = True
-        return [Addition(self._buffer, self._noise.terms(step, point))]
+        return [Addition(self._buffer, self._noise.terms(step, point, sample))]
 
-    def settled(self) -> None:
-        """Nothing depends on it."""
+    def theta(self) -> Float32:
+        """Return the master."""
+        return self._master
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""
-        self.load(values)
+        np.copyto(self._master, values[self._name], casting="same_kind")
+        self.visit(0, (), Part())
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Return the master under the tensor's name."""
-        return {self._name: self._master}
+        """Return the master under the tensor's name, and what a rule keeps."""
+        return {self._name: self._master, **self._beside.state()}
 
     def load(self, state: Arrays) -> None:
-        """Take the master from a state."""
-        np.copyto(self._master, state[self._name], casting="same_kind")
-        self.visit(0, ())
+        """Take everything from a state."""
+        self.assign(state)
+        self._beside.load(state)

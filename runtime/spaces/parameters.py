@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +10,13 @@ from numpy.typing import NDArray
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.manifest import LoraBranch, Manifest, Parameter
-from zoedge.methods import Directions, Point, Update
+from zoedge.methods import Dense, LowRank, Method, Point, Update
 from zoedge.tensor_file import map_some
 
 from ..noise.kernels import AddTerms
 from ..noise.reference import Addition, Float32
-from . import ActivationBranch, Arrays, InPlace, LowRankBranch, LowRankInPlace, Noise, OutOfPlace, Space
-from .layers import ActiveLayers, layer_of
+from . import ActivationBranch, Arrays, InPlace, LowRankBranch, LowRankInPlace, OutOfPlace, Site, Space
+from .support import Moved, Parts, Support
 
 OUT_OF_PLACE_LIMIT = 1 << 22  # elements: up to 16 MiB of masters, sets are rebuilt exactly; above, in place
 _SETTLE_AFTER = 128  # visits a replay may leave unsettled: bounds the queues
@@ -46,7 +45,7 @@ class Parameters:
         manifest: the bundle's; its trainable rows are moved, except those in ``fixed``.
         buffers: name -> float32 array, shared with the engine, changed in place.
         seed: the run's noise seed.
-        directions: the method's.
+        method: what moves them.
         placement: "in-place" or "out-of-place" for full-shape directions.
         add_terms: the kernel of the noise specification.
         lora_space: "factors" (A and B) or "activations" (a small matrix between principal directions).
@@ -59,7 +58,7 @@ class Parameters:
         buffers: Mapping[str, Float32],
         *,
         seed: int,
-        directions: Directions,
+        method: Method,
         placement: str,
         add_terms: AddTerms,
         lora_space: str = "factors",
@@ -74,11 +73,12 @@ class Parameters:
             raise InputError(
                 "nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora"
             )
-        builder = _Builder(buffers, seed, directions, placement, lora_space, add_terms)
-        named = builder.build(moved, manifest.lora)
-        self.spaces = tuple(named.values())
-        self._layers = ActiveLayers(named, directions.layers, seed) if directions.layers is not None else None
-        self._space_layers = [layer_of(name) for name in named]
+        builder = _Builder(buffers, seed, method, placement, lora_space, add_terms)
+        self._named = builder.build(moved, manifest.lora)
+        self.spaces = tuple(self._named.values())
+        singly = {name for name, space in self._named.items() if space.singly}
+        self._support = Support(method.support, Moved(tuple(self._named), singly), seed)
+        self._parts: tuple[int, Parts] | None = None  # of the step that was asked for last
         self._assignable = {name: space for space in self.spaces for name in space.assignable}
 
     @property
@@ -93,15 +93,16 @@ class Parameters:
 
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
-        for space in self._active(step):
-            space.visit(step, point)
+        for name, part in self._moving(step).items():
+            self._named[name].visit(step, point, part)
         self._unsettled += 1
         if self._unsettled > _SETTLE_AFTER:
             self.settle()
 
     def apply(self, step: int, update: Update) -> None:
         """Let theta be shrink * theta + sum(scale * z_k(step))."""
-        self._add(addition for space in self._active(step) for addition in space.apply(step, update))
+        parts = self._moving(step).items()
+        self._add(a for name, part in parts for a in self._named[name].apply(step, update, part))
 
     def settle(self) -> None:
         """Bring the buffers up to date."""
@@ -140,6 +141,7 @@ class Parameters:
             self.buffers[name][...] = state[name]
         for space in self.spaces:
             space.load(state)
+        self._parts = None
 
     def _add(self, additions: Iterable[Addition]) -> None:
         """Make the additions of all spaces in one call."""
@@ -147,14 +149,26 @@ class Parameters:
         if made:
             self._add_terms(made)
 
-    def _active(self, step: int) -> Sequence[Space]:
-        """Return the spaces that a step moves; the others stay at theta, where the step before left them."""
-        if self._layers is None:
-            return self.spaces
-        layers = self._layers.at(step)
-        return [
-            space for space, layer in zip(self.spaces, self._space_layers, strict=True) if layer in layers
-        ]
+    def _moving(self, step: int) -> Parts:
+        """Return what a step moves; the rest stays at theta, where the step before left it."""
+        if self._parts is None or self._parts[0] != step:
+            if self._support.reads_theta:
+                self.settle()
+            self._parts = step, self._support.at(step, lambda name: self._named[name].theta())
+        return self._parts[1]
+
+
+SPACES: dict[tuple[str, str], Callable[[Site], Space]] = {  # by the kind of direction, and where it acts
+    (Dense.kind, "in-place"): InPlace,
+    (Dense.kind, "out-of-place"): OutOfPlace,
+    (LowRank.kind, "in-place"): LowRankInPlace,
+    (LowRank.kind, "out-of-place"): LowRankInPlace,
+}
+# by the kind of direction, and what moves in a branch
+BRANCH_SPACES: dict[tuple[str, str], Callable[[Site], Space]] = {
+    (Dense.kind, "activations"): ActivationBranch,
+    (LowRank.kind, "factors"): LowRankBranch,
+}  # others move their factors as any tensors are moved
 
 
 class _Builder:
@@ -164,41 +178,44 @@ class _Builder:
         self,
         buffers: Mapping[str, Float32],
         seed: int,
-        directions: Directions,
+        method: Method,
         placement: str,
         lora_space: str,
         add_terms: AddTerms,
     ) -> None:
-        self._buffers, self._seed, self._directions = buffers, seed, directions
+        self._buffers, self._seed, self._method = buffers, seed, method
         self._placement, self._lora_space, self._add_terms = placement, lora_space, add_terms
 
     def build(self, moved: list[Parameter], lora: tuple[LoraBranch, ...]) -> dict[str, Space]:
         """Return each space under the name of its parameter, or of its branch's frozen matrix."""
         names = {p.name for p in moved}
         spaces: dict[str, Space] = {}
+        kind = BRANCH_SPACES.get((self._method.directions.kind, self._lora_space))
         for branch in lora:
-            if {branch.a, branch.b} <= names and (space := self._branch(branch)) is not None:
-                spaces[branch.weight] = space
+            if kind is not None and {branch.a, branch.b} <= names:
+                spaces[branch.weight] = kind(self._site(branch.weight, (branch.a, branch.b), branch))
                 names -= {branch.a, branch.b}
         return spaces | {p.name: self._single(p) for p in moved if p.name in names}
 
-    def _branch(self, branch: LoraBranch) -> Space | None:
-        """Return the space of a branch; None when its factors are moved as any tensors are."""
-        a, b = self._buffers[branch.a], self._buffers[branch.b]
-        if self._directions.rank is not None:
-            return LowRankBranch(branch, a, b, self._seed, self._directions)
-        if self._lora_space == "activations":
-            noise = Noise(branch.b, self._seed, replace(self._directions, elements=1.0), self._add_terms)
-            return ActivationBranch(branch, a, b, noise)
-        return None
-
     def _single(self, parameter: Parameter) -> Space:
-        name, buffer = parameter.name, self._buffers[parameter.name]
-        if self._directions.rank is not None and buffer.ndim >= 2:
-            return LowRankInPlace(name, buffer, self._seed, self._directions, decays=parameter.decay)
-        noise = Noise(name, self._seed, self._directions, self._add_terms)
-        space = InPlace if self._placement == "in-place" else OutOfPlace
-        return space(name, buffer, noise, decays=parameter.decay)
+        site = self._site(parameter.name, (parameter.name,), decays=parameter.decay)
+        # a vector has no rank
+        kind = self._method.directions.kind if len(parameter.shape) >= 2 else Dense.kind
+        return SPACES[kind, self._placement](site)
+
+    def _site(
+        self, name: str, buffers: Sequence[str], branch: LoraBranch | None = None, *, decays: bool = True
+    ) -> Site:
+        return Site(
+            name=name,
+            buffers=tuple(self._buffers[buffer] for buffer in buffers),
+            branch=branch,
+            decays=decays,
+            seed=self._seed,
+            directions=self._method.directions,
+            arrays=self._method.rule.arrays,
+            add_terms=self._add_terms,
+        )
 
 
 def placement_for(manifest: Manifest, fixed: Collection[str] = ()) -> str:

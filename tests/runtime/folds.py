@@ -63,18 +63,15 @@ def fold(
     add_terms=reference,
     **options,
 ):
-    settings = {
-        "queries": find(method).defaults.queries,
-        "weight_decay": 0.0,
-        "rank": 4,
-        "refresh": 10,
-    } | options
-    built = find(method).build(**settings)
+    recipe = find(method)
+    settings = {"rank": 4, "refresh": 10} | options
+    known = recipe.options.__struct_fields__
+    built = recipe.build(recipe.options(**{n: v for n, v in settings.items() if n in known}))
     parameters = Parameters(
         manifest,
         arrays,
         seed=seed,
-        directions=built.directions,
+        method=built,
         placement=placement,
         add_terms=add_terms,
         fixed=fixed,

@@ -9,10 +9,11 @@ import pytest
 
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
-from zoedge.options import TuneOptions
+from zoedge.options import TuneOptions, make
 from zoedge.runtime.passes.row_store import RowStore
+from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.replay import replay
-from zoedge.runtime.run.journal import Assign, Eval, Step, read
+from zoedge.runtime.run.journal import read
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tune import dry_run, tune
@@ -68,7 +69,7 @@ def always(monkeypatch):
 
 def options(name, size, **changes):
     settings = {"steps": STEPS[name], "batch_size": 8, "lr": 0.01, "eval_every": 5, "queries": 4}
-    return TuneOptions(**(settings | {"prefix_cache": size, "threads": 1} | changes))
+    return make(settings | {"prefix_cache": size, "threads": 1} | changes)
 
 
 def run(place, name, folder, size, **changes):

@@ -21,7 +21,7 @@ from zoedge.runtime.preflight.trial import Pass, Trial
 from zoedge.runtime.tune import tune
 
 MIB = 1 << 20
-QUICK = TuneOptions(steps=3, batch_size=8, queries=4)
+QUICK = TuneOptions(steps=3, batch_size=8, method_options={"queries": 4})
 
 
 @pytest.fixture(scope="module")

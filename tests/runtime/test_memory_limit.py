@@ -123,7 +123,7 @@ class Weighed(Silent):
             print(held().anonymous)
 
 
-options = TuneOptions(steps=5000, batch_size=8, queries=2, eval_every=500, lr=1e-4)
+options = TuneOptions(steps=5000, batch_size=8, method_options={"queries": 2}, eval_every=500, lr=1e-4)
 tune(*sys.argv[1:4], options, progress=Weighed())
 """
 

@@ -18,6 +18,7 @@ from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
 from zoedge.runtime.evaluate import evaluate, predict
 from zoedge.runtime.outputs import merge
+from zoedge.runtime.records import Step
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run import journal
 from zoedge.runtime.run.progress import Silent
@@ -342,7 +343,7 @@ def test_a_model_in_the_targets_units_keeps_its_outputs(tmp_path, method):
     assert all(
         loss < 1.0
         for record in journal.read(run.journal).records
-        if isinstance(record, journal.Step)
+        if isinstance(record, Step)
         for loss in record.losses
     )
 

@@ -15,13 +15,13 @@ import yaml
 
 from zoedge.errors import BundleError, InputError, ZoedgeError
 from zoedge.export import to_bundle
-from zoedge.options import TuneOptions
+from zoedge.options import TuneOptions, make
 from zoedge.runtime.data.facts import Facts
 from zoedge.runtime.evaluate import evaluate, predict
 from zoedge.runtime.job import read_rows
+from zoedge.runtime.records import Eval, Step
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run import journal
-from zoedge.runtime.run.journal import Eval, Step
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.run.run_folder import Run, locked
 from zoedge.runtime.tune import dry_run, tune
@@ -44,8 +44,8 @@ def place(tmp_path_factory):
 
 
 def options(method="fzoo", **changes):
-    return TuneOptions(
-        **({"method": method, "steps": 20, "lr": LR[method], "batch_size": 32, "eval_every": 5} | changes)
+    return make(
+        {"method": method, "steps": 20, "lr": LR[method], "batch_size": 32, "eval_every": 5} | changes
     )
 
 
@@ -139,7 +139,7 @@ def test_resume_without_its_snapshot_replays_the_journal(place, tmp_path):
 
 _CHILD = """
 import sys
-from zoedge.options import TuneOptions
+from zoedge.options import TuneOptions, make
 from zoedge.runtime.tune import tune
 bundle, data, run = sys.argv[1:]
 options = TuneOptions(steps=600, lr=0.02, batch_size=32, eval_every=40, threads=1)
@@ -227,7 +227,7 @@ def test_micro_batches_do_not_change_the_estimate(place, tmp_path):
         [r for r in journal.read(tmp_path / n / "journal.zoj").records if isinstance(r, Step)]
         for n in ("one", "many")
     )
-    np.testing.assert_allclose([s.losses for s in one], [s.losses for s in many], rtol=1e-5)
+    np.testing.assert_allclose([s.answers for s in one], [s.answers for s in many], rtol=1e-5)
 
 
 def test_early_stopping(place, tmp_path):
@@ -387,7 +387,7 @@ def test_a_batch_larger_than_the_data_is_refused_and_writes_nothing(place, tmp_p
 def test_dry_run_says_what_has_no_effect(place):
     lines = dry_run(place / "full", place / "data.jsonl", TuneOptions(steps=1), given={"rank", "steps"})
     first, second = lines["note"].split("; ", 1)
-    assert first == "--rank has no effect here: only subzero has low-rank directions, not fzoo"
+    assert first == "--rank has no effect here: fzoo has no such setting, subzero has"
     assert second.startswith("validation has 20 rows, fewer than 30: ")
 
 
@@ -405,7 +405,7 @@ def test_the_end_says_what_is_best_and_on_how_many_rows(place, tmp_path):
             said.append(text)
 
     tune(place / "full", place / "data.jsonl", tmp_path / "run", options(), progress=Listen())
-    assert said[-1].startswith("best at step ")
+    assert said[-1].startswith("best after step ")
     assert "; on 20 validation rows, which agree with an accuracy from 0." in said[-1]
     assert Run.open(tmp_path / "run").facts.validation_rows == 20
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.hand_bundle import DENSE, LORA, manifest
 from zoedge.manifest import Head, Stages
-from zoedge.options import TuneOptions, unlike_default
+from zoedge.options import load
 from zoedge.runtime.plan import make_plan
 
 FRESH = Head(weight="classifier.weight", bias="classifier.bias", fresh=True)
@@ -16,16 +16,16 @@ NEW_HEAD = manifest(lora=True, trainable=(*LORA, "classifier.weight", "classifie
 
 
 def notes(bundle, *, valid=False, **settings):
-    options = TuneOptions(**settings)
-    return make_plan(options, bundle, 100, valid, unlike_default(options)).notes
+    loaded = load(None, settings)
+    return make_plan(loaded.options, bundle, 100, valid, loaded.given).notes
 
 
 @pytest.mark.parametrize(
     ("bundle", "settings", "note"),
     [
-        (LORA_BUNDLE, {"rank": 4}, "--rank has no effect here: only subzero has low-rank directions, not fzoo"),
+        (LORA_BUNDLE, {"rank": 4}, "--rank has no effect here: fzoo has no such setting, subzero has"),
         (LORA_BUNDLE, {"refresh": 4, "method": "mezo"},
-         "--refresh has no effect here: only subzero has low-rank directions, not mezo"),
+         "--refresh has no effect here: mezo has no such setting, subzero has"),
         (LORA_BUNDLE, {"head_init": "zeros"}, "--head-init has no effect here: the bundle has no new head"),
         (LORA_BUNDLE, {"head_refit_every": 9},
          "--head-refit-every has no effect here: no head is solved in closed form"),

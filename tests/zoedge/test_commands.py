@@ -3,7 +3,6 @@ import os
 import signal
 from dataclasses import fields
 
-import msgspec
 import numpy as np
 import onnxruntime
 import pytest
@@ -12,10 +11,10 @@ from safetensors.numpy import load_file
 from tests.hand_bundle import LORA, hand_bundle
 from tests.zoedge.commands import SIX_STEPS, error, run
 from zoedge.cli.flags import KEYS
-from zoedge.options import TuneOptions
 from zoedge.runtime.data import KeyNames, KeyOptions
 from zoedge.runtime.losses.measure import Measure
-from zoedge.runtime.run.journal import Header, Journal, Step
+from zoedge.runtime.records import Header, Step
+from zoedge.runtime.run.journal import Journal
 from zoedge.runtime.run.run_folder import Run
 
 
@@ -160,7 +159,7 @@ def test_inspect_a_journal_and_its_records(made):
 
 
 def test_inspect_counts_every_kind_of_skipped_step(tmp_path):
-    options = msgspec.to_builtins(TuneOptions(method="mezo", queries=1, eps=1e-3))
+    options = {"method": "mezo", "queries": 1, "eps": 1e-3}
     header = Header(bundle="b", data="d", seed=0, noise=1, options=options, zoedge="0", versions={})
     journal = Journal.create(tmp_path / "journal.zoj", header)
     for step, lr, losses in ((0, 1e-3, (1.0, 2.0)), (1, 1e-3, (1.0, float("nan"))), (2, 3e38, (1.0, 2.0))):

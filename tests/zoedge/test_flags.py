@@ -7,10 +7,10 @@ import click
 import pytest
 
 from tests.zoedge.commands import run
-from zoedge.cli.flags import _ALIASES
 from zoedge.cli.main import main
 from zoedge.methods import RECIPES
-from zoedge.options import TuneOptions
+from zoedge.options import FACTS, TuneOptions, flat, known_settings
+from zoedge.settings import flag, kind
 
 COMMANDS = [
     *("adapter", "bench", "estimate", "eval", "export", "inspect", "merge"),
@@ -44,29 +44,26 @@ def test_the_module_runs_too():
     assert done.stdout == run("--version").output
 
 
-def other_than_default(name):
-    """A value that a field takes and doesn't have by default."""
-    kind = typing.get_type_hints(TuneOptions)[name]
-    choices = [
-        c
-        for k in (kind, *typing.get_args(kind))
-        if typing.get_origin(k) is Literal
-        for c in typing.get_args(k)
-    ]
-    kinds = {kind, *typing.get_args(kind)}
-    candidates = choices or ([3, 5] if int in kinds else [0.25, 0.5] if float in kinds else ["x", "y"])
-    return next(value for value in candidates if value != getattr(TuneOptions(), name))
+def other_than_default(settings, name):
+    """A value that a setting takes and doesn't have by default."""
+    type_ = kind(settings, name)
+    choices = typing.get_args(type_) if typing.get_origin(type_) is Literal else ()
+    candidates = choices or {int: [3, 5], float: [0.25, 0.5]}.get(type_, ["x", "y"])
+    return next(value for value in candidates if value != getattr(settings(), name))
 
 
-def test_every_tune_option_is_a_flag_and_reaches_the_tuner(monkeypatch, tmp_path):
+@pytest.mark.parametrize("method", sorted(RECIPES))
+def test_every_setting_is_a_flag_and_reaches_the_tuner(monkeypatch, tmp_path, method):
     seen = {}
     monkeypatch.setattr(
         "zoedge.runtime.tune.tune", lambda bundle, data, output, options, **_: seen.update(o=options)
     )
-    values = {name: other_than_default(name) for name in TuneOptions.__struct_fields__}
-    given = [text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", value)]
+    own = RECIPES[method].options
+    values = {name: other_than_default(TuneOptions, name) for name in FACTS} | {"method": method}
+    values |= {name: other_than_default(own, name) for name in own.__struct_fields__}
+    given = [text for name, value in values.items() for text in (flag(name), value)]
     run("tune", "bundle", "--data", "data", "-o", tmp_path / "run", *given)
-    assert {name: getattr(seen["o"], name) for name in values} == values
+    assert flat(seen["o"]) == values
 
 
 @pytest.mark.parametrize(
@@ -90,7 +87,7 @@ def test_other_trainers_names_work(monkeypatch, tmp_path, given, field, value):
         "zoedge.runtime.tune.tune", lambda bundle, data, output, options, **_: seen.update(o=options)
     )
     run("tune", "bundle", "--data", "data", "--output_dir", tmp_path / "run", *given)
-    assert getattr(seen["o"], field) == value
+    assert flat(seen["o"])[field] == value
 
 
 def test_the_help_shows_one_name_per_option():
@@ -98,7 +95,7 @@ def test_the_help_shows_one_name_per_option():
     assert "--lr " in text
     assert "--batch-size INTEGER" in text
     assert f"[default: {TuneOptions().batch_size}]" in text
-    for name in (name for names in _ALIASES.values() for name in names):
+    for name in (name for setting in known_settings().values() for name in setting.aliases):
         assert f"{name} " not in text
 
 
@@ -119,12 +116,13 @@ def test_methods():
         d = recipe.defaults
         for length in (d.activations or d.factors, d.factors, d.small, d.dense):
             assert f": lr {length.lr:g}, eps {length.eps:g}\n" in text
+        for name in recipe.options.__struct_fields__:
+            assert flag(name) in text
     assert f"{TuneOptions().method} (default): " in text
 
 
 def test_no_option_shadows_another():
     for name, command in main.commands.items():
-        names = [
-            n for p in command.params if isinstance(p, click.Option) for n in (*p.opts, *p.secondary_opts)
-        ]
+        params = command.get_params(click.Context(command))
+        names = [n for p in params if isinstance(p, click.Option) for n in (*p.opts, *p.secondary_opts)]
         assert len(names) == len(set(names)), name

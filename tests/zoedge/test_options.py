@@ -4,7 +4,9 @@ import pytest
 
 from zoedge import options
 from zoedge.errors import InputError
+from zoedge.methods import RECIPES, having
 from zoedge.options import TuneOptions
+from zoedge.settings import facts
 
 
 def config(tmp_path, text):
@@ -99,5 +101,43 @@ def test_seed_zero_is_kept():
     assert options.make({"seed": 0}).seed == 0
 
 
-def test_every_field_has_a_help_text():
-    assert all(options.help_text(name) for name in TuneOptions.__struct_fields__)
+def test_every_setting_has_its_facts():
+    assert options.FACTS.keys() == set(TuneOptions.__struct_fields__) - {"method_options"}
+    for recipe in RECIPES.values():
+        assert facts(recipe.options).keys() == set(recipe.options.__struct_fields__)
+    assert all(setting.help for setting in options.known_settings().values())
+
+
+def test_settings_of_one_name_are_one_setting():
+    for name, setting in options.known_settings().items():
+        helps = {facts(recipe.options)[name].help for recipe in having(name)}
+        assert helps <= {setting.help}
+
+
+def test_a_method_has_its_own_settings():
+    made = options.make({"method": "subzero", "rank": 4})
+    assert made.method_options == {"rank": 4}
+    assert (options.own(made).rank, options.own(made).refresh) == (4, 500)
+    assert options.flat(made)["rank"] == 4
+
+
+def test_settings_of_other_methods_are_left_out_and_told_as_given():
+    loaded = options.load(None, {"method": "mezo", "rank": 4})
+    assert loaded.options.method_options == {}
+    assert "rank" in loaded.given
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"method": "fzoo", "queries": 1}, "--queries is 1 and must be at least 2 for fzoo"),
+        ({"method": "mezo", "queries": 0}, "--queries is 0 and must be at least 1 for mezo"),
+        ({"active_elements": 0.0}, "--active-elements is 0.0 and must be above 0 and at most 1 for fzoo"),
+        ({"directions": "uniform"}, "the options can't be used: Invalid enum value 'uniform'"),
+        ({"seed": 2**64}, "must be at least 0 and below 2\\^64"),
+        ({"lr": float("nan")}, "--lr is nan and must be above 0"),
+    ],
+)
+def test_values_out_of_range(values, message):
+    with pytest.raises(InputError, match=message):
+        options.make(values)

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 _COLUMNS = ("per step", "median", "lower quartile", "upper quartile")
 
 
-@click.command(epilog="Example: zoedge bench bundle --batch-size 8 --sequence-length 64")
+@click.command(
+    cls=flags.SettingsCommand, epilog="Example: zoedge bench bundle --batch-size 8 --sequence-length 64"
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @flags.sequence_length
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-@flags.tune_options
 def bench(bundle: Path, sequence_length: int | None, as_json: bool, **given: object) -> None:
     """Say what a step of tuning BUNDLE costs here, part by part."""
     from zoedge.runtime.bench import bench as measure

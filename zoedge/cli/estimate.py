@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from zoedge.runtime.estimate import Estimate
 
 
-@click.command(epilog="Example: zoedge estimate bundle --data reviews.csv --batch-size 32")
+@click.command(
+    cls=flags.SettingsCommand, epilog="Example: zoedge estimate bundle --data reviews.csv --batch-size 32"
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @flags.data(required=False)
 @flags.sequence_length
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-@flags.tune_options
 def estimate(
     bundle: Path, data: str | None, sequence_length: int | None, as_json: bool, **given: object
 ) -> None:

@@ -21,6 +21,7 @@ from . import flags
 def evaluate(path: Path, data: str, as_json: bool, **settings: Any) -> None:
     """Print the loss and the metrics of a bundle or a run."""
     from zoedge.runtime.evaluate import evaluate as measure
+    from zoedge.runtime.run.certainty import number_text
 
     result = measure(path, data, say=partial(click.echo, err=True), **settings)
     if as_json:
@@ -30,5 +31,7 @@ def evaluate(path: Path, data: str, as_json: bool, **settings: Any) -> None:
     width = max(map(len, result))
     for name, value in result.items():
         click.echo(
-            f"{name:<{width}}  {value:.4f}" if isinstance(value, float) else f"{name:<{width}}  {value}"
+            f"{name:<{width}}  {number_text(value)}"
+            if isinstance(value, float)
+            else f"{name:<{width}}  {value}"
         )

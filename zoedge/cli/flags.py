@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
 
-from ..options import TuneOptions, help_text
+from ..methods import RECIPES, having
+from ..options import FACTS, TuneOptions
+from ..settings import Setting, facts, flag, kind
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# what other trainers call the same setting; accepted, not shown (and underscores count as dashes)
-_ALIASES: dict[str, tuple[str, ...]] = {
-    "steps": ("--iters", "--max-steps"),
-    "epochs": ("--num-train-epochs",),
-    "lr": ("--learning-rate",),
-    "lr_schedule": ("--lr-scheduler-type",),
-    "eps": ("--zo-eps",),
-    "batch_size": ("--per-device-train-batch-size",),
-    "eval_every": ("--steps-per-eval", "--eval-steps"),
-    "early_stopping_patience": ("--early-stopping-steps",),
-    "log_every": ("--steps-per-report", "--logging-steps"),
-}
-KEYS = tuple(name for name in TuneOptions.__struct_fields__ if name.endswith("_key"))
-_SHORT = {"queries": "-q"}
+KEYS = tuple(name for name in FACTS if name.endswith("_key"))
+_COMMON = "Options"
+_EXPERT = "Options that only override what is measured or chosen"
+_METHODS = "Options of methods (zoedge methods says which has what)"
 _TYPES: dict[object, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, str: click.STRING}
 
 
 class AliasedOption(click.Option):
-    """An option some of whose names the help leaves out."""
+    """An option some of whose names the help leaves out, and which the help lists in a group."""
 
-    def __init__(self, names: Sequence[str], *, aliases: Sequence[str] = (), **settings: Any) -> None:
+    def __init__(
+        self, names: Sequence[str], *, aliases: Sequence[str] = (), group: str | None = None, **settings: Any
+    ) -> None:
         super().__init__([*names, *aliases], **settings)
         self._aliases = frozenset(aliases)
+        self.group = group or _COMMON
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the line of the help."""
@@ -59,35 +54,58 @@ class AliasedOption(click.Option):
             self.opts = names
 
 
-def tune_options(function: Function) -> Function:
-    """Give a command one flag per field of ``TuneOptions``; one that isn't given comes as None."""
-    for name in reversed(TuneOptions.__struct_fields__):
-        function = _flag(name)(function)
-    return function
+class SettingsCommand(click.Command):
+    """A command with one flag per setting of runs and of methods; one that isn't given comes as None."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the command's own parameters and the settings, whatever methods there are by now."""
+        *named, shown = super().get_params(ctx)  # the last one is --help
+        return [*named, *_of_runs(), *_of_methods(), shown]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the flags by group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                groups.setdefault(getattr(param, "group", _COMMON), []).append(record)
+        for group, records in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(records)
 
 
-def _flag(name: str) -> Callable[[Function], Function]:
-    default = getattr(TuneOptions(), name)
-    shown = "" if default is None else f"  [default: {default}]"
-    short = (_SHORT[name],) if name in _SHORT else ()
-    return click.option(
-        name,
-        *short,
-        f"--{name.replace('_', '-')}",
-        cls=AliasedOption,
-        aliases=_ALIASES.get(name, ()),
-        type=_click_type(name),
-        help=help_text(name) + shown,
-    )
+def _of_runs() -> Iterator[AliasedOption]:
+    for name, setting in FACTS.items():
+        group = _EXPERT if setting.expert else _COMMON
+        shown = _shown(getattr(TuneOptions(), name))
+        yield _flag(name, setting, kind(TuneOptions, name), shown, group)
 
 
-def _click_type(name: str) -> click.ParamType[Any]:
-    kind = typing.get_type_hints(TuneOptions)[name]
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
-    if typing.get_origin(kind) is Literal:
-        return click.Choice(typing.get_args(kind))
-    return _TYPES[kind]
+def _of_methods() -> Iterator[AliasedOption]:
+    """Yield the flags of what methods have of their own, each once."""
+    first = {name: recipe.options for recipe in reversed(RECIPES.values()) for name in facts(recipe.options)}
+    for name, options in sorted(first.items(), key=lambda item: item[0]):
+        methods = having(name)
+        defaults = {getattr(recipe.options(), name) for recipe in methods}
+        shown = _shown(defaults.pop()) if len(defaults) == 1 else "  [default: the method's]"
+        only = "" if len(methods) == len(RECIPES) else f"{', '.join(r.name for r in methods)}: "
+        setting = facts(options)[name]
+        yield _flag(name, replace(setting, help=only + setting.help), kind(options, name), shown, _METHODS)
+
+
+def _shown(default: object) -> str:
+    return "" if default is None else f"  [default: {default}]"
+
+
+def _flag(name: str, setting: Setting, type_: object, shown: str, group: str) -> AliasedOption:
+    names = [name, *([setting.short] if setting.short else []), flag(name)]
+    help_ = setting.help + shown
+    return AliasedOption(names, aliases=setting.aliases, type=_click_type(type_), help=help_, group=group)
+
+
+def _click_type(type_: object) -> click.ParamType[Any]:
+    if typing.get_origin(type_) is Literal:
+        return click.Choice(typing.get_args(type_))
+    return _TYPES[type_]
 
 
 def output(what: str) -> Callable[[Function], Function]:
@@ -125,8 +143,8 @@ def which(function: Function) -> Function:
 def forward(function: Function) -> Function:
     """Give a command the flags that decide which rows are run, and how."""
     for option in (
-        click.option("--threads", default=0, show_default=True, help=help_text("threads")),
-        click.option("--provider", default="cpu", show_default=True, help=help_text("provider")),
+        click.option("--threads", default=0, show_default=True, help=FACTS["threads"].help),
+        click.option("--provider", default="cpu", show_default=True, help=FACTS["provider"].help),
         *(_key(name) for name in reversed((*KEYS, "truncation_side"))),
         click.option(
             "--split",
@@ -142,5 +160,5 @@ def forward(function: Function) -> Function:
 
 
 def _key(name: str) -> Callable[[Function], Function]:
-    text = f"{help_text(name)}  [default: as a run was tuned]"
-    return click.option(f"--{name.replace('_', '-')}", type=_click_type(name), help=text)
+    text = f"{FACTS[name].help}  [default: as a run was tuned]"
+    return click.option(flag(name), type=_click_type(kind(TuneOptions, name)), help=text)

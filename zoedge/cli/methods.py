@@ -16,6 +16,7 @@ def methods() -> None:
     """List the methods of --method, with the settings used where you give none."""
     from ..methods import RECIPES
     from ..options import TuneOptions
+    from ..settings import facts, flag
 
     for recipe in RECIPES.values():
         d = recipe.defaults
@@ -24,7 +25,11 @@ def methods() -> None:
         click.echo(f"    {recipe.source}")
         for kind, length in _lengths(recipe):
             click.echo(f"    {kind}: lr {length.lr:g}, eps {length.eps:g}")
-        click.echo(f"    queries {d.queries}, lr-schedule {d.schedule}, steps {d.steps}")
+        click.echo(f"    lr-schedule {d.schedule}, steps {d.steps}")
+        values = [(flag(name), getattr(recipe.options(), name)) for name in facts(recipe.options)]
+        click.echo("    " + ", ".join(n if value is None else f"{n} {value}" for n, value in values))
+        forwards = recipe.build(recipe.options()).most_points
+        click.echo(f"    forward passes of a batch per step: {forwards}")
 
 
 def _lengths(recipe: Recipe) -> Iterator[tuple[str, Length]]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoedge.runtime.run.journal import Assign, Eval, Record, Step, read
+from zoedge.runtime.records import Assign, Eval, Record, Step
+from zoedge.runtime.run.journal import read
 
 
 def json_lines(path: Path) -> Iterator[str]:

@@ -13,11 +13,11 @@ from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
 from zoedge.manifest import MANIFEST_FILE, Manifest, Port
-from zoedge.runtime.losses.target_scale import told
+from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.run import journal as journals
 from zoedge.runtime.run.certainty import best_text, metric_texts
-from zoedge.runtime.run.journal import Assign, Contents, Eval, Step
-from zoedge.runtime.run.method import skipped
+from zoedge.runtime.run.journal import Contents
+from zoedge.runtime.run.method import method_of, skipped
 from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tasks.columns import names_of
 
@@ -69,7 +69,7 @@ def _facts(run: Run) -> Rows:
     if facts.columns:
         yield "columns", names_of(facts.columns)
     if facts.target is not None:
-        yield "targets", told(facts.target)
+        yield "scale", str(facts.target)
 
 
 def journal_lines(path: Path) -> list[str]:
@@ -100,10 +100,11 @@ def _course(contents: Contents, validation_rows: int = 0) -> Rows:
     records = contents.records
     steps = [record for record in records if isinstance(record, Step)]
     evaluations = [record for record in records if isinstance(record, Eval)]
-    left_out = skipped(records, tune_options.make(contents.header.options, "the journal's header"))
+    options = tune_options.make(contents.header.options, "the journal's header")
+    method, left_out = method_of(options), skipped(records, options)
     yield "steps", f"{len(steps)} taken, {left_out} skipped for a loss or an update that was not finite"
     if steps:
-        yield "last losses", ", ".join(f"{_mean(step.losses):.4f}" for step in steps[-_LAST:])
+        yield "last losses", ", ".join(f"{method.loss(step.answers):.4f}" for step in steps[-_LAST:])
     assigned = [record for record in records if isinstance(record, Assign)]
     if assigned:
         yield "assigned", f"{len(assigned)} times: {_names(assigned[-1])}"
@@ -123,10 +124,6 @@ def _names(record: Assign) -> str:
 
 def _evaluation(record: Eval) -> str:
     return f"after step {record.step}: {', '.join(metric_texts(record.metrics))}"
-
-
-def _mean(losses: Sequence[float]) -> float:
-    return math.fsum(losses) / len(losses)
 
 
 def _trainable(manifest: Manifest) -> Rows:

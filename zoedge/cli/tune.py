@@ -11,7 +11,9 @@ from ..errors import InputError
 from . import flags
 
 
-@click.command(epilog="Example: zoedge tune bundle --data reviews.csv -o run --max-time 15m")
+@click.command(
+    cls=flags.SettingsCommand, epilog="Example: zoedge tune bundle --data reviews.csv -o run --max-time 15m"
+)
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @flags.data(required=False)
 @flags.output("the run's folder; it must not exist, but with --resume")
@@ -23,7 +25,6 @@ from . import flags
     "--no-preflight", "preflight", flag_value=False, default=True, help="start even if memory won't do"
 )
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="YAML file of settings; flags beat it")
-@flags.tune_options
 def tune(
     bundle: Path | None,
     data: str | None,

@@ -6,34 +6,43 @@ from ..errors import InputError, near
 from . import fzoo, meazo, mezo, subzero
 from .core import (
     Defaults,
-    Directions,
     Estimator,
     Length,
     Method,
+    MethodOptions,
     Move,
     Point,
     Recipe,
+    Rule,
     Scaling,
     State,
+    Tensor,
     Told,
     Update,
 )
+from .directions import Dense, Directions, LowRank
 
 __all__ = [
     "RECIPES",
     "Defaults",
+    "Dense",
     "Directions",
     "Estimator",
     "Length",
+    "LowRank",
     "Method",
+    "MethodOptions",
     "Move",
     "Point",
     "Recipe",
+    "Rule",
     "Scaling",
     "State",
+    "Tensor",
     "Told",
     "Update",
     "find",
+    "having",
 ]
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (fzoo, meazo, mezo, subzero)}
@@ -49,3 +58,8 @@ def find(name: str) -> Recipe:
         known = ", ".join(sorted(RECIPES))
         raise InputError(f"--method {name!r} is not a method{near(name, RECIPES)} (methods: {known})")
     return RECIPES[name]
+
+
+def having(setting: str) -> list[Recipe]:
+    """Return the methods that have a setting of their own of that name."""
+    return [recipe for recipe in RECIPES.values() if setting in recipe.options.__struct_fields__]

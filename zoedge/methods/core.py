@@ -1,23 +1,30 @@
-"""What a method is: directions, an estimator and scalings, composed; it asks for losses and is told them.
+"""What a method is: directions, an estimator, scalings and a rule, composed; it asks for answers and is told them.
 
-A method never sees a tensor or a session. It names directions by index (0 .. queries-1 within a step),
-asks for the losses at points theta + sum(scale * z_k), and answers with an update of the same form:
+A method never sees a session. It names directions by index (0 .. queries-1 within a step), asks for what the model
+answers at points theta + sum(scale * z_k), and answers with an update:
 
-    ask  -> points              estimator.points(eps)
-    tell -> coefficients g      estimator.coefficients(losses, eps)       one per direction
-            scaled              scaling(state, g)                         each in turn
-            update              theta <- (1 - lr wd) theta - lr mean_k(g_k z_k)
+    ask  -> points              estimator.points(state, eps)
+    tell -> coefficients g      estimator.coefficients(state, answers, eps)    one per direction
+            scaled              scaling(state, g)                              each in turn
+            update              rule.update(state, scaled, lr)
 
-State is a small immutable mapping of floats: together with the journal's records it is a pure function of
-the past, which is what makes resume and replay one and the same thing.
+State is a small immutable mapping of floats, and the dense arrays that a rule keeps beside the parameters: together
+with the journal's records both are a pure function of the past, which is what makes resume and replay one and the
+same thing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from .directions import Directions
+from .support import Support
 
 State = Mapping[str, float]
 
@@ -32,41 +39,50 @@ class Move(NamedTuple):
 Point = tuple[Move, ...]  # where to measure: theta plus the sum of the moves; () is theta itself
 
 
+class Tensor(Protocol):
+    """A parameter and the arrays that a rule keeps beside it, where they live: float32, all of one shape."""
+
+    def add(self, name: str, moves: Point, shrink: float = 1.0) -> None:
+        """Let an array ("theta" for the parameter) be shrink * itself + sum(scale * z_k)."""
+
+    def parts(self) -> Iterator[Mapping[str, Any]]:
+        """Yield "theta" and the arrays in flat pieces of bounded size, to be changed in place element by element."""
+
+
+DenseStep = Callable[[Tensor, Point, float], None]  # a tensor, the moves, and its own shrink
+
+
 class Update(NamedTuple):
-    """theta <- shrink * theta + sum of the moves; ``shrink`` spares tensors exempt from weight decay."""
+    """theta <- shrink * theta + sum of the moves; ``shrink`` spares tensors exempt from weight decay.
+
+    With ``dense``, it is called for each tensor that moves instead, and makes of the moves what it will.
+    """
 
     moves: Point = ()
     shrink: float = 1.0
-
-
-@dataclass(frozen=True)
-class Directions:
-    """The distribution of z.
-
-    Attributes:
-        distribution: a table of the noise specification, "gaussian" or "rademacher"; unit variance.
-        rank: None for z of full shape; r for z = s U Z V^T on matrices, with U, V orthonormal and
-            Z [r, r] of the distribution (SubZero, arXiv 2410.08989).
-        refresh: steps for which one pair U, V stays, with ``rank``.
-        layers: the share of the layers that a step moves, drawn anew each step; None for all.
-        elements: the share of a tensor's elements that a step moves, drawn anew each step; 1 with ``rank``.
-    """
-
-    distribution: str
-    rank: int | None = None
-    refresh: int = 0
-    layers: float | None = None
-    elements: float = 1.0
+    dense: DenseStep | None = None
 
 
 class Estimator(Protocol):
-    """Turns losses at points into one directional derivative per direction."""
+    """Turns what the model answers at points into one directional derivative per direction.
 
-    def points(self, eps: float) -> tuple[Point, ...]:
+    An answer is a loss, unless an estimator says otherwise.
+    """
+
+    @property
+    def most_points(self) -> int:
+        """Most points that a step asks for."""
+
+    def points(self, state: State, eps: float) -> tuple[Point, ...]:
         """Return the points to measure, in order."""
 
-    def coefficients(self, losses: Sequence[float], eps: float) -> tuple[float, ...]:
-        """Return g_k for each direction k, from the losses at ``points(eps)``."""
+    def coefficients(self, state: State, answers: Sequence[float], eps: float) -> tuple[float, ...]:
+        """Return g_k for each direction k, from the answers at ``points(state, eps)``."""
+
+    def loss(self, answers: Sequence[float]) -> float:
+        """Return the step's loss for the log, the mean of the finite ones; NaN without any."""
+        finite = [loss for loss in answers if math.isfinite(loss)]
+        return math.fsum(finite) / len(finite) if finite else math.nan
 
 
 class Scaling(Protocol):
@@ -79,6 +95,22 @@ class Scaling(Protocol):
         """Return the new scalars and the rescaled coefficients."""
 
 
+class Rule(Protocol):
+    """Makes an update of the coefficients; may keep scalars in the state, and arrays beside the parameters."""
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays kept beside each moved tensor, zeros at the start; only for dense directions."""
+        return ()
+
+    def init(self) -> State:
+        """Return the scalars it starts with."""
+        return {}
+
+    def update(self, state: State, g: tuple[float, ...], lr: float) -> tuple[State, Update]:
+        """Return the new scalars and what is to be done."""
+
+
 class Length(NamedTuple):
     """How far a step goes and how far it looks."""
 
@@ -88,7 +120,7 @@ class Length(NamedTuple):
 
 @dataclass(frozen=True)
 class Defaults:
-    """Settings that suit a method, used where the user gives none.
+    """Settings of a run that suit a method, used where the user gives none.
 
     Attributes:
         activations: for matrices between principal directions of activations; None where the method has
@@ -96,50 +128,61 @@ class Defaults:
         factors: for LoRA branches moved otherwise.
         small: for dense tensors of few elements: heads, biases and norms, small networks.
         dense: for larger ones.
-        queries, schedule, steps: as the options of these names.
+        schedule, steps: as the options of these names.
     """
 
     activations: Length | None
     factors: Length
     small: Length
     dense: Length
-    queries: int
     schedule: str
     steps: int
 
 
 @dataclass(frozen=True)
 class Method:
-    """A named composition; see the module's text for the order in which the parts act."""
+    """A composition; see the module's text for the order in which the parts act.
 
-    name: str
-    summary: str
-    source: str
+    Attributes:
+        directions: what z is.
+        support: what narrows which tensors and elements a step moves; everything moves without.
+    """
+
     directions: Directions
     estimator: Estimator
+    rule: Rule
     scalings: tuple[Scaling, ...] = ()
-    weight_decay: float = 0.0
+    support: tuple[Support, ...] = ()
+
+    @property
+    def most_points(self) -> int:
+        """Most points that a step asks for."""
+        return self.estimator.most_points
 
     def init(self) -> State:
-        """Return the state before the first step."""
-        state: dict[str, float] = {}
+        """Return the scalars before the first step."""
+        state = dict(self.rule.init())
         for scaling in self.scalings:
             state |= scaling.init()
         return MappingProxyType(state)
 
-    def ask(self, eps: float) -> tuple[Point, ...]:
-        """Return the points whose losses the step needs."""
-        return self.estimator.points(eps)
+    def ask(self, state: State, eps: float) -> tuple[Point, ...]:
+        """Return the points whose answers the step needs."""
+        return self.estimator.points(state, eps)
 
-    def tell(self, state: State, losses: Sequence[float], *, lr: float, eps: float) -> Told:
-        """Return the next state and the update that follows from the losses at ``ask(eps)``."""
-        g = scaled = self.estimator.coefficients(losses, eps)
+    def tell(self, state: State, answers: Sequence[float], *, lr: float, eps: float) -> Told:
+        """Return the next state and the update that follows from the answers at ``ask(state, eps)``."""
+        g = scaled = self.estimator.coefficients(state, answers, eps)
         merged = dict(state)
         for scaling in self.scalings:
             changed, scaled = scaling(merged, scaled)
             merged |= changed
-        moves = tuple(Move(k, -lr * c / len(scaled)) for k, c in enumerate(scaled))
-        return Told(MappingProxyType(merged), Update(moves, 1.0 - lr * self.weight_decay), g)
+        changed, update = self.rule.update(merged, scaled, lr)
+        return Told(MappingProxyType(merged | dict(changed)), update, g)
+
+    def loss(self, answers: Sequence[float]) -> float:
+        """Return the step's loss for the log."""
+        return self.estimator.loss(answers)
 
 
 class Told(NamedTuple):
@@ -150,39 +193,22 @@ class Told(NamedTuple):
     g: tuple[float, ...]
 
 
+class MethodOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of a method's own settings: fields of ``Annotated[type, Setting(...)]``."""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """A method before its options are known: one file of this package defines one."""
+    """A method before its options are known: one file of this package defines one.
+
+    Attributes:
+        options: the class of its own settings.
+        build: from those to the method.
+    """
 
     name: str
     summary: str
     source: str
     defaults: Defaults
-    distribution: str
-    estimator: type[Estimator]
-    scalings: tuple[Scaling, ...] = field(default=())
-    low_rank: bool = False
-    least_queries: int = 1  # fewer directions a step carry nothing
-
-    def build(
-        self,
-        *,
-        queries: int,
-        weight_decay: float,
-        rank: int,
-        refresh: int,
-        layers: float | None = None,
-        elements: float = 1.0,
-        distribution: str | None = None,
-    ) -> Method:
-        """Return the method with its options filled in; None stands for what is its own, or for all.
-
-        ``elements`` decides nothing for a method of low-rank directions: they move a matrix as a whole.
-        """
-        directions = Directions(distribution or self.distribution, layers=layers, elements=elements)
-        if self.low_rank:
-            directions = replace(directions, rank=rank, refresh=refresh, elements=1.0)
-        estimator = self.estimator(queries)  # type: ignore[call-arg]
-        return Method(
-            self.name, self.summary, self.source, directions, estimator, self.scalings, weight_decay
-        )
+    options: type[MethodOptions]
+    build: Callable[[Any], Method]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .core import Move, Point
+from .core import Estimator, Move, Point, State
 
 
 @dataclass(frozen=True)
-class TwoPoint:
+class TwoPoint(Estimator):
     """Central differences (SPSA; MeZO, arXiv 2305.17333, algorithm 1): error O(eps^2), 2 forwards a direction.
 
     g_k = (L(theta + eps z_k) - L(theta - eps z_k)) / (2 eps)
@@ -17,18 +17,23 @@ class TwoPoint:
 
     queries: int = 1
 
-    def points(self, eps: float) -> tuple[Point, ...]:
+    @property
+    def most_points(self) -> int:
+        """Two for each direction."""
+        return 2 * self.queries
+
+    def points(self, state: State, eps: float) -> tuple[Point, ...]:
         """Return +eps z_0, -eps z_0, +eps z_1, ..."""
         return tuple((Move(k, sign * eps),) for k in range(self.queries) for sign in (1.0, -1.0))
 
-    def coefficients(self, losses: Sequence[float], eps: float) -> tuple[float, ...]:
-        """Return g_k from the losses at ``points``."""
-        pairs = zip(losses[0::2], losses[1::2], strict=True)
+    def coefficients(self, state: State, answers: Sequence[float], eps: float) -> tuple[float, ...]:
+        """Return g_k from the losses that are the answers at ``points``."""
+        pairs = zip(answers[0::2], answers[1::2], strict=True)
         return tuple((plus - minus) / (2.0 * eps) for plus, minus in pairs)
 
 
 @dataclass(frozen=True)
-class OneSided:
+class OneSided(Estimator):
     """Forward differences from one base loss: error O(eps), queries + 1 forwards.
 
     g_k = (L(theta + eps z_k) - L(theta)) / eps
@@ -36,11 +41,16 @@ class OneSided:
 
     queries: int = 8
 
-    def points(self, eps: float) -> tuple[Point, ...]:
+    @property
+    def most_points(self) -> int:
+        """One for each direction, and theta itself."""
+        return self.queries + 1
+
+    def points(self, state: State, eps: float) -> tuple[Point, ...]:
         """Return theta, then +eps z_0, +eps z_1, ..."""
         return ((), *((Move(k, eps),) for k in range(self.queries)))
 
-    def coefficients(self, losses: Sequence[float], eps: float) -> tuple[float, ...]:
-        """Return g_k from the losses at ``points``."""
-        base, *probes = losses
+    def coefficients(self, state: State, answers: Sequence[float], eps: float) -> tuple[float, ...]:
+        """Return g_k from the losses that are the answers at ``points``."""
+        base, *probes = answers
         return tuple((loss - base) / eps for loss in probes)

@@ -1,8 +1,33 @@
 """FZOO: one base loss and many one-sided Rademacher probes, normalised by their spread (arXiv 2506.09034)."""
 
-from .core import Defaults, Length, Recipe
+from dataclasses import replace
+from typing import Annotated
+
+from .core import Defaults, Length, Method, Recipe
+from .directions import Dense
 from .estimators import OneSided
+from .options import DISTRIBUTION, QUERIES, DenseOptions, Distribution
+from .rules import Sgd
 from .scalings import Spread
+
+
+class FzooOptions(DenseOptions, frozen=True):
+    """Many directions of signs; one alone would have no spread."""
+
+    queries: Annotated[int, replace(QUERIES, least=2)] = 16
+    directions: Annotated[Distribution, DISTRIBUTION] = "rademacher"
+
+
+def build(options: FzooOptions) -> Method:
+    """Return the method."""
+    return Method(
+        Dense(options.directions),
+        OneSided(options.queries),
+        Sgd(options.weight_decay),
+        (Spread(),),
+        options.support,
+    )
+
 
 RECIPE = Recipe(
     name="fzoo",
@@ -13,12 +38,9 @@ RECIPE = Recipe(
         factors=Length(lr=0.015, eps=0.015),
         small=Length(lr=0.05, eps=0.015),
         dense=Length(lr=1e-3, eps=1e-3),
-        queries=16,
         schedule="linear",
         steps=200,
     ),
-    distribution="rademacher",
-    estimator=OneSided,
-    scalings=(Spread(),),
-    least_queries=2,  # one number has no spread
+    options=FzooOptions,
+    build=build,
 )

@@ -1,8 +1,23 @@
 """MEAZO: MeZO whose step is divided by the root of one scalar second moment."""
 
-from .core import Defaults, Length, Recipe
+from .core import Defaults, Length, Method, Recipe
+from .directions import Dense
 from .estimators import TwoPoint
+from .options import DenseOptions
+from .rules import Sgd
 from .scalings import SecondMoment
+
+
+def build(options: DenseOptions) -> Method:
+    """Return the method."""
+    return Method(
+        Dense(options.directions),
+        TwoPoint(options.queries),
+        Sgd(options.weight_decay),
+        (SecondMoment(),),
+        options.support,
+    )
+
 
 RECIPE = Recipe(
     name="meazo",
@@ -13,11 +28,9 @@ RECIPE = Recipe(
         factors=Length(lr=2e-3, eps=1e-2),
         small=Length(lr=1e-3, eps=1e-2),
         dense=Length(lr=1e-5, eps=1e-3),
-        queries=1,
         schedule="linear",
         steps=1000,
     ),
-    distribution="gaussian",
-    estimator=TwoPoint,
-    scalings=(SecondMoment(),),
+    options=DenseOptions,
+    build=build,
 )

@@ -1,7 +1,21 @@
 """MeZO: two-point estimates along a Gaussian direction (arXiv 2305.17333)."""
 
-from .core import Defaults, Length, Recipe
+from .core import Defaults, Length, Method, Recipe
+from .directions import Dense
 from .estimators import TwoPoint
+from .options import DenseOptions
+from .rules import Sgd
+
+
+def build(options: DenseOptions) -> Method:
+    """Return the method."""
+    return Method(
+        Dense(options.directions),
+        TwoPoint(options.queries),
+        Sgd(options.weight_decay),
+        support=options.support,
+    )
+
 
 RECIPE = Recipe(
     name="mezo",
@@ -13,10 +27,9 @@ RECIPE = Recipe(
         factors=Length(lr=5e-4, eps=1e-2),
         small=Length(lr=1e-4, eps=1e-2),
         dense=Length(lr=1e-6, eps=1e-3),
-        queries=1,
         schedule="linear",
         steps=2000,
     ),
-    distribution="gaussian",
-    estimator=TwoPoint,
+    options=DenseOptions,
+    build=build,
 )

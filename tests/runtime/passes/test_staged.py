@@ -14,8 +14,8 @@ from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.passes.probing import OneByOne, Together
 from zoedge.runtime.passes.staged import Staged
+from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
-from zoedge.runtime.run.journal import Step
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
@@ -207,7 +207,7 @@ def test_how_many_share_a_pass_is_saved_where_it_changes_numbers(place, tmp_path
     tune(place / "int8", place / "data.jsonl", tmp_path / "parts", TuneOptions(steps=4), resume=True)
     found = [journal.read(tmp_path / name / journal.JOURNAL_FILE) for name in ("whole", "parts")]
     assert [f.header.options["probes_per_pass"] for f in found] == [2, 2]
-    steps = [[r.losses for r in f.records if isinstance(r, Step)] for f in found]
+    steps = [[r.answers for r in f.records if isinstance(r, Step)] for f in found]
     assert steps[0] == steps[1]
 
 
@@ -251,7 +251,7 @@ def test_a_run_is_the_same_however_its_probes_are_measured(place, tmp_path, meth
     found = [journal.read(tmp_path / str(count) / journal.JOURNAL_FILE).records for count in (1, 3)]
     steps = [[record for record in records if isinstance(record, Step)] for records in found]
     assert steps[0] == steps[1]
-    assert len({record.losses for record in steps[0]}) == 6
+    assert len({record.answers for record in steps[0]}) == 6
 
 
 def test_other_bits_show_behind_a_new_head_of_zeros(tiny_encoder, tmp_path, monkeypatch):

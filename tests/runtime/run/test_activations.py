@@ -5,11 +5,12 @@ import pytest
 
 from zoedge.export import to_bundle
 from zoedge.manifest import LoraBranch
-from zoedge.methods import Directions, Move
+from zoedge.methods import Dense, Move
 from zoedge.runtime.noise.reference import add_terms
 from zoedge.runtime.run import activations
 from zoedge.runtime.run.activations import bases
-from zoedge.runtime.spaces import ActivationBranch, Noise, basis_name
+from zoedge.runtime.spaces import ActivationBranch, Site, basis_name
+from zoedge.runtime.spaces.support import Part
 
 from ..networks import mlp
 
@@ -38,11 +39,22 @@ def test_the_basis_spans_those_of_the_outputs():
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
 def test_signs_of_size_eps_change_the_outputs_by_eps_times_their_size(scale):
     a, b = np.zeros((4, 20), np.float32), np.zeros((15, 4), np.float32)
-    space = ActivationBranch(BRANCH, a, b, Noise("m.b", 0, Directions("rademacher"), add_terms))
+    space = ActivationBranch(
+        Site(
+            name="m.weight",
+            buffers=(a, b),
+            branch=BRANCH,
+            decays=True,
+            seed=0,
+            directions=Dense("rademacher"),
+            arrays=(),
+            add_terms=add_terms,
+        )
+    )
     space.assign(bases(BRANCH, scale * X, scale * Y))
     ratios = []
     for step in range(40):
-        space.visit(step, (Move(0, 0.05),))
+        space.visit(step, (Move(0, 0.05),), Part())
         add_terms(space.settle())
         space.settled()
         delta = 3.0 * scale * X @ a.T @ b.T  # alpha / rank = 3

@@ -10,13 +10,16 @@ import pytest
 from tests.hand_bundle import LORA, hand_bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.manifest import Head
-from zoedge.options import TuneOptions
+from zoedge.options import TuneOptions, flat, make
+from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.run import journal
-from zoedge.runtime.run.journal import Assign, Eval, Journal, Step
+from zoedge.runtime.run.journal import Journal
 from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tune import tune
 
-OPTIONS = TuneOptions(steps=6, batch_size=8, queries=4, lr=0.02, eval_every=2, head_refit_every=2)
+OPTIONS = TuneOptions(
+    steps=6, batch_size=8, method_options={"queries": 4}, lr=0.02, eval_every=2, head_refit_every=2
+)
 HEAD = Head(weight="classifier.weight", bias="classifier.bias", fresh=True)
 
 
@@ -108,12 +111,12 @@ def test_a_journal_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"batch_size": 30}, "--batch-size 30 is too large for the two halves of 48 rows"),
-        ({"queries": 1}, "--queries 1 is too few for fzoo: use 2 or more"),
+        ({"queries": 1}, "--queries is 1 and must be at least 2 for fzoo"),
         ({"epochs": 2.0}, "--steps 6 and --epochs 2 are both given: leave one out"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(place, tmp_path, changes, message):
-    settings = {name: getattr(OPTIONS, name) for name in OPTIONS.__struct_fields__} | changes
+    settings = flat(OPTIONS) | changes
     with pytest.raises(InputError, match=message):
-        tune(place / "bundle", place / "data.csv", tmp_path / "run", TuneOptions(**settings))
+        tune(place / "bundle", place / "data.csv", tmp_path / "run", make(settings))
     assert not (tmp_path / "run").exists()

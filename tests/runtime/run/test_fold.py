@@ -8,8 +8,9 @@ import torch
 
 from zoedge.methods import RECIPES
 from zoedge.runtime.noise.numba_kernel import add_terms as compiled
+from zoedge.runtime.records import Assign
 from zoedge.runtime.run.fold import FULL
-from zoedge.runtime.run.journal import Assign, decode, encode
+from zoedge.runtime.run.journal import decode, encode
 
 from ..folds import bits, branch, buffers, dense, fold, parabola, run
 
@@ -159,7 +160,7 @@ def test_eps_zero_measures_one_point_and_goes_nowhere(method, placement):
     f = fold(m, arrays, method=method, placement=placement, eps=0.0)
     losses = f.measure(
         0.1, lambda points: [(f.parameters.settle(), parabola(arrays))[1] for _ in points]
-    ).losses
+    ).answers
     assert len(set(losses)) == 1
     assert bits(arrays) == before
 

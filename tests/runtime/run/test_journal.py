@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoedge.errors import BundleError
+from zoedge.runtime.records import Assign, Eval, Header, Step
 from zoedge.runtime.run import journal
-from zoedge.runtime.run.journal import Assign, Eval, Header, Journal, Step
+from zoedge.runtime.run.journal import Journal
 
 HEADER = Header(bundle="b" * 64, data="d", seed=0, noise=1, options={"lr": 1e-3}, zoedge="0.1.0")
 F32 = st.floats(width=32, allow_nan=False)

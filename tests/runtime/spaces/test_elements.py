@@ -6,7 +6,7 @@ import pytest
 from tests.hand_bundle import DENSE, LORA, manifest
 from zoedge.manifest import ACTIVATIONS_FILE
 from zoedge.methods import RECIPES
-from zoedge.options import TuneOptions, unlike_default
+from zoedge.options import load, make
 from zoedge.runtime.noise.numba_kernel import add_terms as compiled
 from zoedge.runtime.noise.reference import PURPOSE_SAMPLE, STRETCH, Sample, Stream, stretches, tensor_id
 from zoedge.runtime.plan import make_plan, written_elements
@@ -14,7 +14,9 @@ from zoedge.runtime.plan import make_plan, written_elements
 from ..folds import bits, buffers, dense, fold, parabola, run
 
 SHAPES = {"w": (96, 64), "v": (5_001,), "b": (7,)}
-SINGLY = sorted(name for name, recipe in RECIPES.items() if not recipe.low_rank)
+SINGLY = sorted(
+    name for name, recipe in RECIPES.items() if "active_elements" in recipe.options.__struct_fields__
+)
 METHODS = [(method, placement) for method in SINGLY for placement in ("in-place", "out-of-place")]
 LR = {"mezo": 1e-5, "meazo": 1e-3, "fzoo": 1e-3}
 
@@ -32,7 +34,7 @@ def copies(arrays):
 @pytest.mark.parametrize(("method", "placement"), METHODS)
 def test_the_other_elements_keep_their_bits(method, placement):
     arrays = buffers(dense(SHAPES))
-    f = fold(dense(SHAPES), arrays, method=method, placement=placement, elements=0.3, weight_decay=0.1)
+    f = fold(dense(SHAPES), arrays, method=method, placement=placement, active_elements=0.3, weight_decay=0.1)
     for step in range(6):
         before = copies(arrays)
         run(f, parabola, 1, LR[method])
@@ -45,7 +47,7 @@ def test_the_other_elements_keep_their_bits(method, placement):
 @pytest.mark.parametrize(("method", "placement"), METHODS)
 def test_all_probes_of_a_step_move_the_same_elements(method, placement):
     arrays = buffers(dense(SHAPES))
-    f = fold(dense(SHAPES), arrays, method=method, placement=placement, elements=0.5)
+    f = fold(dense(SHAPES), arrays, method=method, placement=placement, active_elements=0.5)
     drawn = []
     for step in range(4):
         start, points = copies(arrays), []
@@ -73,7 +75,9 @@ def test_all_probes_of_a_step_move_the_same_elements(method, placement):
 def test_the_placement_does_not_decide_which_elements_move(method):
     arrays = {placement: buffers(dense(SHAPES)) for placement in ("in-place", "out-of-place")}
     for placement, own in arrays.items():
-        f = fold(dense(SHAPES), own, method=method, placement=placement, elements=0.3, weight_decay=0.1)
+        f = fold(
+            dense(SHAPES), own, method=method, placement=placement, active_elements=0.3, weight_decay=0.1
+        )
         run(f, parabola, 5, LR[method])
     for name in SHAPES:
         np.testing.assert_allclose(arrays["in-place"][name], arrays["out-of-place"][name], atol=2e-5)
@@ -120,14 +124,14 @@ def test_steps_that_share_a_pass_are_steps_in_turn(weight_decay):
 def test_a_share_of_one_is_every_element(method, placement):
     one, all_of_them = buffers(dense(SHAPES)), buffers(dense(SHAPES))
     given = {"method": method, "placement": placement}
-    run(fold(dense(SHAPES), one, elements=1.0, **given), parabola, 5, LR[method])
+    run(fold(dense(SHAPES), one, active_elements=1.0, **given), parabola, 5, LR[method])
     run(fold(dense(SHAPES), all_of_them, **given), parabola, 5, LR[method])
     assert bits(one) == bits(all_of_them)
 
 
 def test_low_rank_directions_move_all():
     share, whole = buffers(dense(SHAPES)), buffers(dense(SHAPES))
-    run(fold(dense(SHAPES), share, method="subzero", elements=0.1), parabola, 3, 1e-5)
+    run(fold(dense(SHAPES), share, method="subzero", active_elements=0.1), parabola, 3, 1e-5)
     run(fold(dense(SHAPES), whole, method="subzero"), parabola, 3, 1e-5)
     assert bits(share) == bits(whole)
 
@@ -138,15 +142,22 @@ def test_descends_a_parabola(method, placement):
     arrays = buffers(m)
     before = parabola(arrays)
     f = fold(
-        m, arrays, method=method, placement=placement, elements=0.5, queries=8, eps=1e-2, add_terms=compiled
+        m,
+        arrays,
+        method=method,
+        placement=placement,
+        active_elements=0.5,
+        queries=8,
+        eps=1e-2,
+        add_terms=compiled,
     )
     run(f, parabola, 500, {"mezo": 1e-3, "meazo": 0.15, "fzoo": 0.15}[method])
     assert parabola(arrays) < 0.5 * before
 
 
 def notes(bundle, **settings):
-    options = TuneOptions(**settings)
-    return make_plan(options, bundle, 100, False, unlike_default(options)).notes
+    loaded = load(None, settings)
+    return make_plan(loaded.options, bundle, 100, False, loaded.given).notes
 
 
 DENSE_BUNDLE = manifest(lora=False, trainable=DENSE)
@@ -157,7 +168,7 @@ BRANCHES = manifest(lora=True, trainable=LORA, files={ACTIVATIONS_FILE: "0" * 64
     ("bundle", "settings", "note"),
     [
         (DENSE_BUNDLE, {"method": "subzero"},
-         "--active-elements has no effect here: subzero's directions move a matrix as a whole"),
+         "--active-elements has no effect here: subzero has no such setting, fzoo, meazo and mezo have"),
         (BRANCHES, {},
          "--active-elements has no effect here: a small matrix moves in each LoRA branch, and nothing else"),
         (DENSE_BUNDLE, {},
@@ -185,4 +196,4 @@ def test_a_share_that_suits_is_not():
     ],
 )
 def test_how_many_elements_a_move_writes(bundle, settings, elements):
-    assert written_elements(bundle, make_plan(TuneOptions(**settings), bundle, 100, False)) == elements
+    assert written_elements(bundle, make_plan(make(settings), bundle, 100, False)) == elements

@@ -242,7 +242,7 @@ def test_an_int8_bundle_says_why_nothing_is_kept(tiny_bert, tmp_path):
         def note(self, text):
             said.append(text)
 
-    options = TuneOptions(steps=8, batch_size=6, eval_every=0, queries=2)
+    options = TuneOptions(steps=8, batch_size=6, eval_every=0, method_options={"queries": 2})
     tune(tmp_path / "int8", tmp_path / "data.jsonl", tmp_path / "run", options, progress=Listen())
     assert next(text for text in said if "kept" in text).endswith(
         f"{NOT_KEPT}DynamicQuantizeLinear rounds all rows of a pass by one scale"

@@ -14,8 +14,8 @@ from zoedge.options import TuneOptions
 from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.data.dataset import Dataset
 from zoedge.runtime.job import _layer_rows
+from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
-from zoedge.runtime.run.journal import Step
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
 from zoedge.runtime.ways import factor_order
@@ -98,7 +98,7 @@ def test_the_choice_is_saved_with_the_run(place, tmp_path, batch, saved):
 
 
 def losses(run):
-    return [r.losses for r in journal.read(run / "journal.zoj").records if isinstance(r, Step)]
+    return [r.answers for r in journal.read(run / "journal.zoj").records if isinstance(r, Step)]
 
 
 def test_both_orders_take_the_same_steps_up_to_rounding(place, tmp_path):

@@ -1,0 +1,35 @@
+"""What a direction z is: its distribution and, for matrices, its shape. The runtime has a space for each kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Every element drawn for itself.
+
+    Attributes:
+        distribution: a table of the noise specification, "gaussian" or "rademacher"; unit variance.
+    """
+
+    kind: ClassVar[str] = "dense"
+
+    distribution: str
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """z = s U Z V^T on matrices, U and V orthonormal and Z [rank, rank] drawn (SubZero, arXiv 2410.08989).
+
+    Tensors of fewer than two axes move as with ``Dense``.
+    """
+
+    kind: ClassVar[str] = "low-rank"
+
+    distribution: str
+    rank: int
+
+
+Directions = Dense | LowRank

@@ -1,0 +1,48 @@
+"""The settings that many methods have: each method composes its own class of these and of what it alone has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from ..settings import Setting
+from .core import MethodOptions
+from .support import Layers, Stretches, Support
+
+Distribution = Literal["gaussian", "rademacher"]
+
+QUERIES = Setting("directions per step", least=1, short="-q")
+DISTRIBUTION = Setting("distribution of the directions: gaussian or rademacher (signs: cheaper to draw)")
+LAYERS = Setting("share of the layers that a step moves (LeZO); all by default", above=0, most=1)
+
+
+class Options(MethodOptions, frozen=True):
+    """Of a method that draws random directions and steps along them."""
+
+    queries: Annotated[int, QUERIES] = 1
+    directions: Annotated[Distribution, DISTRIBUTION] = "gaussian"
+    weight_decay: Annotated[float, Setting("decoupled weight decay, not on biases and norms", least=0)] = 0.0
+    active_layers: Annotated[float | None, LAYERS] = None
+
+    @property
+    def support(self) -> tuple[Support, ...]:
+        """What narrows the elements that a step moves."""
+        return (Layers(self.active_layers),) if self.active_layers is not None else ()
+
+
+class DenseOptions(Options, frozen=True):
+    """The same where each element has a direction of its own, so that some may be left out."""
+
+    active_elements: Annotated[
+        float,
+        Setting(
+            "share of the elements that a step moves, in stretches of 1,024; cheaper where the model is large",
+            above=0,
+            most=1,
+        ),
+    ] = 1.0
+
+    @property
+    def support(self) -> tuple[Support, ...]:
+        """What narrows the elements that a step moves."""
+        stretches = (Stretches(self.active_elements),) if self.active_elements < 1.0 else ()
+        return (*super().support, *stretches)

@@ -1,0 +1,29 @@
+"""What moves at a step: declared here, decided by ``runtime/spaces/support.py``, which has a narrowing for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A share of the layers, drawn anew each step (LeZO, arXiv 2410.09823)."""
+
+    share: float
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """A share of the elements, in stretches of 1,024 that are drawn anew each step."""
+
+    share: float
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Low-rank directions keep their U and V for so many steps."""
+
+    refresh: int
+
+
+Support = object  # any of these, or one that a narrowing is registered for

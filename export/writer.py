@@ -245,6 +245,7 @@ def _manifest(exported: Exported, assembled: Assembled, files: dict[str, str]) -
         lora=assembled.lora,
         head=assembled.head,
         labels=exported.labels,
+        feature_names=exported.feature_names,
         text=exported.text,
         image=exported.image,
         quantization=exported.quantization,

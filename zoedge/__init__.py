@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from zoedge.runtime.bench import bench
     from zoedge.runtime.estimate import estimate
     from zoedge.runtime.evaluate import evaluate, predict
-    from zoedge.runtime.outputs.adapter import write_adapter
-    from zoedge.runtime.outputs.merge import merge
+    from zoedge.runtime.outputs.verbs import merge, write_adapter
     from zoedge.runtime.replay import replay
     from zoedge.runtime.run.run_folder import Run
     from zoedge.runtime.tune import tune
@@ -55,11 +54,11 @@ _HOME = {
     "bench": "zoedge.runtime.bench",
     "estimate": "zoedge.runtime.estimate",
     "evaluate": "zoedge.runtime.evaluate",
-    "merge": "zoedge.runtime.outputs.merge",
+    "merge": "zoedge.runtime.outputs.verbs",
     "predict": "zoedge.runtime.evaluate",
     "replay": "zoedge.runtime.replay",
     "tune": "zoedge.runtime.tune",
-    "write_adapter": "zoedge.runtime.outputs.adapter",
+    "write_adapter": "zoedge.runtime.outputs.verbs",
 } | dict.fromkeys(_ERRORS, "zoedge.errors")
 
 

@@ -131,6 +131,10 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             expert=True,
         ),
     ] = "auto"
+    scale_targets: Annotated[
+        Literal["auto", "no"],
+        Setting("regression: take targets far from the usual size on a scale of their own inside the loss"),
+    ] = "auto"
     provider: Annotated[str, Setting("onnxruntime execution provider", free=True)] = "cpu"
     threads: Annotated[
         int,
@@ -141,6 +145,12 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             free=True,
         ),
     ] = 0
+    truncation_side: Annotated[
+        Literal["left", "right"] | None,
+        Setting(
+            "the end that texts lose which are longer than the bundle takes: right by default, left for prompts"
+        ),
+    ] = None
     text_key: Annotated[str | None, Setting("name of the text field in the data")] = None
     label_key: Annotated[str | None, Setting("name of the label field in the data")] = None
     prompt_key: Annotated[str | None, Setting("name of the prompt field in the data")] = None

@@ -10,8 +10,9 @@ from zoedge.manifest import Manifest
 
 from ..data.batches import MicroBatch, Result, Rows, batch_indices, micro_batches
 from ..data.example import Example
+from ..data.facts import TargetScale
 from ..passes.probing import Forward, OneByOne, Probing
-from .metrics import METRICS
+from .metrics import METRICS, ErrorMetrics
 from .objectives import Objective
 
 EVAL_ROWS = 64  # rows of a forward pass where nothing is stepped
@@ -45,14 +46,24 @@ def eval_batches(
 
 
 def score(
-    engine: Forward, manifest: Manifest, examples: Sequence[Example], *, max_rows: int | None = None
+    engine: Forward,
+    manifest: Manifest,
+    examples: Sequence[Example],
+    *,
+    max_rows: int | None = None,
+    scale: TargetScale | None = None,
 ) -> dict[str, float]:
-    """Return the metrics of all examples at the engine's present weights."""
-    metrics = METRICS[manifest.loss]()
+    """Return the metrics of all examples at the engine's present weights; ``scale`` is that of the targets."""
+    metrics = METRICS[manifest.loss]() if scale is None else ErrorMetrics(scale)
     rows = np.arange(len(examples))
     for batch, outputs in run_rows(engine, manifest, examples, rows, metrics.outputs, max_rows=max_rows):
         metrics.update(batch, outputs)
-    return metrics.result()
+    result = metrics.result()
+    return (
+        result
+        if scale is None
+        else result | {n: scale.loss_factor * result[n] for n in ("loss", "loss_stderr")}
+    )
 
 
 class Measure:
@@ -68,6 +79,7 @@ class Measure:
         batch_size: rows of a step.
         micro_batch_size: most rows of a pass, of those that evaluate too; None for no limit.
         dealt: rows of each cross-fitting fold; () when any row goes with any head.
+        scale: of an unscaled regression target; None for others.
     """
 
     def __init__(
@@ -84,7 +96,9 @@ class Measure:
         dealt: Sequence[Sequence[int]] = (),
         by_objective: bool = False,
         probing: Probing | None = None,
+        scale: TargetScale | None = None,
     ) -> None:
+        self._scale = scale
         self._probing = probing or OneByOne(engine)
         self._engine, self._manifest, self._train, self._valid = engine, manifest, train, valid
         self._objective, self._seed = objective, seed
@@ -127,7 +141,7 @@ class Measure:
     def validation(self) -> dict[str, float]:
         """Return the metrics of the validation rows, of which there must be some."""
         most = self._micro_batch_size
-        metrics = score(self._engine, self._manifest, self._valid, max_rows=most)
+        metrics = score(self._engine, self._manifest, self._valid, max_rows=most, scale=self._scale)
         if self._by_objective:
             rows = np.arange(len(self._valid))
             wanted = self._objective.outputs

@@ -6,7 +6,9 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import numpy as np
@@ -139,7 +141,28 @@ def objective(name: str, manifest: Manifest) -> Objective:
     return OBJECTIVES[name](manifest)
 
 
+# functions of the program itself by the names that options call them by; each thread has its own
+_GIVEN: ContextVar[Mapping[str, Score]] = ContextVar("functions given as objectives")
+
+
+@contextmanager
+def given(functions: Mapping[str, Score]) -> Iterator[None]:
+    """Let objectives of these names be these functions, which need not be importable."""
+    token = _GIVEN.set(functions)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
 def _load(name: str) -> Score:
+    if name in _GIVEN.get({}):
+        return _GIVEN.get({})[name]
+    if name.startswith("__main__:") or "<" in name:
+        raise InputError(
+            f"--objective {name} is a function that was given in Python: give it again, as "
+            f"tune(..., objective=function), or name an importable one, module:function"
+        )
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: the function lies where the user works

@@ -16,6 +16,7 @@ class Evaluations:
         criterion: the metric to minimise.
         best: its least value so far.
         best_step: the step it was seen at; None before any evaluation.
+        best_metrics: all metrics of that evaluation.
         since_best: evaluations since then.
         last_step: the step of the last evaluation; None before any.
     """
@@ -24,6 +25,7 @@ class Evaluations:
     best: float = math.inf
     best_step: int | None = None
     since_best: int = 0
+    best_metrics: dict[str, float] | None = None
     last_step: int | None = None
 
     def improves(self, record: Eval) -> bool:
@@ -36,6 +38,7 @@ class Evaluations:
             return
         if self.improves(record):
             self.best, self.best_step, self.since_best = record.metrics[self.criterion], record.step, 0
+            self.best_metrics = record.metrics
         else:
             self.since_best += 1
         self.last_step = record.step

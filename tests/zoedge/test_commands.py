@@ -61,7 +61,7 @@ def test_eval_prints_a_table_or_one_object(made):
     text = run("eval", made / "run", "--data", made / "data.npz").output
     result = json.loads(run("eval", made / "run", "--data", made / "data.npz", "--json").output)
     assert list(result)[:3] == ["examples", "loss", "accuracy"]
-    assert text.splitlines()[:2] == ["examples  60", f"loss      {result['loss']:.4f}"]
+    assert text.splitlines()[:2] == ["examples     60", f"loss         {result['loss']:.4f}"]
     before = json.loads(run("eval", made / "bundle", "--data", made / "data.npz", "--json").output)
     assert before["loss"] != result["loss"]
 

@@ -124,7 +124,7 @@ def output(what: str) -> Callable[[Function], Function]:
 
 def data(*, required: bool) -> Callable[[Function], Function]:
     """Return the decorator of ``--data``."""
-    text = "a .jsonl, .csv, .tsv or .npz file, a folder of {train,valid,test} files, or a hub id"
+    text = "a .jsonl, .json, .csv, .tsv, .parquet or .npz file, a folder of {train,valid,test} files, or a hub id"
     return click.option("data", "-d", "--data", required=required, help=text)
 
 
@@ -145,7 +145,7 @@ def forward(function: Function) -> Function:
     for option in (
         click.option("--threads", default=0, show_default=True, help=FACTS["threads"].help),
         click.option("--provider", default="cpu", show_default=True, help=FACTS["provider"].help),
-        *(_key(name) for name in reversed(KEYS)),
+        *(_key(name) for name in reversed((*KEYS, "truncation_side"))),
         click.option(
             "--split",
             type=click.Choice(["train", "valid", "test"]),
@@ -161,4 +161,4 @@ def forward(function: Function) -> Function:
 
 def _key(name: str) -> Callable[[Function], Function]:
     text = f"{FACTS[name].help}  [default: as a run was tuned]"
-    return click.option(flag(name), help=text)
+    return click.option(flag(name), type=_click_type(kind(TuneOptions, name)), help=text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,5 +33,5 @@ def predict(path: Path, texts: tuple[str, ...], data: str | None, **settings: An
         )
     from zoedge.runtime.evaluate import predict as predictions
 
-    for row in predictions(path, texts=texts, data=data, **settings):
+    for row in predictions(path, texts=texts, data=data, say=partial(click.echo, err=True), **settings):
         click.echo(json.dumps(row, ensure_ascii=False))

@@ -12,6 +12,7 @@ from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.files import as_path
+from zoedge.installed import version
 from zoedge.options import TuneOptions
 from zoedge.settings import flag
 
@@ -293,7 +294,7 @@ def _header(job: Job) -> Header:
         noise=NOISE_VERSION,
         options=tune_options.flat(job.plan.options),
         solved=job.plan.solved,
-        zoedge=importlib.metadata.version("zoedge"),
+        zoedge=version(),
         versions={name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime")},
     )
 

@@ -2,12 +2,13 @@
 
 The Python verbs, each imported when it is first used: ``tune``, ``estimate``, ``bench``, ``evaluate``,
 ``predict``, ``merge``, ``write_adapter`` and ``replay``; ``Bundle`` and ``Run`` open the folders they work on.
-Making a bundle is ``zoedge.export.to_bundle``.
+Making a bundle is ``zoedge.export.to_bundle``, on a workstation; ``zoedge.export`` loads when it is first used, too.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ __all__ = [
     "write_adapter",
 ]
 
+_HERE = Path(__file__).parent
+_SIBLINGS = _HERE.parent / "setup.cfg"
+# In a clone this folder lies beside its subpackages, and Python that is started there takes it for all of zoedge,
+# wherever another one is installed.
+_INSTALLED = (_HERE / "runtime").is_dir()
+if not _INSTALLED and _SIBLINGS.is_file() and "zoedge.runtime = runtime" in _SIBLINGS.read_text("utf-8"):
+    __path__.append(str(_HERE.parent))
+
 _ERRORS = ("BundleError", "DataError", "InputError", "MissingPackageError", "RefusedError", "ZoedgeError")
 _HOME = {
     "Bundle": "zoedge.bundle",
@@ -65,9 +74,11 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     """Import a verb when it is asked for: ``import zoedge`` itself loads nothing heavy."""
     if name == "__version__":
-        from importlib.metadata import version
+        from .installed import version
 
-        return version("zoedge")
+        return version()
+    if name in ("export", "runtime"):
+        return import_module(f"zoedge.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'zoedge' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

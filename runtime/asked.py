@@ -59,7 +59,10 @@ def asked(
         if not isinstance(objective, str) and not callable(objective):
             raise InputError(f"objective is {objective!r:.60}: give a name or a function")
         name = objective if isinstance(objective, str) else _name(objective)
-        chosen, named = structs.replace(chosen, objective=name), named | {"objective"}
+        told = getattr(objective, "direction", None) if callable(objective) else None
+        direction = chosen.objective_direction or (told if told in ("min", "max") else None)
+        chosen = structs.replace(chosen, objective=name, objective_direction=direction)
+        named |= {"objective"}
     function = objective if callable(objective) else None
     return Asked(chosen, named if given is None else frozenset(given), function)
 

@@ -110,7 +110,10 @@ def read_rows(
         InputError: something can't be used.
     """
     manifest = bundle.manifest
-    objective(options.objective, manifest)  # an unknown one is said before the data is read
+    # an unknown one is said before the data is read
+    goal = objective(options.objective, manifest, options.objective_direction)
+    if ":" in options.objective:
+        options = structs.replace(options, objective_direction="max" if goal.maximised else "min")
     keys = KeyNames.of(options)
     rows, valid_rows = read(data, "train", keys), read(data, "valid", keys)
     plan = make_plan(options, manifest, len(rows), valid_rows is not None, given)
@@ -187,7 +190,7 @@ def assemble(
         batch_size=options.batch_size,
         micro_batch_size=options.micro_batch_size,
         dealt=dealt,
-        by_objective=options.objective != "loss",
+        goal=options.objective,
         probing=choice.probing,
         scale=splits.facts.target,
     )
@@ -266,7 +269,7 @@ class _Source:
 
 def _goal(options: TuneOptions, manifest: Manifest, facts: Facts) -> Objective:
     """Return the objective, on the scale that the run takes its targets on."""
-    goal, scale = objective(options.objective, manifest), facts.target
+    goal, scale = objective(options.objective, manifest, options.objective_direction), facts.target
     if scale is None or (scale.outputs and options.objective == "loss"):
         return goal
     return InUnits(goal, scale)

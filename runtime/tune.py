@@ -322,6 +322,7 @@ def _header_lines(job: Job, data: str) -> dict[str, str]:
         "trainable": f"{trained:,} of {total:,} parameters ({100 * trained / total:.2f} %), {options.placement}",
         "method": f"{options.method}, lr {options.lr:g} {options.lr_schedule}, eps {options.eps:g}, "
         f"{job.fold.method.most_points} points a step",
+        **({"objective": str(job.measure.criterion)} if options.objective != "loss" else {}),
         "batch": f"{options.batch_size} rows, {' or '.join(bound)}, seed {options.seed}",
     }
 

@@ -18,6 +18,7 @@ from .errors import InputError, near
 from .methods import RECIPES, MethodOptions, find
 from .settings import Setting, convert, facts, from_yaml
 
+Direction = Literal["min", "max"]
 Schedule = Literal["constant", "linear", "cosine"]
 HeadInit = Literal["probe", "zeros", "random"]
 MOST_THREADS = 1024
@@ -64,7 +65,19 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         ),
     ] = None
     seed: Annotated[int, Setting("seed of noise, batches and splits", least=0, below=2**64)] = 0
-    objective: Annotated[str, Setting("what to improve: loss, accuracy, f1 or pkg.mod:function")] = "loss"
+    objective: Annotated[
+        str,
+        Setting(
+            "what to improve: loss, accuracy, f1 or pkg.mod:function, called as function(outputs, targets) with two "
+            "dicts of arrays and returning a number"
+        ),
+    ] = "loss"
+    objective_direction: Annotated[
+        Direction | None,
+        Setting(
+            "whether an objective of your own is minimised or maximised; its attribute 'direction' by default"
+        ),
+    ] = None
     head_init: Annotated[HeadInit, Setting("how a new head starts: probe, zeros or random")] = "probe"
     head_refit_every: Annotated[
         int | None, Setting("steps between closed-form refits of a probed head", above=0)

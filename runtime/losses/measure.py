@@ -13,7 +13,7 @@ from ..data.example import Example
 from ..data.facts import TargetScale
 from ..passes.probing import Forward, OneByOne, Probing
 from .metrics import METRICS, ErrorMetrics
-from .objectives import Objective
+from .objectives import Criterion, Objective
 
 EVAL_ROWS = 64  # rows of a forward pass where nothing is stepped
 EVAL_TOKENS = 4096  # and tokens: bounds its memory
@@ -71,7 +71,6 @@ class Measure:
 
     Args:
         engine: runs the loss graph at the parameters' present point.
-        probing: measures a batch at several points; a pass for each by default.
         manifest: the bundle's.
         train, valid: encoded examples; ``valid`` may be empty.
         objective: reduces a step's results to the number to minimise.
@@ -79,6 +78,8 @@ class Measure:
         batch_size: rows of a step.
         micro_batch_size: most rows of a pass, of those that evaluate too; None for no limit.
         dealt: rows of each cross-fitting fold; () when any row goes with any head.
+        goal: what the user calls the objective; another than "loss" is evaluated, too.
+        probing: measures a batch at several points; a pass for each by default.
         scale: of an unscaled regression target; None for others.
     """
 
@@ -94,7 +95,7 @@ class Measure:
         batch_size: int,
         micro_batch_size: int | None,
         dealt: Sequence[Sequence[int]] = (),
-        by_objective: bool = False,
+        goal: str = "loss",
         probing: Probing | None = None,
         scale: TargetScale | None = None,
     ) -> None:
@@ -104,12 +105,12 @@ class Measure:
         self._objective, self._seed = objective, seed
         self._batch_size, self._micro_batch_size = batch_size, micro_batch_size
         self._dealt = [np.array(rows, np.int64) for rows in dealt] or [np.arange(len(train))]
-        self._by_objective = by_objective and len(valid) > 0
+        self._goal = goal if goal != "loss" and len(valid) > 0 else None
 
     @property
-    def criterion(self) -> str:
-        """The key of ``validation`` that tells better from worse; lower is better."""
-        return "objective" if self._by_objective else "loss"
+    def criterion(self) -> Criterion:
+        """What of ``validation`` tells better from worse."""
+        return Criterion("objective", self._objective.maximised, self._goal) if self._goal else Criterion()
 
     def batch(self, step: int) -> list[MicroBatch]:
         """Return the passes of a step: folds take turns, each without replacement."""
@@ -142,9 +143,10 @@ class Measure:
         """Return the metrics of the validation rows, of which there must be some."""
         most = self._micro_batch_size
         metrics = score(self._engine, self._manifest, self._valid, max_rows=most, scale=self._scale)
-        if self._by_objective:
+        if self._goal:
             rows = np.arange(len(self._valid))
             wanted = self._objective.outputs
             results = run_rows(self._engine, self._manifest, self._valid, rows, wanted, max_rows=most)
-            metrics["objective"] = self._objective(list(results))
+            value = self._objective(list(results))
+            metrics["objective"] = -value if self._objective.maximised else value
         return metrics

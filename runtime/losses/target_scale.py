@@ -106,7 +106,7 @@ class InUnits:
 
     def __init__(self, objective: Objective, scale: TargetScale) -> None:
         self._objective, self._scale = objective, scale
-        self.outputs = objective.outputs
+        self.outputs, self.maximised = objective.outputs, objective.maximised
 
     def __call__(self, results: Sequence[Result]) -> float:
         """Return the objective's number."""

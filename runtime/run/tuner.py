@@ -11,6 +11,7 @@ from typing import Protocol
 from zoedge.errors import ZoedgeError
 from zoedge.options import TuneOptions
 
+from ..losses.objectives import Criterion
 from ..machine.interrupt import Interrupt, held
 from ..machine.memory import peak_rss_bytes
 from ..noise.reference import Float32
@@ -65,7 +66,7 @@ class Parts:
         steps: where steps come from.
         options: of the run, all decided.
         extent: steps and seconds after which it ends.
-        criterion: the metric that tells better from worse; lower is better.
+        criterion: what tells a better evaluation from a worse one.
         names: of the tensors to save.
         saved: the tuned tensors as they are saved, of those at theta.
         validation: metrics of the validation rows; None where there are none.
@@ -79,7 +80,7 @@ class Parts:
     steps: Steps
     options: TuneOptions
     extent: Extent
-    criterion: str
+    criterion: Criterion
     names: Sequence[str]
     saved: Callable[[dict[str, Float32]], dict[str, Float32]] = lambda tensors: tensors
     validation: Callable[[], dict[str, float]] | None = None
@@ -200,6 +201,7 @@ class Tuner:
         return bool(every) and last != step and (final or step % (every or 1) == 0)
 
     def _evaluate(self, record: Eval) -> None:
+        first = self._evaluations.last_step is None
         if self._evaluations.improves(record):
             # before the record: whoever reads of a best evaluation finds its weights
             self._run.save_weights("best", self._tensors())
@@ -209,6 +211,8 @@ class Tuner:
         row = {"step": record.step, **finite}
         self._log.write(row | {"elapsed_seconds": self._clock.elapsed})
         self._progress.evaluation(row)
+        if first and self._parts.criterion.metric == "objective":
+            self._progress.note(self._parts.criterion.told(record.metrics["objective"]))
 
     def _step(self) -> None:
         started = time.monotonic()

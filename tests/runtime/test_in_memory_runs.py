@@ -82,6 +82,7 @@ def test_an_objective_that_is_a_function(place, records, tmp_path):
     def margin(outputs, targets):
         return -float(outputs["loss"].mean())
 
+    margin.direction = "max"
     seen = []
     given = {**OPTIONS, "steps": 2, "lr_schedule": "constant"}
     run = zoedge.tune(
@@ -104,7 +105,10 @@ def test_an_objective_that_is_a_function(place, records, tmp_path):
 def test_a_rehearsal_gets_rows_and_a_stand_in_for_the_function(place, records):
     from_file = zoedge.estimate(place / "bundle", place / "data.jsonl", OPTIONS)
     in_memory = zoedge.estimate(
-        zoedge.Run.open(place / "run"), iter(records), OPTIONS, objective=lambda o, t: 0.0
+        zoedge.Run.open(place / "run"),
+        iter(records),
+        {**OPTIONS, "objective_direction": "min"},
+        objective=lambda o, t: 0.0,
     )
     assert (in_memory.passes, in_memory.largest_rows) == (from_file.passes, from_file.largest_rows)
     assert in_memory.steps == from_file.steps

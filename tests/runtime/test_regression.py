@@ -344,7 +344,7 @@ def test_a_model_in_the_targets_units_keeps_its_outputs(tmp_path, method):
         loss < 1.0
         for record in journal.read(run.journal).records
         if isinstance(record, Step)
-        for loss in record.losses
+        for loss in record.answers
     )
 
 
@@ -384,11 +384,14 @@ def test_a_function_sees_the_users_units(bundle, tmp_path, monkeypatch):
     (tmp_path / "goals.py").write_text(
         "def near(outputs, targets):\n"
         "    assert 5e4 < targets['labels'].mean() < 2e5\n"
-        "    return -abs(outputs['logits'] - targets['labels']).mean()\n"
+        "    return abs(outputs['logits'] - targets['labels']).mean()\n"
+        "near.direction = 'min'\n"
     )
     monkeypatch.chdir(tmp_path)
     said = Said()
-    tune(bundle, "t.csv", "run", options(objective="goals:near", steps=5), progress=said)
+    run = tune(bundle, "t.csv", "run", options(objective="goals:near", steps=5), progress=said)
+    assert run.options.objective_direction == "min"
+    assert any("is minimised: lower is better" in note for note in said.notes)
     assert said.evaluations[-1]["eval_objective"] == pytest.approx(said.evaluations[-1]["eval_mae"], rel=1e-4)
 
 

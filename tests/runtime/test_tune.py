@@ -254,7 +254,16 @@ def test_objectives_without_a_gradient(place, tmp_path, objective, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = evaluate(place / "full", place / "test.jsonl")["accuracy"]
-    settings = TuneOptions(objective=objective, steps=200, batch_size=128, lr=0.05, eps=0.05, eval_every=50)
+    direction = "max" if ":" in objective else None
+    settings = TuneOptions(
+        objective=objective,
+        objective_direction=direction,
+        steps=200,
+        batch_size=128,
+        lr=0.05,
+        eps=0.05,
+        eval_every=50,
+    )
     tune(place / "full", place / "data.jsonl", tmp_path / "run", settings)
     assert evaluate(tmp_path / "run", place / "test.jsonl")["accuracy"] > before + 0.1
 

@@ -13,6 +13,7 @@ from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
 from zoedge.manifest import MANIFEST_FILE, Manifest, Port
+from zoedge.runtime.losses.objectives import criterion_of
 from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.run import journal as journals
 from zoedge.runtime.run.certainty import best_text, metric_texts
@@ -109,8 +110,10 @@ def _course(contents: Contents, validation_rows: int = 0) -> Rows:
     if assigned:
         yield "assigned", f"{len(assigned)} times: {_names(assigned[-1])}"
     if evaluations:
-        criterion = "objective" if "objective" in evaluations[-1].metrics else "loss"
-        best = min(evaluations, key=lambda record: record.metrics[criterion])
+        criterion = criterion_of(options, evaluations[-1].metrics)
+        best = (max if criterion.maximised else min)(
+            evaluations, key=lambda record: record.metrics[criterion.metric]
+        )
         yield "evaluations", f"{len(evaluations)}, last {_evaluation(evaluations[-1])}"
         yield "best", best_text(best.step, best.metrics, validation_rows).removeprefix("best ")
 

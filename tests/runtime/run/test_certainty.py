@@ -15,7 +15,7 @@ NAMED = SimpleNamespace(labels=("cat", "dog", "hen"))
 
 def rows(*classes):
     count = len(classes)
-    return Dataset((), np.zeros(count, np.int64), (b"",) * count, np.array(classes, np.int64))
+    return Dataset((), np.zeros(count, np.int64), (b"",) * count, classes=np.array(classes, np.int64))
 
 
 @pytest.mark.parametrize(("right", "of"), [(6, 6), (0, 6), (3, 6), (45, 60), (1, 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -12,17 +13,18 @@ from zoedge.errors import DataError
 from .data import Data, InMemory, KeyNames, KeyOptions, Record, Split, as_data, read
 from .data.dataset import encode
 from .data.example import Example
-from .data.record import record_of
 from .data.remarks import Altered, remarks
 from .generate import complete
 from .loaded import Loaded
 from .losses.measure import run_rows, score
 from .run.opened import Source
 from .tasks.columns import by_name, columns_of
+from .tasks.plain import plain_record
 from .tasks.text_generation import TextGeneration
 from .tasks.tokenizer import Side
 
 Say = Callable[[str], None]
+Text = str | Path  # a path is that of an image
 
 _PREDICT_BLOCK = 1024  # rows encoded, run and yielded at a time
 
@@ -69,8 +71,8 @@ def evaluate(
 
 def predict(
     path: Source,
+    texts: Text | Sequence[Text] = (),
     *,
-    texts: Sequence[str] = (),
     data: Data | InMemory | None = None,
     split: Split = "test",
     which: str | None = None,
@@ -83,13 +85,18 @@ def predict(
 ) -> Iterator[dict[str, Any]]:
     """Yield a prediction per text or per row of data, in order; labels aren't needed.
 
-    The arguments are those of ``evaluate``, and ``texts`` may take the place of ``data``.
+    The arguments are those of ``evaluate``, and ``texts`` may take the place of ``data``: a text or a list of texts,
+    each asked in the shape of the rows that a run was tuned on (as an instruction, a chat's turn, in the template);
+    for models of images, paths of image files.
     A text-generation bundle continues each text greedily by ``max_new_tokens`` tokens at most.
     """
     loaded = Loaded.open(
         path, which=which, threads=threads, provider=provider, truncation_side=truncation_side
     )
-    rows: Sequence[Record] = [record_of({"text": text}, f"text {i + 1}") for i, text in enumerate(texts)]
+    rows: Sequence[Record] = [
+        plain_record(text, f"text {i + 1}", loaded.bundle.manifest, loaded.shape)
+        for i, text in enumerate([texts] if isinstance(texts, str | Path) else texts)
+    ]
     if data is not None:
         rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say, labelled=False)
     altered = Altered()

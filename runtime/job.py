@@ -41,6 +41,7 @@ from .spaces.parameters import Parameters, load_buffers
 from .tasks import Task, task_for
 from .tasks.columns import by_name, columns_of
 from .tasks.columns import told as columns_told
+from .tasks.prompts import shape_of
 from .tasks.regression import Standardised
 from .ways.caching import Recurring
 from .ways.choice import choose
@@ -134,7 +135,8 @@ def read_rows(
     if scale is not None and scale.outputs:
         train, valid = source.encoded(Standardised(task, scale), options)
     size = len(valid) if valid else 0
-    facts = facts or Facts(columns=named, target=scale, stratified=True, validation_rows=size)
+    shape = shape_of(rows[0]) if manifest.task == "text-generation" else ""
+    facts = facts or Facts(columns=named, target=scale, stratified=True, validation_rows=size, shape=shape)
     notes = (*altered, *((str(scale),) if scale else ()), *validation_notes(train, valid, manifest))
     return Splits(train, valid, facts, words), replace(plan, notes=(*plan.notes, *notes))
 

@@ -25,7 +25,8 @@ class Loaded:
     """The bundle, its task, and an engine with the tuned weights, or the exported ones.
 
     ``keys`` are what a run's data called its fields, so that data like it is understood without flags;
-    ``columns`` name the elements of the only input, as the run or the source did.
+    ``columns`` name the elements of the only input, as the run or the source did, and ``shape`` says which fields
+    the run's rows had.
     """
 
     bundle: Bundle
@@ -34,6 +35,7 @@ class Loaded:
     keys: KeyNames
     columns: tuple[str, ...] = ()
     truncation_side: Side | None = None
+    shape: str = ""
 
     @classmethod
     def open(
@@ -77,4 +79,5 @@ class Loaded:
         columns = run.facts.columns if run else ()
         side = truncation_side or (run.options.truncation_side if run else None)
         task = task_for(bundle, side=side)
-        return cls(bundle, task, engine, keys, columns or bundle.manifest.feature_names, side)
+        columns = columns or bundle.manifest.feature_names
+        return cls(bundle, task, engine, keys, columns, side, run.facts.shape if run else "")

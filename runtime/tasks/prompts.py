@@ -65,6 +65,17 @@ def prompt_of(record: Record, chat: ChatTemplate, *, labelled: bool) -> Prompt:
     return Prompt("", text) if labelled else Prompt(text, "")
 
 
+def shape_of(record: Record) -> str:
+    """Return which of these shapes a record has: "messages", "prompt", "instruction", "text"; "" for none."""
+    if any(k in record.fields for k in ("messages", "conversations")):
+        return "messages"
+    if "prompt" in record.fields:
+        return "messages" if isinstance(record.fields["prompt"], list) else "prompt"
+    if "instruction" in record.fields:
+        return "instruction"
+    return "text" if fields.find(record, fields.TEXT_KEYS) is not None else ""
+
+
 def _check_extra(record: Record, shape: str, used: tuple[str, ...] = ()) -> None:
     """Refuse a field that other trainers would show to the model and this shape would drop."""
     for name in _EXTRA:

@@ -11,8 +11,9 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from ..errors import InputError
 from ..methods import RECIPES, having
-from ..options import FACTS, TuneOptions
+from ..options import FACTS, TuneOptions, hint
 from ..settings import Setting, facts, flag, kind
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -61,6 +62,16 @@ class SettingsCommand(click.Command):
         """Return the command's own parameters and the settings, whatever methods there are by now."""
         *named, shown = super().get_params(ctx)  # the last one is --help
         return [*named, *_of_runs(), *_of_methods(), shown]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and say of a flag that doesn't exist what it is called here."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            told = hint(error.option_name)
+            if not told or told.startswith("; did you mean"):
+                raise  # click knows the flags that look like it
+            raise InputError(f"there is no {error.option_name}{told}") from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the flags by group."""

@@ -32,6 +32,7 @@ class Exported:
         loss: a loss of the manifest.
         logits: name of the output of ``model`` that the loss is computed from.
         labels: class names in the order of the logits; empty where the task has no classes.
+        feature_names: of the elements of the only input in order; empty where the source doesn't tell.
         text: how text becomes token ids; None where the model doesn't read text.
         image: how an image becomes pixel values; None where the model doesn't read images.
         source: where the model came from.
@@ -57,6 +58,7 @@ class Exported:
     reference: Reference
     tied: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
     text: Text | None = None
     image: Image | None = None
     fresh_head: tuple[str, str] | None = None

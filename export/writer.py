@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from onnx import TensorProto
 from zoedge.bundle import Bundle, encode
 from zoedge.errors import ZoedgeError
 from zoedge.files import new_folder
+from zoedge.installed import version
 from zoedge.manifest import (
     ACTIVATIONS_FILE,
     ADAPTED_MODEL_FILE,
@@ -231,7 +231,7 @@ def _manifest(exported: Exported, assembled: Assembled, files: dict[str, str]) -
     inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
     return Manifest(
         format=FORMAT_VERSION,
-        zoedge=version("zoedge"),
+        zoedge=version(),
         task=exported.task,
         loss=exported.loss,
         source=exported.source,
@@ -245,6 +245,7 @@ def _manifest(exported: Exported, assembled: Assembled, files: dict[str, str]) -
         lora=assembled.lora,
         head=assembled.head,
         labels=exported.labels,
+        feature_names=exported.feature_names,
         text=exported.text,
         image=exported.image,
         quantization=exported.quantization,

@@ -11,17 +11,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from zoedge.bundle import Bundle
-from zoedge.options import TuneOptions
-
+from .asked import Function, Options, asked
 from .data.batches import MicroBatch
 from .data.made_up import made_up_rows
 from .job import Job, Splits, assemble
+from .losses import objectives
 from .machine.memory import own_pages
 from .noise.reference import NOISE_VERSION
 from .plan import make_plan, written_elements
 from .records import Header
 from .run.journal import Journal
+from .run.opened import BundleLike, open_bundle
 
 STEPS = 7  # timed, after one that warms up
 _MOST_SECONDS = 60.0
@@ -68,25 +68,31 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bench(
-    bundle: str | Path, options: TuneOptions | None = None, *, sequence_length: int | None = None
+    bundle: BundleLike,
+    options: Options | None = None,
+    *,
+    objective: str | Function | None = None,
+    sequence_length: int | None = None,
 ) -> Bench:
     """Time steps on rows made up; the bundle isn't changed.
 
     Args:
-        bundle: the bundle's folder.
-        options: of a run.
+        bundle: the bundle, or its folder.
+        options: of a run, as for ``tune``.
+        objective: as for ``tune``.
         sequence_length: tokens of a row; the bundle's longest by default.
 
     Raises:
         InputError: something given can't be used.
     """
-    asked = options or TuneOptions()
-    opened = Bundle.open(bundle)
+    wanted = asked(options, objective=objective)
+    opened = open_bundle(bundle)
     manifest = opened.manifest
-    count = 2 * asked.batch_size
+    count = 2 * wanted.options.batch_size
     rows = made_up_rows(manifest, count, sequence_length, opened.folder)
-    plan = make_plan(asked, manifest, count, has_validation=True)
-    job = assemble(opened, Splits(rows, rows), plan, begun=True)
+    plan = make_plan(wanted.options, manifest, count, has_validation=True)
+    with objectives.given(wanted.functions):
+        job = assemble(opened, Splits(rows, rows), plan, begun=True)
     with TemporaryDirectory() as folder:
         journal = Journal.create(Path(folder) / "journal", _header(job))
         try:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
 from zoedge.errors import InputError
 from zoedge.options import TuneOptions, seconds
 
+from .asked import Function, Options, asked
+from .data import Data, InMemory, as_data
 from .preflight.rehearsal import rehearse
 from .preflight.trial import Ask, Trial
+from .run.opened import BundleLike, open_bundle
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,18 +48,20 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def estimate(
-    bundle: str | Path,
-    data: str | Path | None = None,
-    options: TuneOptions | None = None,
+    bundle: BundleLike,
+    data: Data | InMemory | None = None,
+    options: Options | None = None,
     *,
+    objective: str | Function | None = None,
     sequence_length: int | None = None,
 ) -> Estimate:
     """Estimate the memory and the time of a run.
 
     Args:
-        bundle: the bundle's folder.
-        data: what it would be tuned on; without it, rows of one length are made up.
-        options: of the run.
+        bundle: the bundle, or its folder.
+        data: what it would be tuned on, as for ``tune``; without it, rows of one length are made up.
+        options: of the run, as for ``tune``.
+        objective: as for ``tune``.
         sequence_length: of rows made up; the bundle's longest by default.
 
     Raises:
@@ -67,16 +70,17 @@ def estimate(
     """
     if data is not None and sequence_length is not None:
         raise InputError("--sequence-length is for an estimate without --data: leave one out")
-    asked = options or TuneOptions()
+    wanted = asked(options, objective=objective)
     trial = rehearse(
         Ask(
-            bundle=str(bundle),
-            data=str(data) if data is not None else None,
-            options=asked,
+            bundle=str(open_bundle(bundle).folder),
+            data=as_data(data) if data is not None else None,
+            options=wanted.options,
             sequence_length=sequence_length,
+            own_objective=wanted.function is not None,
         )
     )
-    return _of(trial, asked)
+    return _of(trial, wanted.options)
 
 
 def _of(trial: Trial, options: TuneOptions) -> Estimate:

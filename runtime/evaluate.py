@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -10,81 +10,119 @@ import numpy as np
 
 from zoedge.errors import DataError
 
-from .data import KeyNames, KeyOptions, Record, Split, read
+from .data import Data, InMemory, KeyNames, KeyOptions, Record, Split, as_data, read
 from .data.dataset import encode
+from .data.example import Example
+from .data.remarks import Altered, remarks
 from .generate import complete
 from .loaded import Loaded
 from .losses.measure import run_rows, score
+from .run.opened import Source
+from .tasks.columns import by_name, columns_of
+from .tasks.plain import plain_record
 from .tasks.text_generation import TextGeneration
+from .tasks.tokenizer import Side
+
+Say = Callable[[str], None]
+Text = str | Path  # a path is that of an image
 
 _PREDICT_BLOCK = 1024  # rows encoded, run and yielded at a time
 
 
 def evaluate(
-    path: str | Path,
-    data: str | Path,
+    path: Source,
+    data: Data | InMemory,
     *,
     split: Split = "test",
     which: str | None = None,
     threads: int = 0,
     provider: str = "cpu",
+    truncation_side: Side | None = None,
+    say: Say = lambda text: None,
     **keys: Unpack[KeyOptions],
 ) -> dict[str, float]:
     """Return ``examples``, ``loss`` and the task's metrics of a bundle or a run on a split.
 
     Args:
-        path: a bundle's or a run's folder.
-        data: a data file, a folder of splits, or a hub id.
+        path: a bundle or a run, or the folder of one.
+        data: a data file, a folder of splits, or a hub id; or rows in memory, as for ``tune``.
         split: which rows.
         which: "best" or "last" weights of a run; best by default where the run evaluated.
         threads: of the forward passes; 0: one per core.
         provider: execution provider.
+        truncation_side: the end that texts lose which are longer than the bundle takes; a run knows which.
+        say: is told what the user should know about the data.
         keys: ``text_key``, ``label_key``, ...: what the data calls its fields; a run knows those it was
             tuned with.
 
     Raises:
         InputError: the folder or the data can't be used.
     """
-    loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
-    rows = _rows(data, split, loaded.keys.overridden(keys))
-    examples = encode(rows, loaded.task).examples
+    loaded = Loaded.open(
+        path, which=which, threads=threads, provider=provider, truncation_side=truncation_side
+    )
+    rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say)
+    encoded = encode(rows, loaded.task)
+    for sentence in remarks(Altered.of(encoded), loaded.bundle.manifest, loaded.truncation_side):
+        say(sentence)
+    examples = encoded.examples
     return {"examples": len(examples), **score(loaded.engine, loaded.bundle.manifest, examples)}
 
 
 def predict(
-    path: str | Path,
+    path: Source,
+    texts: Text | Sequence[Text] = (),
     *,
-    texts: Sequence[str] = (),
-    data: str | Path | None = None,
+    data: Data | InMemory | None = None,
     split: Split = "test",
     which: str | None = None,
     max_new_tokens: int = 32,
     threads: int = 0,
     provider: str = "cpu",
+    truncation_side: Side | None = None,
+    say: Say = lambda text: None,
     **keys: Unpack[KeyOptions],
 ) -> Iterator[dict[str, Any]]:
     """Yield a prediction per text or per row of data, in order; labels aren't needed.
 
-    The arguments are those of ``evaluate``, and ``texts`` may take the place of ``data``.
+    The arguments are those of ``evaluate``, and ``texts`` may take the place of ``data``: a text or a list of texts,
+    each asked in the shape of the rows that a run was tuned on (as an instruction, a chat's turn, in the template);
+    for models of images, paths of image files.
     A text-generation bundle continues each text greedily by ``max_new_tokens`` tokens at most.
     """
-    loaded = Loaded.open(path, which=which, threads=threads, provider=provider)
-    rows: Sequence[Record] = [Record({"text": text}, f"text {i + 1}") for i, text in enumerate(texts)]
+    loaded = Loaded.open(
+        path, which=which, threads=threads, provider=provider, truncation_side=truncation_side
+    )
+    rows: Sequence[Record] = [
+        plain_record(text, f"text {i + 1}", loaded.bundle.manifest, loaded.shape)
+        for i, text in enumerate([texts] if isinstance(texts, str | Path) else texts)
+    ]
     if data is not None:
-        rows = _rows(data, split, loaded.keys.overridden(keys), labelled=False)
+        rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say, labelled=False)
+    altered = Altered()
     for start in range(0, len(rows), _PREDICT_BLOCK):
-        yield from _predictions(loaded, rows[start : start + _PREDICT_BLOCK], max_new_tokens)
+        encoded = encode(rows[start : start + _PREDICT_BLOCK], loaded.task, labelled=False)
+        altered += Altered.of(encoded)
+        yield from _predictions(loaded, encoded.examples, max_new_tokens)
+    for sentence in remarks(altered, loaded.bundle.manifest, loaded.truncation_side):
+        say(sentence)
 
 
-def _rows(data: str | Path, split: Split, keys: KeyNames, *, labelled: bool = True) -> Sequence[Record]:
-    rows = read(str(data), split, keys, labelled=labelled)
+def _rows(
+    data: Data | InMemory, split: Split, loaded: Loaded, keys: KeyNames, say: Say, *, labelled: bool = True
+) -> Sequence[Record]:
+    data = as_data(data)
+    rows = read(data, split, keys, labelled=labelled)
     if rows is None:
         raise DataError(f"{data} has no {split} split: choose another --split")
-    return rows
+    manifest = loaded.bundle.manifest
+    columns = columns_of(rows, manifest, loaded.columns)
+    if columns.features and (columns.ignored or columns.positions or not loaded.columns):
+        say(f"columns: {columns.told(keys.label)}")
+    return by_name(rows, columns, manifest)
 
 
-def _predictions(loaded: Loaded, rows: Sequence[Record], max_new_tokens: int) -> list[dict[str, Any]]:
-    examples = [loaded.task.encode(row, labelled=False) for row in rows]
+def _predictions(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> list[dict[str, Any]]:
     if isinstance(loaded.task, TextGeneration):
         found_ids = complete(loaded.engine, loaded.bundle.manifest, examples, max_new_tokens)
         return [{"text": loaded.task.decode(np.array(ids, np.int64))} for ids in found_ids]

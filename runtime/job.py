@@ -13,15 +13,18 @@ from zoedge.bundle import Bundle
 from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 
-from .data import KeyNames, hold_out, read
+from .data import InMemory, KeyNames, Record, hold_out, read
 from .data.batches import MicroBatch, fixed_rows, micro_batches
 from .data.buckets import padded
 from .data.dataset import Dataset, encode
+from .data.facts import Facts
+from .data.remarks import Altered, remarks
 from .head.initial import initial_head
 from .head.probe import deal
 from .head.refit import Forward, HeadRefit
 from .losses.measure import Measure
-from .losses.objectives import objective
+from .losses.objectives import Objective, objective
+from .losses.target_scale import InUnits, target_scale
 from .machine.threads import threads_for
 from .noise.kernels import add_terms_here
 from .noise.permutation import permutation
@@ -31,10 +34,15 @@ from .passes.prefix_cache import PrefixCache
 from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan
 from .records import Assign
 from .run.activations import branch_bases
+from .run.certainty import validation_notes
 from .run.fold import FULL, Fold
 from .run.method import method_of
 from .spaces.parameters import Parameters, load_buffers
-from .tasks import task_for
+from .tasks import Task, task_for
+from .tasks.columns import by_name, columns_of
+from .tasks.columns import told as columns_told
+from .tasks.prompts import shape_of
+from .tasks.regression import Standardised
 from .ways.caching import Recurring
 from .ways.choice import choose
 from .ways.situation import Situation
@@ -75,14 +83,20 @@ class Job:
 
 
 class Splits(NamedTuple):
-    """Training rows, and validation rows where there are any."""
+    """Training rows, validation rows where there are any, and what was found out about both."""
 
     train: Dataset
     valid: Dataset | None
+    facts: Facts = Facts()
+    columns: str = ""  # which columns are what, in words
 
 
 def read_rows(
-    bundle: Bundle, data: str, options: TuneOptions, given: Collection[str] = ()
+    bundle: Bundle,
+    data: str | InMemory,
+    options: TuneOptions,
+    given: Collection[str] = (),
+    facts: Facts | None = None,
 ) -> tuple[Splits, Plan]:
     """Read and encode the data, and decide what the run will do with it.
 
@@ -91,19 +105,40 @@ def read_rows(
         data: the rows.
         options: the user's, or those of the run that is continued.
         given: the options that the user named; those without effect are noted.
+        facts: of the run that is continued; None where they are still to be found out.
 
     Raises:
         InputError: something can't be used.
     """
     manifest = bundle.manifest
-    objective(options.objective, manifest)  # an unknown one is said before the data is read
+    # an unknown one is said before the data is read
+    goal = objective(options.objective, manifest, options.objective_direction)
+    if ":" in options.objective:
+        options = structs.replace(options, objective_direction="max" if goal.maximised else "min")
     keys = KeyNames.of(options)
     rows, valid_rows = read(data, "train", keys), read(data, "valid", keys)
     plan = make_plan(options, manifest, len(rows), valid_rows is not None, given)
     options = plan.options
-    task = task_for(bundle, options.seed)
-    valid = encode(valid_rows, task) if valid_rows is not None else None
-    return _split(encode(rows, task), valid, options), plan
+    known = manifest.feature_names if facts is None else facts.columns
+    columns = columns_of(rows, manifest, known)
+    words = columns_told(rows[0], columns, manifest, keys.label)
+    named = tuple(known) or columns.features
+    source = _Source(
+        by_name(rows, columns, manifest),
+        by_name(valid_rows, columns_of(valid_rows, manifest, named), manifest) if valid_rows else None,
+        stratified=facts is None or facts.stratified,
+    )
+    task = task_for(bundle, options.seed, options.truncation_side)
+    train, valid = source.encoded(task, options)
+    altered = remarks(Altered.of(train, valid), manifest, options.truncation_side)
+    scale = target_scale(bundle, str(data), train, options) if facts is None else facts.target
+    if scale is not None and scale.outputs:
+        train, valid = source.encoded(Standardised(task, scale), options)
+    size = len(valid) if valid else 0
+    shape = shape_of(rows[0]) if manifest.task == "text-generation" else ""
+    facts = facts or Facts(columns=named, target=scale, stratified=True, validation_rows=size, shape=shape)
+    notes = (*altered, *((str(scale),) if scale else ()), *validation_notes(train, valid, manifest))
+    return Splits(train, valid, facts, words), replace(plan, notes=(*plan.notes, *notes))
 
 
 def assemble(
@@ -119,7 +154,7 @@ def assemble(
         begun: the run has its first values already.
     """
     manifest, options = bundle.manifest, plan.options
-    goal = objective(options.objective, manifest)
+    goal = _goal(options, manifest, splits.facts)
     # before the run's own session is open: what this holds is gone by then
     directions = None if begun else _branch_directions(bundle, options, splits.train)
     fold, buffers, note = build_fold(bundle, plan)
@@ -157,8 +192,9 @@ def assemble(
         batch_size=options.batch_size,
         micro_batch_size=options.micro_batch_size,
         dealt=dealt,
-        by_objective=options.objective != "loss",
+        goal=options.objective,
         probing=choice.probing,
+        scale=splits.facts.target,
     )
     refit = head_refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure.forward)
     initial = None if begun else _initial(bundle, plan, refit, directions)
@@ -213,11 +249,32 @@ def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], st
     return Fold(method, parameters, eps=options.eps or 0.0), buffers, note
 
 
-def _split(rows: Dataset, valid: Dataset | None, options: TuneOptions) -> Splits:
-    if valid is not None or not options.val_size:
-        return Splits(rows, valid)
-    kept, held = hold_out(len(rows), options.val_size, options.seed)
-    return Splits(rows.subset(kept), rows.subset(held))
+@dataclass(frozen=True)
+class _Source:
+    """Records of the training data and of its validation split, and how rows are held out without one."""
+
+    train: Sequence[Record]
+    valid: Sequence[Record] | None
+    stratified: bool
+
+    def encoded(self, task: Task, options: TuneOptions) -> tuple[Dataset, Dataset | None]:
+        """Return training and validation rows, encoded by a task."""
+        rows = encode(self.train, task)
+        if self.valid is not None:
+            return rows, encode(self.valid, task)
+        if not options.val_size:
+            return rows, None
+        classes = rows.classes if self.stratified else None
+        kept, held = hold_out(len(rows), options.val_size, options.seed, classes)
+        return rows.subset(kept), rows.subset(held)
+
+
+def _goal(options: TuneOptions, manifest: Manifest, facts: Facts) -> Objective:
+    """Return the objective, on the scale that the run takes its targets on."""
+    goal, scale = objective(options.objective, manifest, options.objective_direction), facts.target
+    if scale is None or (scale.outputs and options.objective == "loss"):
+        return goal
+    return InUnits(goal, scale)
 
 
 def _a_batch(train: Dataset, manifest: Manifest, options: TuneOptions) -> list[MicroBatch]:

@@ -3,54 +3,68 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from zoedge.bundle import Bundle
-from zoedge.errors import BundleError, InputError
-from zoedge.manifest import LOSS_FILE, MANIFEST_FILE
+from zoedge.errors import InputError
+from zoedge.manifest import LOSS_FILE
 
 from .data import KeyNames
 from .machine.threads import threads_for
 from .passes.engine import Engine
 from .passes.frozen import frozen_tensors
-from .run.run_folder import CONFIG_FILE, Run
+from .run.opened import Source, open_source
 from .spaces.parameters import load_buffers
 from .tasks import Task, task_for
+from .tasks.tokenizer import Side
 
 
 @dataclass(frozen=True)
 class Loaded:
     """The bundle, its task, and an engine with the tuned weights, or the exported ones.
 
-    ``keys`` are what a run's data called its fields, so that data like it is understood without flags.
+    ``keys`` are what a run's data called its fields, so that data like it is understood without flags;
+    ``columns`` name the elements of the only input, as the run or the source did, and ``shape`` says which fields
+    the run's rows had.
     """
 
     bundle: Bundle
     task: Task
     engine: Engine
     keys: KeyNames
+    columns: tuple[str, ...] = ()
+    truncation_side: Side | None = None
+    shape: str = ""
 
     @classmethod
     def open(
-        cls, path: str | Path, *, which: str | None = None, threads: int = 0, provider: str = "cpu"
+        cls,
+        path: Source,
+        *,
+        which: str | None = None,
+        threads: int = 0,
+        provider: str = "cpu",
+        truncation_side: Side | None = None,
     ) -> Loaded:
         """Load a bundle as exported, or a run's bundle with its tuned weights.
 
         Args:
-            path: a bundle's or a run's folder.
+            path: a bundle or a run, or the folder of one.
             which: "best" or "last" weights of a run; best by default where the run evaluated.
             threads: of the forward passes; 0: one per core.
             provider: execution provider.
+            truncation_side: the end that long texts lose; a run knows which.
 
         Raises:
             BundleError: ``path`` is neither, or something in it is missing or damaged.
             InputError: ``which`` is given for a bundle.
         """
-        bundle, run = open_bundle_or_run(Path(path))
+        bundle, run = open_source(path)
         if run is None and which is not None:
-            raise InputError(f"--which {which} is of a run's weights, and {path} is a bundle: leave it out")
+            raise InputError(
+                f"--which {which} is of a run's weights, and {bundle.folder} is a bundle: leave it out"
+            )
         buffers = load_buffers(bundle)
         for name, value in run.weights(which).items() if run else ():
             np.copyto(buffers[name], np.asarray(value, np.float32).reshape(buffers[name].shape))
@@ -61,19 +75,9 @@ class Loaded:
             provider=provider,
             frozen=frozen_tensors(bundle) if run and run.options.prepack == "no" else None,
         )
-        return cls(bundle, task_for(bundle), engine, KeyNames.of(run.options) if run else KeyNames())
-
-
-def open_bundle_or_run(path: Path) -> tuple[Bundle, Run | None]:
-    """Open whichever of the two a folder is.
-
-    Raises:
-        BundleError: it is neither.
-    """
-    if (path / CONFIG_FILE).is_file():
-        run = Run.open(path)
-        return run.bundle(), run
-    if (path / MANIFEST_FILE).is_file():
-        return Bundle.open(path), None
-    what = "does not exist" if not path.exists() else f"has neither {MANIFEST_FILE} nor {CONFIG_FILE}"
-    raise BundleError(f"{path} {what}: give a bundle (zoedge export) or a run (zoedge tune)")
+        keys = KeyNames.of(run.options) if run else KeyNames()
+        columns = run.facts.columns if run else ()
+        side = truncation_side or (run.options.truncation_side if run else None)
+        task = task_for(bundle, side=side)
+        columns = columns or bundle.manifest.feature_names
+        return cls(bundle, task, engine, keys, columns, side, run.facts.shape if run else "")

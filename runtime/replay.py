@@ -7,14 +7,16 @@ from typing import NamedTuple
 
 from zoedge import options as tune_options
 from zoedge.errors import BundleError, InputError
-from zoedge.files import new_folder
+from zoedge.files import as_path, new_folder
 
 from .job import build_fold
+from .losses.target_scale import folded
 from .noise.reference import NOISE_VERSION
 from .plan import Plan
 from .records import Record, Step
 from .run import journal as journals
-from .run.run_folder import TENSORS_FILE, Run, save_tensors
+from .run.opened import RunLike, open_run
+from .run.run_folder import TENSORS_FILE, save_tensors
 
 
 class Replayed(NamedTuple):
@@ -25,36 +27,41 @@ class Replayed(NamedTuple):
     torn: int
 
 
-def replay(run: str | Path, output: str | Path, *, steps: int | None = None) -> Replayed:
+def replay(run: RunLike, output: str | Path, *, steps: int | None = None) -> Replayed:
     """Rebuild the weights of a run.
 
     Args:
-        run: the run's folder; only its configuration and journal are read.
+        run: the run, or its folder; only its configuration and journal are read.
         output: a new folder; the tensors go there as ``tensors.safetensors``.
         steps: replay only that many; all by default.
 
     Raises:
         BundleError: the journal, or the bundle it speaks of, can't be used.
     """
-    opened = Run.open(run)
+    opened, output = open_run(run), as_path(output, "a new folder")
     bundle = opened.bundle()
     contents = journals.read(opened.journal)
     header = contents.header
     if header.bundle != bundle.digest:
-        raise BundleError(f"{bundle.folder} is not the bundle that {run} tuned: put that one back")
+        raise BundleError(f"{bundle.folder} is not the bundle that {opened.folder} tuned: put that one back")
     if header.noise != NOISE_VERSION:
-        raise BundleError(f"{run} has noise version {header.noise}, and this zoedge has {NOISE_VERSION}")
+        raise BundleError(
+            f"{opened.folder} has noise version {header.noise}, and this zoedge has {NOISE_VERSION}"
+        )
     options = tune_options.make(header.options, str(opened.journal))
     plan = Plan(options, options.steps, None, tuple(header.solved), 0)
     fold, buffers, _ = build_fold(bundle, plan)
     taken = sum(isinstance(record, Step) for record in contents.records)
     if steps is not None and steps > taken:
-        raise InputError(f"--steps {steps} is more than the {taken} that {run} took: give at most {taken}")
+        raise InputError(
+            f"--steps {steps} is more than the {taken} that {opened.folder} took: give at most {taken}"
+        )
     fold.replay(_until(contents.records, taken if steps is None else steps))
     fold.rest()
-    with new_folder(Path(output)) as folder:
-        save_tensors(folder / TENSORS_FILE, {p.name: buffers[p.name] for p in bundle.manifest.trainable})
-    return Replayed(Path(output) / TENSORS_FILE, fold.step, contents.torn)
+    with new_folder(output) as folder:
+        tensors = {p.name: buffers[p.name] for p in bundle.manifest.trainable}
+        save_tensors(folder / TENSORS_FILE, folded(tensors, opened.facts.target, bundle.manifest))
+    return Replayed(output / TENSORS_FILE, fold.step, contents.torn)
 
 
 def _until(records: list[Record], steps: int) -> list[Record]:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 
 from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
+from zoedge.files import as_path
+from zoedge.installed import version
 from zoedge.options import TuneOptions
 from zoedge.settings import flag
 
+from .asked import Asked, Function, Options, asked
+from .data import Data, InMemory, as_data
+from .data.facts import Facts
 from .job import Job, assemble, read_rows
+from .losses import objectives
+from .losses.target_scale import folded
 from .noise.reference import NOISE_VERSION
 from .plan import trainable_elements
 from .preflight.check import check
@@ -23,35 +30,41 @@ from .records import Header
 from .run import journal as journals
 from .run import snapshots
 from .run.journal import Contents, Journal
-from .run.progress import Extent, Progress, Silent
-from .run.run_folder import LOG_FILE, Log, Run, locked, remove_leftovers
+from .run.opened import BundleLike, RunLike, folder_of, open_bundle
+from .run.progress import Extent, Progress, Row, as_progress
+from .run.run_folder import CONFIG_FILE, LOG_FILE, Log, Run, locked, remove_leftovers
 from .run.steps import MeasuredHere
 from .run.tuner import Parts, Tuner
 
 
 def tune(
-    bundle: str | Path,
-    data: str | Path,
-    output: str | Path,
-    options: TuneOptions | None = None,
+    bundle: BundleLike,
+    data: Data | InMemory,
+    output: RunLike,
+    options: Options | None = None,
     *,
+    objective: str | Function | None = None,
     given: Collection[str] | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | Callable[[Row], object] | None = None,
     preflight: bool = True,
 ) -> Run:
     """Tune a bundle.
 
     Args:
-        bundle: the folder that ``zoedge export`` wrote.
-        data: a data file, a folder of splits, or a hub id.
+        bundle: the folder that ``zoedge export`` wrote, or a ``Bundle``; with ``resume`` the run itself will do.
+        data: a data file, a folder of splits, or a hub id; or rows in memory: a list of dicts, a dict of arrays, a
+            pandas ``DataFrame``, a ``datasets.Dataset``, or a dict of these by split.
         output: the run's folder: new or empty, or with ``resume`` a run to continue.
-        options: what to do; defaults suit the method and the bundle.
+        options: what to do, as ``TuneOptions`` or a dict; defaults suit the method and the bundle.
+        objective: in place of the options': a name, or a function ``fn(outputs, targets) -> float`` as
+            ``losses.objectives.FunctionObjective`` describes it. A resumed run must be given the function again; a
+            replay needs none.
         given: the options that the user named: a resumed run must agree with them, and those without effect
-            are noted. None takes those that differ from their defaults: an option set to its default can't be
-            told from one left out.
+            are noted. None takes those of a dict, or of ``TuneOptions`` those that differ from their defaults.
         resume: continue the run in ``output``; without a run there, start one.
-        progress: who is told; nobody by default.
+        progress: who is told; nobody by default. A plain function is called with the log row of each step and of
+            each evaluation.
         preflight: refuse a run that can't fit into the memory this process may hold.
 
     Returns:
@@ -62,55 +75,83 @@ def tune(
         RefusedError: the run can't fit into memory; nothing was written.
         KeyboardInterrupt: interrupted; the run is saved and can be resumed.
     """
-    folder, asked = Path(output), options or TuneOptions()
-    given = tune_options.unlike_default(asked) if given is None else frozenset(given)
-    with locked(folder):
+    folder, wanted, rows = (
+        folder_of(output, "the run's folder"),
+        asked(options, given, objective),
+        as_data(data),
+    )
+    told, source = as_progress(progress), _bundle_for(bundle, folder, resume)
+    with objectives.given(wanted.functions), locked(folder):
         contents = _journal_of(folder, resume)
         if contents is None:
             Run.check_new(folder)
-        settled = asked if contents is None else _continued(asked, given, contents.header, folder)
+        facts = None if contents is None else Run.open(folder).facts
+        settled = wanted.options
+        if contents is not None:
+            settled = _continued(settled, wanted.given, contents.header, folder)
         begun = contents is not None and len(contents.records) > 0
-        opened = Bundle.open(bundle)
+        opened = open_bundle(source)
         if contents is not None:
             _check_bundle(contents.header, opened, folder)
-        ready = _ready(opened, str(data), settled, given, preflight, folder, begun=begun)
+        ready = _ready(opened, rows, settled, wanted, preflight, folder, begun=begun, facts=facts)
         with closing(ready) as job:
             if contents is not None:
                 _check_same(contents.header, job, folder)
             remove_leftovers(folder)
-            return _run(job, folder, str(data), contents, progress or Silent())
+            return _run(job, folder, str(rows), contents, told)
+
+
+def _bundle_for(bundle: BundleLike, folder: Path, resume: bool) -> BundleLike:
+    """Return the bundle to tune; a run is no bundle, unless it is the one that is resumed."""
+    is_run = isinstance(bundle, Run) or (
+        isinstance(bundle, str | Path) and (as_path(bundle, "a bundle") / CONFIG_FILE).is_file()
+    )
+    if is_run and not (resume and folder_of(bundle, "a run").resolve() == folder.resolve()):
+        raise InputError(
+            f"{folder_of(bundle, 'a run')} is a run and not a bundle: resume it, or tune its bundle anew "
+            f"(Run.bundle() in Python)"
+        )
+    return bundle
 
 
 def dry_run(
-    bundle: str | Path,
-    data: str | Path,
-    options: TuneOptions | None = None,
+    bundle: BundleLike,
+    data: Data | InMemory,
+    options: Options | None = None,
     *,
+    objective: str | Function | None = None,
     given: Collection[str] | None = None,
     preflight: bool = True,
 ) -> dict[str, str]:
     """Check everything ``tune`` would, write nothing, and return the header and the notes that it would print."""
-    asked = options or TuneOptions()
-    given = tune_options.unlike_default(asked) if given is None else given
-    job = _ready(Bundle.open(bundle), str(data), asked, given, preflight, begun=True)
-    return _header_lines(job, str(data)) | ({"note": "; ".join(job.notes)} if job.notes else {})
+    wanted, rows = asked(options, given, objective), as_data(data)
+    with objectives.given(wanted.functions):
+        job = _ready(open_bundle(bundle), rows, wanted.options, wanted, preflight, begun=True)
+    return _header_lines(job, str(rows)) | ({"note": "; ".join(job.notes)} if job.notes else {})
 
 
 def _ready(
     bundle: Bundle,
-    data: str,
+    data: str | InMemory,
     options: TuneOptions,
-    given: Collection[str],
+    wanted: Asked,
     preflight: bool,
     folder: Path | None = None,
     *,
     begun: bool,
+    facts: Facts | None = None,
 ) -> Job:
     """Read everything, see whether it fits, and open it."""
-    splits, plan = read_rows(bundle, data, options, given)
+    splits, plan = read_rows(bundle, data, options, wanted.given, facts)
     if preflight:
-        lengths = [rows.lengths.max(initial=0) for rows in splits if rows is not None]
-        ask = Ask(bundle=str(bundle.folder), data=data, options=options)
+        lengths = [rows.lengths.max(initial=0) for rows in (splits.train, splits.valid) if rows is not None]
+        ask = Ask(
+            bundle=str(bundle.folder),
+            data=data,
+            options=options,
+            facts=splits.facts,
+            own_objective=wanted.function is not None,
+        )
         plan = check(ask, bundle.manifest, plan, int(max(lengths)))
     return assemble(bundle, splits, plan, folder, begun=begun)
 
@@ -171,7 +212,7 @@ def _check_same(header: Header, job: Job, folder: Path) -> None:
 
 def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress: Progress) -> Run:
     if contents is None:
-        run = Run.create(folder, job.bundle.folder, data, job.plan.options)
+        run = Run.create(folder, job.bundle.folder, data, job.plan.options, job.data.facts)
         journal = Journal.create(run.journal, _header(job))
         contents = Contents(_header(job), [], 0, 0)
     else:
@@ -206,7 +247,9 @@ def _parts(job: Job) -> Parts:
         extent=Extent(job.plan.total_steps, job.plan.max_seconds),
         criterion=job.measure.criterion,
         names=[p.name for p in job.bundle.manifest.trainable],
+        saved=lambda tensors: folded(tensors, job.data.facts.target, job.bundle.manifest),
         validation=job.measure.validation if job.data.valid is not None else None,
+        validation_rows=job.data.facts.validation_rows,
         refit=job.refit,
         initial=job.initial,
         news=job.cache.news if job.cache is not None else lambda: None,
@@ -251,7 +294,7 @@ def _header(job: Job) -> Header:
         noise=NOISE_VERSION,
         options=tune_options.flat(job.plan.options),
         solved=job.plan.solved,
-        zoedge=importlib.metadata.version("zoedge"),
+        zoedge=version(),
         versions={name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime")},
     )
 
@@ -271,12 +314,15 @@ def _header_lines(job: Job, data: str) -> dict[str, str]:
     bound = [f"{job.plan.total_steps} steps"] if job.plan.total_steps else []
     bound += [options.max_time] if options.max_time else []
     validation = f"{len(job.data.valid)} held out for validation" if job.data.valid else "none held out"
+    columns = {"columns": job.data.columns} if job.data.columns else {}
     return {
         "bundle": f"{job.bundle.folder} ({manifest.task})",
         "data": f"{data} ({len(job.data.train)} rows, {validation})",
+        **columns,
         "trainable": f"{trained:,} of {total:,} parameters ({100 * trained / total:.2f} %), {options.placement}",
         "method": f"{options.method}, lr {options.lr:g} {options.lr_schedule}, eps {options.eps:g}, "
         f"{job.fold.method.most_points} points a step",
+        **({"objective": str(job.measure.criterion)} if options.objective != "loss" else {}),
         "batch": f"{options.batch_size} rows, {' or '.join(bound)}, seed {options.seed}",
     }
 

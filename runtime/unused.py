@@ -68,6 +68,8 @@ def _reasons(here: Situation) -> dict[str, str]:
         reasons["prefix_cache"] = "no layer lies before the first trained one"
     elif here.probes_per_pass == 1:
         reasons["prefix_cache"] = "--probes-per-pass 1 takes the whole graph"
+    if here.manifest.text is None:
+        reasons["truncation_side"] = "the bundle takes no text"
     if here.own_validation:
         reasons["val_size"] = "the data has a validation split"
     if not here.evaluates:

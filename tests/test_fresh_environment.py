@@ -6,6 +6,7 @@ installed.
 
 import json
 import os
+import re
 import subprocess
 import venv
 from pathlib import Path
@@ -69,8 +70,8 @@ def environment(tmp_path_factory):
     python = folder / "venv" / "bin" / "python"
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
 
-    def run(*arguments, fails=False):
-        done = subprocess.run([python, *arguments], cwd=folder, env=clean, capture_output=True, text=True)
+    def run(*arguments, fails=False, where=folder):
+        done = subprocess.run([python, *arguments], cwd=where, env=clean, capture_output=True, text=True)
         assert fails == bool(done.returncode), done.stdout + done.stderr
         return done
 
@@ -99,8 +100,33 @@ def test_a_convolutional_file_is_exported_with_onnx_alone_and_tuned_without_it(e
     run("-m", "zoedge", "merge", "run", "-o", "tuned")
     refused = run("-m", "zoedge", "export", "conv.onnx", "-o", "again", fails=True)
     assert refused.returncode == 2
-    assert "pip install 'zoedge[onnx]'" in refused.stderr
+    line = re.search(r"pip install ('onnx>=[\d.]+')$", refused.stderr.strip())
+    run("-m", "pip", "install", "--quiet", line[1].strip("'"))
+    run("-m", "zoedge", "export", "conv.onnx", "-o", "again", "--task", "classification", "--train", "full")
     assert accuracy(after) > accuracy(before) + 0.2
+
+
+def test_python_in_the_clone_s_own_folder_finds_all_of_zoedge(environment):
+    _, run = environment
+    modules = "zoedge, zoedge.runtime.tune, zoedge.cli.main"
+    found = run(
+        "-c", f"import {modules}; print(zoedge.__file__, zoedge.tune, zoedge.export)", where=ROOT
+    ).stdout
+    assert str(ROOT) in found
+    assert run("-m", "zoedge", "--version", where=ROOT).stdout.startswith("zoedge ")
+    run("-m", "zoedge", "methods", where=ROOT)
+
+
+def test_folders_of_the_same_names_beside_an_installed_package_are_not_taken_in(environment, tmp_path):
+    folder, run = environment
+    site = next((folder / "venv" / "lib").glob("python3*/site-packages"))
+    for name in ("setup.cfg", "runtime"):
+        assert not (site / name).exists()
+    (site / "setup.cfg").write_text("zoedge.runtime = runtime")
+    try:
+        assert run("-c", "import zoedge; print(len(zoedge.__path__))").stdout == "1\n"
+    finally:
+        (site / "setup.cfg").unlink()
 
 
 def accuracy(printed):

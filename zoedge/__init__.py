@@ -2,20 +2,20 @@
 
 The Python verbs, each imported when it is first used: ``tune``, ``estimate``, ``bench``, ``evaluate``,
 ``predict``, ``merge``, ``write_adapter`` and ``replay``; ``Bundle`` and ``Run`` open the folders they work on.
-Making a bundle is ``zoedge.export.to_bundle``.
+Making a bundle is ``zoedge.export.to_bundle``, on a workstation; ``zoedge.export`` loads when it is first used, too.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoedge.runtime.bench import bench
     from zoedge.runtime.estimate import estimate
     from zoedge.runtime.evaluate import evaluate, predict
-    from zoedge.runtime.outputs.adapter import write_adapter
-    from zoedge.runtime.outputs.merge import merge
+    from zoedge.runtime.outputs.verbs import merge, write_adapter
     from zoedge.runtime.replay import replay
     from zoedge.runtime.run.run_folder import Run
     from zoedge.runtime.tune import tune
@@ -47,6 +47,14 @@ __all__ = [
     "write_adapter",
 ]
 
+_HERE = Path(__file__).parent
+_SIBLINGS = _HERE.parent / "setup.cfg"
+# In a clone this folder lies beside its subpackages, and Python that is started there takes it for all of zoedge,
+# wherever another one is installed.
+_INSTALLED = (_HERE / "runtime").is_dir()
+if not _INSTALLED and _SIBLINGS.is_file() and "zoedge.runtime = runtime" in _SIBLINGS.read_text("utf-8"):
+    __path__.append(str(_HERE.parent))
+
 _ERRORS = ("BundleError", "DataError", "InputError", "MissingPackageError", "RefusedError", "ZoedgeError")
 _HOME = {
     "Bundle": "zoedge.bundle",
@@ -55,20 +63,22 @@ _HOME = {
     "bench": "zoedge.runtime.bench",
     "estimate": "zoedge.runtime.estimate",
     "evaluate": "zoedge.runtime.evaluate",
-    "merge": "zoedge.runtime.outputs.merge",
+    "merge": "zoedge.runtime.outputs.verbs",
     "predict": "zoedge.runtime.evaluate",
     "replay": "zoedge.runtime.replay",
     "tune": "zoedge.runtime.tune",
-    "write_adapter": "zoedge.runtime.outputs.adapter",
+    "write_adapter": "zoedge.runtime.outputs.verbs",
 } | dict.fromkeys(_ERRORS, "zoedge.errors")
 
 
 def __getattr__(name: str) -> Any:
     """Import a verb when it is asked for: ``import zoedge`` itself loads nothing heavy."""
     if name == "__version__":
-        from importlib.metadata import version
+        from .installed import version
 
-        return version("zoedge")
+        return version()
+    if name in ("export", "runtime"):
+        return import_module(f"zoedge.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'zoedge' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from .errors import BundleError
-from .files import sha256
+from .files import as_path, sha256
 from .manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest
 
 
@@ -40,7 +40,7 @@ class Bundle:
             BundleError: no bundle there, a newer format, a damaged manifest, or a file that is missing,
                 outside the folder or not the one that was exported.
         """
-        folder = Path(folder)
+        folder = as_path(folder, "a bundle's folder")
         path = folder / MANIFEST_FILE
         if not path.is_file():
             if not folder.exists():

@@ -16,6 +16,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from .installed import pip_line
+
 
 class ZoedgeError(Exception):
     """Base of every error raised on purpose; ``exit_code`` is the command line's."""
@@ -47,7 +49,7 @@ class MissingPackageError(InputError):
     """Raised where an optional package is needed and absent; names the exact pip line."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package}: pip install 'zoedge[{extra}]'")
+        super().__init__(f"{purpose} needs the package {package}: {pip_line(extra)}")
 
 
 def near(name: str, known: Iterable[str]) -> str:

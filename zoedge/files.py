@@ -24,6 +24,25 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def as_path(value: object, what: str) -> Path:
+    """Return a path that was given as text or as a path; ``what`` says what it should lead to.
+
+    Raises:
+        InputError: it is neither, it is empty, or no system could have such a path.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{value!r:.60} is no path: give {what} as text or as a Path")
+    try:
+        os.stat(text)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{text!r:.60} can't be used as a path ({reason}): give {what}") from error
+    return Path(text)
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; rename it into place on success, remove it on failure.

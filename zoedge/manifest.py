@@ -194,6 +194,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     head: Head | None = None
     quantization: Quantization | None = None
     labels: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()  # of the only input's elements in order, where the source tells
     text: Text | None = None
     image: Image | None = None
     opset: int = 0

@@ -7,7 +7,7 @@ A flag beats the config file, which beats the default. ``None`` means "what suit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from .errors import InputError, near
 from .methods import RECIPES, MethodOptions, find
 from .settings import Setting, convert, facts, from_yaml
 
+Direction = Literal["min", "max"]
 Schedule = Literal["constant", "linear", "cosine"]
 HeadInit = Literal["probe", "zeros", "random"]
 MOST_THREADS = 1024
@@ -28,7 +29,14 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     method: Annotated[str, Setting("how to step: see `zoedge methods`")] = "fzoo"
     steps: Annotated[
-        int | None, Setting("optimizer steps", above=0, free=True, aliases=("--iters", "--max-steps"))
+        int | None,
+        Setting(
+            "optimizer steps",
+            above=0,
+            free=True,
+            aliases=("--iters", "--max-steps"),
+            also=("iterations", "num_steps"),
+        ),
     ] = None
     epochs: Annotated[
         float | None,
@@ -37,17 +45,39 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             above=0,
             free=True,
             aliases=("--num-train-epochs",),
+            also=("num_epochs", "epoch"),
         ),
     ] = None
     max_time: Annotated[str | None, Setting("stop after this long, like 90s, 30m or 2h", free=True)] = None
-    lr: Annotated[float | None, Setting("learning rate", above=0, aliases=("--learning-rate",))] = None
+    lr: Annotated[
+        float | None,
+        Setting("learning rate", above=0, aliases=("--learning-rate",), also=("rate", "step_size")),
+    ] = None
     lr_schedule: Annotated[
         Schedule | None,
-        Setting("constant, linear (to 0) or cosine (to 0)", aliases=("--lr-scheduler-type",)),
+        Setting(
+            "constant, linear (to 0) or cosine (to 0)",
+            aliases=("--lr-scheduler-type",),
+            also=("schedule", "scheduler", "lr_scheduler"),
+        ),
     ] = None
-    eps: Annotated[float | None, Setting("length of the perturbation", above=0, aliases=("--zo-eps",))] = None
+    eps: Annotated[
+        float | None,
+        Setting(
+            "length of the perturbation",
+            above=0,
+            aliases=("--zo-eps",),
+            also=("epsilon", "mu", "perturbation"),
+        ),
+    ] = None
     batch_size: Annotated[
-        int, Setting("rows per step", above=0, aliases=("--per-device-train-batch-size",))
+        int,
+        Setting(
+            "rows per step",
+            above=0,
+            aliases=("--per-device-train-batch-size",),
+            also=("batch", "train_batch_size"),
+        ),
     ] = 16
     micro_batch_size: Annotated[
         int | None,
@@ -63,8 +93,25 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             expert=True,
         ),
     ] = None
-    seed: Annotated[int, Setting("seed of noise, batches and splits", least=0, below=2**64)] = 0
-    objective: Annotated[str, Setting("what to improve: loss, accuracy, f1 or pkg.mod:function")] = "loss"
+    seed: Annotated[
+        int,
+        Setting(
+            "seed of noise, batches and splits", least=0, below=2**64, also=("random_state", "random_seed")
+        ),
+    ] = 0
+    objective: Annotated[
+        str,
+        Setting(
+            "what to improve: loss, accuracy, f1 or pkg.mod:function, called as function(outputs, targets) with two "
+            "dicts of arrays and returning a number"
+        ),
+    ] = "loss"
+    objective_direction: Annotated[
+        Direction | None,
+        Setting(
+            "whether an objective of your own is minimised or maximised; its attribute 'direction' by default"
+        ),
+    ] = None
     head_init: Annotated[HeadInit, Setting("how a new head starts: probe, zeros or random")] = "probe"
     head_refit_every: Annotated[
         int | None, Setting("steps between closed-form refits of a probed head", above=0)
@@ -90,6 +137,7 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             above=0,
             free=True,
             aliases=("--early-stopping-steps",),
+            also=("patience",),
         ),
     ] = None
     log_every: Annotated[
@@ -131,6 +179,10 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             expert=True,
         ),
     ] = "auto"
+    scale_targets: Annotated[
+        Literal["auto", "no"],
+        Setting("regression: take targets far from the usual size on a scale of their own inside the loss"),
+    ] = "auto"
     provider: Annotated[str, Setting("onnxruntime execution provider", free=True)] = "cpu"
     threads: Annotated[
         int,
@@ -141,6 +193,12 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             free=True,
         ),
     ] = 0
+    truncation_side: Annotated[
+        Literal["left", "right"] | None,
+        Setting(
+            "the end that texts lose which are longer than the bundle takes: right by default, left for prompts"
+        ),
+    ] = None
     text_key: Annotated[str | None, Setting("name of the text field in the data")] = None
     label_key: Annotated[str | None, Setting("name of the label field in the data")] = None
     prompt_key: Annotated[str | None, Setting("name of the prompt field in the data")] = None
@@ -169,21 +227,35 @@ def flat(options: TuneOptions) -> dict[str, Any]:
 
 
 class Loaded(NamedTuple):
-    """Options, and the names of those that the user gave: only they may contradict a run or have no effect."""
+    """Options, and the names of those that the user gave: only they may contradict a run or have no effect.
+
+    ``bundle`` and ``data`` are those of a run whose configuration was read.
+    """
 
     options: TuneOptions
     given: frozenset[str]
+    bundle: str | None = None
+    data: str | None = None
 
 
 def load(config: Path | None, flags: Mapping[str, Any]) -> Loaded:
     """Return the options from an optional YAML file and the flags that were given.
 
+    The file holds settings, or is the ``config.yaml`` of a run, whose settings were all decided: they count as
+    chosen by zoedge, so none is said to have no effect.
+
     Raises:
         InputError: an unreadable file, an unknown key, or a value of the wrong type or out of range.
     """
-    values = (_read_config(config) if config else {}) | dict(flags)
+    read = _read_config(config) if config else {}
+    of_run = isinstance(read.get("options"), dict)
+    values = (_settings(read["options"]) if of_run else _settings(read)) | dict(flags)
+    if of_run and "epochs" in flags and "steps" not in flags:
+        values["steps"] = None
     options = make(values, str(config) if config else "the options")
-    return Loaded(options, frozenset(name for name, value in values.items() if value is not None))
+    given = flags if of_run else values
+    names = frozenset(name for name, value in given.items() if value is not None)
+    return Loaded(options, names, *((read.get("bundle"), read.get("data")) if of_run else (None, None)))
 
 
 def unlike_default(options: TuneOptions) -> frozenset[str]:
@@ -209,12 +281,46 @@ def make(values: Mapping[str, Any], where: str = "the options") -> TuneOptions:
     known = known_settings()
     for key in given:
         if key not in known:
-            raise InputError(f"{where} has no setting {key!r}{near(key, known)}")
+            raise InputError(f"{where} has no setting {key!r}{hint(key)}")
     options: TuneOptions = convert({n: v for n, v in given.items() if n in FACTS}, TuneOptions, where)
     has = find(options.method).options.__struct_fields__
     of_method = {name: value for name, value in given.items() if name in has and value is not None}
     _own(options.method, of_method, where)
     return msgspec.structs.replace(options, method_options=of_method)
+
+
+# what other trainers have and zoedge hasn't, and what to do instead
+_ABSENT = {
+    **dict.fromkeys(
+        ("warmup", "warmup_steps", "warmup_ratio"),
+        "schedules begin at the full rate: lower lr, or leave it out",
+    ),
+    **dict.fromkeys(
+        ("gradient_accumulation_steps", "accumulation_steps"),
+        "batch_size is the rows of a step, and micro_batch_size the most of a pass",
+    ),
+    **dict.fromkeys(("optimizer", "optim"), "a method is chosen with method: see `zoedge methods`"),
+    **dict.fromkeys(
+        ("fp16", "bf16", "load_in_8bit"), "a bundle's precision is decided by zoedge export --quantize"
+    ),
+    **dict.fromkeys(
+        ("max_seq_length", "max_length"), "the longest text is decided by zoedge export --max-seq-length"
+    ),
+}
+
+
+def hint(name: str) -> str:
+    """Return what to say behind a setting that doesn't exist: what it is called here, or what comes close."""
+    plain = name.strip("-").replace("-", "_").lower()
+    known = known_settings()
+    called = next((n for n, s in known.items() if plain in (*_plain(s.aliases), *s.also)), None)
+    if called is not None:
+        return f"; here it is {called}"
+    return f"; {_ABSENT[plain]}" if plain in _ABSENT else near(plain, known)
+
+
+def _plain(flags: Iterable[str]) -> Iterator[str]:
+    return (flag.strip("-").replace("-", "_") for flag in flags)
 
 
 def known_settings() -> dict[str, Setting]:
@@ -247,10 +353,12 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold one setting per line, like 'steps: 200'")
-    return {
-        name: _typed(name, value)
-        for name, value in ((str(k).replace("-", "_"), v) for k, v in values.items())
-    }
+    return values
+
+
+def _settings(values: Mapping[Any, Any]) -> dict[str, Any]:
+    named = {str(key).replace("-", "_"): value for key, value in values.items()}
+    return {name: _typed(name, value) for name, value in named.items()}
 
 
 def _typed(name: str, value: Any) -> Any:

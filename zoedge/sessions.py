@@ -23,7 +23,7 @@ STALE_OPTIMIZERS = (
     "EmbedLayerNormFusion",
 )
 Entry = tuple[str, str]  # of a session's configuration
-Open = Callable[[tuple[Entry, ...]], Any]  # entries -> session
+Open = Callable[[tuple[Entry, ...]], Any]  # entries -> session; a failure raises, and nothing is logged
 
 # onnxruntime then makes constant int8 weights uint8, whose kernels don't clip, unless all lie within -64 and 64, where
 # no pair can be clipped

@@ -29,7 +29,8 @@ class Setting:
         below, most: the open or the closed upper bound.
         free: whether a resumed run may be given another value.
         expert: whether it only overrides what is measured or chosen otherwise; the help lists it apart.
-        aliases: what other trainers call its flag.
+        aliases: what other trainers call its flag, which works here, too.
+        also: other names, which errors translate.
         short: its flag of one letter.
     """
 
@@ -41,6 +42,7 @@ class Setting:
     free: bool = False
     expert: bool = False
     aliases: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     short: str | None = None
 
     @property

@@ -21,6 +21,7 @@ Axes = Mapping[str, int]  # input -> axis
 INDEPENDENT = (
     1e-3  # of the largest value: rows that differ by less beside others only add up in another order
 )
+_CLEARLY = 0.1  # of another choice's error
 _TRIES, _MOST = 64, 4096  # choices that are run, and that are looked at
 _BATCH, _FEWER, _LENGTH = (
     3,
@@ -57,7 +58,8 @@ def find_batch_axes(
     """Return the axes along which rows of the inputs are rows of the output, each computed by itself.
 
     Axes of a dynamic size are tried first, the first axis of all, and those that share a name together. Where
-    no choice makes rows independent of each other (a scale for the whole pass), the best is taken.
+    no choice makes rows independent of each other (a scale for the whole pass), the first is taken that no later
+    one is clearly better than.
 
     Args:
         ports: the graph's inputs; a dimension without a name is "".
@@ -80,7 +82,7 @@ def find_batch_axes(
             failure = failure or error
             continue
         seen = seen or shape
-        if fit is not None and (best is None or fit.error < best.error):
+        if fit is not None and (best is None or fit.error < _CLEARLY * best.error):
             best = fit
         if best is not None and best.error < INDEPENDENT:
             break

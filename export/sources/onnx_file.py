@@ -19,6 +19,7 @@ from ..surgery.graph import Graph
 from ..surgery.roles import is_parameter, is_statistic
 from ..surgery.subgraphs import flattened
 from ..surgery.trainables import KEYWORDS
+from .feature_names import feature_names
 from .inference_form import refuse_random, to_inference_form
 from .onnx_clean import (
     drop_default_inputs,
@@ -85,6 +86,7 @@ def from_onnx(
     found = find_logits(path, graph, output, loss, example_inputs, text, say)
     model.graph.node.extend(found.nodes)
     describe(model, found)
+    ports = tuple(port_of(value) for value in model.graph.input)
     parameters = _parameters(Graph(model), arrays, named)
     weights = place_tensors(model, arrays, parameters)
     exported = Exported(
@@ -95,6 +97,7 @@ def from_onnx(
         loss=loss,
         logits=found.logits,
         labels=labels,
+        feature_names=feature_names(model, ports, say),
         source=Source(kind="onnx", name=path.name, versions={"onnx": version("onnx")}),
         reference=found.reference,
         sample_inputs=found.sample,

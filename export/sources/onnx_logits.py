@@ -124,7 +124,7 @@ def find_logits(
         if likeness is not None:
             say(
                 f"{output} looks like probabilities: {likeness}; {loss} takes logits, so the loss is wrong if they "
-                "are: choose the value before the softmax or sigmoid with --output-name"
+                "are: then choose the value that they are made from with --output-name"
             )
         chosen = _Candidate((), output, "")
     else:

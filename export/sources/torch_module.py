@@ -16,6 +16,7 @@ from zoedge.manifest import Dim, Port, Source
 
 from .packages import need
 from .samples import like_samples
+from .torch_examples import as_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +37,7 @@ _LOSSES = {
 
 def from_module(
     module: nn.Module,
-    example_inputs: Mapping[str, Tensor],
+    example_inputs: Mapping[str, Any],
     *,
     task: str,
     output_name: str = "logits",
@@ -49,7 +50,8 @@ def from_module(
 
     Args:
         module: called as ``module(**example_inputs)`` in eval mode; float32, on the CPU; left as it was.
-        example_inputs: one example of each input, by the names of ``forward``'s arguments.
+        example_inputs: one example of each input, by the names of ``forward``'s arguments: tensors, arrays or
+            nested lists of numbers.
         task: classification, image-classification or regression.
         output_name: name of the graph's output, and the entry to take where the module returns a mapping
             (of a tuple the first is taken).
@@ -77,7 +79,7 @@ def from_module(
 
     loss = _loss(task, loss)
     state = collect(module)
-    examples = _Examples.of(module, example_inputs, dynamic_shapes)
+    examples = _Examples.of(module, as_tensors(example_inputs), dynamic_shapes)
     logits = free_name(output_name, state)
     reference = reference_of(module, output_name, called=logits)
     _check_output(reference(examples.arrays)[logits], output_name, task, labels)

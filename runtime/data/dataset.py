@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -20,6 +20,13 @@ KEEP_BYTES = 64 << 20  # examples beyond this are encoded again whenever they ar
 _OBJECT_BYTES = 1024  # of Python objects around an example's arrays
 
 
+Counts = NDArray[np.int64]
+
+
+def _none() -> Counts:
+    return np.zeros(0, np.int64)  # of rows that were made up
+
+
 @dataclass(frozen=True)
 class Dataset:
     """The examples of some records, in their order.
@@ -28,11 +35,17 @@ class Dataset:
         examples: by row.
         lengths: int64 [rows], tokens of each example (0 where the task has none).
         digests: BLAKE2b-128 of each example's arrays.
+        cut: int64 [rows], tokens that each row lost as it is longer than the model takes.
+        replaced: int64 [rows], characters of each row that were no valid Unicode and became U+FFFD.
+        classes: int64 [rows], where each target is one class; None where it is something else.
     """
 
     examples: Sequence[Example]
     lengths: NDArray[np.int64]
     digests: tuple[bytes, ...]
+    cut: Counts = field(default_factory=_none)
+    replaced: Counts = field(default_factory=_none)
+    classes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -51,7 +64,10 @@ class Dataset:
             examples: Sequence[Example] = self.examples.subset(rows)
         else:
             examples = [self.examples[int(row)] for row in rows]
-        return Dataset(examples, self.lengths[rows], tuple(self.digests[int(row)] for row in rows))
+        digests = tuple(self.digests[int(row)] for row in rows)
+        cut, replaced = (counts[rows] if len(counts) else counts for counts in (self.cut, self.replaced))
+        classes = None if self.classes is None else self.classes[rows]
+        return Dataset(examples, self.lengths[rows], digests, cut, replaced, classes)
 
 
 def encode(
@@ -73,17 +89,33 @@ def encode(
     """
     kept: list[Example] | None = []
     lengths, digests, size = [], [], 0
+    cut, replaced = [], []
+    classes: list[int | None] = []
     for record in records:
         example = task.encode(record, labelled=labelled)
+        cut.append(example.cut)
+        replaced.append(record.replaced)
         lengths.append(example.length)
         digests.append(_digest(example))
+        classes.append(_class(example))
         size += _OBJECT_BYTES + sum(a.nbytes for a in (*example.inputs.values(), *example.targets.values()))
         if size > keep_bytes:
             kept = None
         elif kept is not None:
             kept.append(example)
     examples = kept if kept is not None else _Encoded(records, task, labelled)
-    return Dataset(examples, np.array(lengths, np.int64), tuple(digests))
+    known = [c for c in classes if c is not None]
+    of_rows = np.array(known, np.int64) if len(known) == len(classes) else None
+    counts = [np.array(values, np.int64) for values in (lengths, cut, replaced)]
+    return Dataset(examples, counts[0], tuple(digests), counts[1], counts[2], of_rows)
+
+
+def _class(example: Example) -> int | None:
+    """Return the one class that a row's target is."""
+    targets = list(example.targets.values())
+    if len(targets) != 1 or targets[0].shape != () or targets[0].dtype.kind not in "iu":
+        return None
+    return int(targets[0])
 
 
 class _Encoded(Sequence[Example]):

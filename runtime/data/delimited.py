@@ -1,14 +1,20 @@
-"""Comma- and tab-separated tables with a header line."""
+"""Tables of text; without a header line, columns are called by their positions: 1, 2, ..."""
 
 from __future__ import annotations
 
 import csv
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from zoedge.errors import DataError
 
 from .lines import read_lines
 from .record import Record
+from .separator import separator_of, told_separator
+
+_INDEX_NAMES = ("", "Unnamed: 0")  # what pandas calls a table's index, written once and written again
 
 
 class _Csv(csv.excel):
@@ -20,58 +26,113 @@ class _Tsv(csv.excel_tab):
 
 
 def read_csv(path: Path) -> list[Record]:
-    """Return the rows of a ``.csv`` file as text; quoted fields may hold commas, quotes and line breaks.
+    """Return the rows of a ``.csv`` file as text; quoted fields may hold separators, quotes and line breaks.
+
+    Fields are separated by commas, semicolons, tabs or bars, as ``separator.separator_of`` finds out. A first
+    column of row numbers without a name, as pandas writes it, is left out, and so are empty ones without a name.
 
     Raises:
-        DataError: no header, a row of another width, a quote that isn't closed, or bytes that aren't UTF-8.
+        DataError: a row of another width, a quote that isn't closed, several possible separators, or bytes that
+            aren't text.
     """
-    return _read(path, _Csv)
+    lines = list(read_lines(path))
+    told = told_separator(lines)
+    if told is not None:
+        return _parse(lines[1:], _csv(told), path, 2)
+
+    def fits(separator: str) -> bool:
+        try:
+            _parse(lines, _csv(separator), path)
+        except DataError:
+            return False
+        return True
+
+    return _parse(lines, _csv(separator_of(lines, fits, f"{path}:1")), path)
 
 
 def read_tsv(path: Path) -> list[Record]:
     """Return the rows of a ``.tsv`` file as text; a quote is an ordinary character there, as in GLUE.
 
     Raises:
-        DataError: no header, a row of another width, or bytes that aren't UTF-8.
+        DataError: a row of another width, or bytes that aren't text.
     """
-    return _read(path, _Tsv)
+    return _parse(list(read_lines(path)), _Tsv, path)
 
 
-def _read(path: Path, dialect: type[csv.Dialect]) -> list[Record]:
-    reader = csv.reader(read_lines(path), dialect)
+def _csv(separator: str) -> type[csv.Dialect]:
+    return type("_Separated", (_Csv,), {"delimiter": separator})
+
+
+def _parse(lines: Sequence[str], dialect: type[csv.Dialect], path: Path, first: int = 1) -> list[Record]:
+    """Return the records; ``first`` is the number of the first of the lines."""
+    reader = csv.reader(lines, dialect)
     header: list[str] | None = None
-    records: list[Record] = []
+    rows: list[tuple[list[str], str]] = []
     while True:
-        where = f"{path}:{reader.line_num + 1}"  # a row may span lines: name its first
+        where = f"{path}:{reader.line_num + first}"  # a row may span lines: name its first
         try:
-            row = next(reader, None)
+            with _long_fields():
+                row = next(reader, None)
         except csv.Error as error:
             raise DataError(f"{where} is malformed ({error}): check the quotes of this row") from error
         if row is None:
-            return records
+            return _records(header or [], rows, path)
         if not row:
             continue
         if header is None:
             header = _header(row, where)
-        elif len(row) != len(header):
+            if header is not None:
+                continue
+            header = [str(position) for position in range(1, len(row) + 1)]
+        if len(row) != len(header):
             raise DataError(
                 f"{where} has {len(row)} fields and the header names {len(header)} "
                 f"({', '.join(header)}): put quotes around fields that hold the separator"
             )
-        else:
-            records.append(Record(dict(zip(header, row, strict=True)), where))
+        rows.append((row, where))
 
 
-def _header(row: list[str], where: str) -> list[str]:
+def _records(header: list[str], rows: list[tuple[list[str], str]], path: Path) -> list[Record]:
+    left_out = {place for place in range(len(header)) if _says_nothing(header, rows, place)}
+    if any(not name and place not in left_out for place, name in enumerate(header)):
+        raise DataError(f"{path}:1 has a column without a name: give each column a name of its own")
+    kept = [(place, name) for place, name in enumerate(header) if place not in left_out]
+    return [Record({name: row[place] for place, name in kept}, where) for row, where in rows]
+
+
+def _says_nothing(header: list[str], rows: list[tuple[list[str], str]], place: int) -> bool:
+    """Tell whether a column without a name of its own is empty, or is the first and numbers the rows."""
+    if header[place] not in _INDEX_NAMES:
+        return False
+    values = [row[place] for row, _ in rows]
+    if not header[place] and not any(value.strip() for value in values):
+        return True
+    return place == 0 and len(set(values)) == len(values) and all(map(_is_row_number, values))
+
+
+def _is_row_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let fields be longer than the 131,072 characters at which the module csv stops."""
+    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _header(row: list[str], where: str) -> list[str] | None:
+    """Return the names of the columns; None where the file begins with a row of numbers."""
     names = [name.strip() for name in row]
-    if all(_is_number(name) for name in names):
-        raise DataError(
-            f"{where} holds numbers where the header should be: add a first line with column names"
-        )
+    counted = [[str(position + start) for position in range(len(names))] for start in (0, 1)]
+    if all(_is_number(name) for name in names) and names not in counted:  # which other tools write as names
+        return None
     for name in names:
-        if not name or names.count(name) > 1:
-            problem = f"names the column {name!r} twice" if name else "has a column without a name"
-            raise DataError(f"{where} {problem}: give each column a name of its own")
+        if name and names.count(name) > 1:
+            raise DataError(f"{where} names the column {name!r} twice: give each column a name of its own")
     return names
 
 

@@ -19,8 +19,10 @@ class Example:
         inputs: graph input name -> array without the batch axis.
         targets: the same for the targets; placeholders of zeros where the record was read without labels.
         length: number of tokens, which buckets are made by; 0 where shapes are the graph's own.
+        cut: number of tokens left out because the row is longer than the model takes.
     """
 
     inputs: Arrays
     targets: Arrays
     length: int = 0
+    cut: int = 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from zoedge.errors import DataError, MissingPackageError
 
-from .record import LazyRecords, Record
+from .in_memory import RowRecords
+from .record import Record
 from .splits import SPLIT_NAMES
 
 _ID = re.compile(
@@ -46,16 +46,5 @@ def read_hub(name: str, split: str) -> Sequence[Record] | None:
         ) from error
     for alias in SPLIT_NAMES[split]:
         if alias in found:
-            return _HubRecords(found[alias], f"{name}/{alias}")
+            return RowRecords(found[alias], f"{name}/{alias}")
     return None
-
-
-class _HubRecords(LazyRecords):
-    def __init__(self, rows: Sequence[dict[str, Any]], source: str) -> None:
-        self._rows, self._source = rows, source
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def _at(self, row: int) -> Record:
-        return Record(self._rows[row], f"{self._source}[{row}]")

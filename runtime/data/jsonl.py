@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,32 @@ from zoedge.errors import DataError
 
 from .lines import read_lines
 from .record import Record
+from .unicode import clean
 
 
 def read_jsonl(path: Path) -> list[Record]:
     """Return the records of a ``.jsonl`` file; blank lines are skipped.
 
     Raises:
-        DataError: a line that isn't UTF-8, isn't JSON or isn't an object.
+        DataError: a line that isn't text, isn't JSON or isn't an object.
     """
+    return parse_lines(read_lines(path), path)
+
+
+def parse_lines(lines: Iterable[str], path: Path) -> list[Record]:
+    """Return a record per line that isn't blank; ``path`` names the file in errors."""
     return [
-        Record(_parse(line, f"{path}:{number}"), f"{path}:{number}")
-        for number, line in enumerate(read_lines(path), 1)
+        _record(_parse(line, f"{path}:{number}"), f"{path}:{number}", "\\u" in line)
+        for number, line in enumerate(lines, 1)
         if line.strip()
     ]
+
+
+def _record(fields: dict[str, Any], where: str, escaped: bool) -> Record:
+    if not escaped:  # what was decoded from UTF-8 is valid, but for escapes like \ud83d
+        return Record(fields, where)
+    valid = clean(fields)
+    return Record(valid.value, where, valid.replaced)
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:

@@ -88,4 +88,4 @@ class _Renamed(LazyRecords):
             for column in columns:
                 left.pop(column, None)
             named[_CANONICAL.get(key, key)] = values[0] if len(values) == 1 else values
-        return Record({**left, **named}, record.where)
+        return replace(record, fields={**left, **named})

@@ -1,18 +1,23 @@
-"""Reading data: a file, a folder or a hub id goes in, records come out."""
+"""Reading data: a file, a folder, a hub id or rows in memory go in, records come out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, cast, overload
 
 from zoedge.errors import DataError, near
 
 from .delimited import read_csv, read_tsv
 from .hub import is_hub_id, read_hub
+from .in_memory import Data, InMemory, as_data
+from .json_file import read_json
+from .json_file import splits_of as splits_of_json
 from .jsonl import read_jsonl
 from .keys import KeyNames, rename
-from .npz import read_npz, splits_of
+from .npz import read_npz
+from .npz import splits_of as splits_of_npz
+from .parquet import read_parquet
 from .record import Record
 from .splits import SPLIT_NAMES, Split, split_file
 
@@ -24,14 +29,19 @@ READERS: dict[str, Reader] = {
     ".csv": lambda path, split: read_csv(path),
     ".tsv": lambda path, split: read_tsv(path),
     ".npz": read_npz,
+    ".json": lambda path, split: _of_json(read_json(path), split),
+    ".parquet": lambda path, split: read_parquet(path),
 }
+# the formats of which one file may tell splits apart
+_SPLITS_OF = {".npz": splits_of_npz, ".json": splits_of_json}
 
 _ANY = KeyNames()
+_LONGEST_SHOWN = 200
 
 
 @overload
 def read(
-    path: str | Path,
+    data: Data | InMemory,
     split: Literal["train", "test"] = "train",
     keys: KeyNames = ...,
     *,
@@ -39,18 +49,18 @@ def read(
 ) -> Sequence[Record]: ...
 @overload
 def read(
-    path: str | Path, split: Literal["valid"], keys: KeyNames = ..., *, labelled: bool = True
+    data: Data | InMemory, split: Literal["valid"], keys: KeyNames = ..., *, labelled: bool = True
 ) -> Sequence[Record] | None: ...
 def read(
-    path: str | Path, split: Split = "train", keys: KeyNames = _ANY, *, labelled: bool = True
+    data: Data | InMemory, split: Split = "train", keys: KeyNames = _ANY, *, labelled: bool = True
 ) -> Sequence[Record] | None:
     """Return the records of a split.
 
     Args:
-        path: a ``.jsonl``, ``.csv``, ``.tsv`` or ``.npz`` file; a folder with ``train``, ``valid`` (also
-            ``validation``, ``val``, ``dev``) and ``test`` files of these formats; or a hub id,
-            "owner/name" or "owner/name:config". A single file that doesn't tell splits apart is both the
-            train and the test split.
+        data: a file of one of ``READERS``; a folder with ``train``, ``valid`` (also ``validation``, ``val``,
+            ``dev``) and ``test`` files of these formats; a hub id, "owner/name" or "owner/name:config"; or rows
+            as ``in_memory.as_data`` takes them. A single file or set of rows that doesn't tell splits apart is
+            both the train and the test split.
         split: which rows.
         keys: what the file calls the fields, where a task can't know.
         labelled: False for prediction: a label that ``keys`` names may then be absent.
@@ -62,14 +72,26 @@ def read(
         DataError: no such data, a malformed or empty file, or no such split.
         MissingPackageError: a hub id without the package ``datasets``.
     """
-    records = _read(str(path), split)
+    given = as_data(data)
+    records = given.read(split) if isinstance(given, InMemory) else _read_path(given, split)
     if records is None:
         if split == "valid":
             return None
-        raise DataError(f"{path} has no {split} split: {_expected(Path(path), split)}")
+        raise DataError(f"{_shown(given)} has no {split} split: {_expected(given, split)}")
     if len(records) == 0:
-        raise DataError(f"{path} has no rows in its {split} split: give data with at least one row")
+        raise DataError(f"{_shown(given)} has no rows in its {split} split: give data with at least one row")
     return rename(records, keys, labelled=labelled)
+
+
+def _of_json(found: InMemory, split: str) -> Sequence[Record] | None:
+    return found.read(cast("Split", split)) if found.told else found.read("train")
+
+
+def _read_path(text: str, split: Split) -> Sequence[Record] | None:
+    try:
+        return _read(text, split)
+    except OSError as error:
+        raise DataError(f"{_shown(text)} can't be read: {error.strerror}") from error
 
 
 def _read(text: str, split: Split) -> Sequence[Record] | None:
@@ -78,24 +100,42 @@ def _read(text: str, split: Split) -> Sequence[Record] | None:
         file = split_file(path, split, READERS)
         return READERS[file.suffix](file, split) if file else None
     if path.is_file():
-        reader = READERS.get(path.suffix.lower())
+        suffix = path.suffix.lower()
+        reader = READERS.get(suffix)
         if reader is None:
             raise DataError(
                 f"{path} has the unknown format {path.suffix!r}: use {', '.join(READERS)} or a folder of them"
             )
-        if split == "valid" and not (path.suffix.lower() == ".npz" and splits_of(path)):
+        if split == "valid" and not _told_splits(path):
             return None
         return reader(path, split)
     if path.suffix.lower() in READERS or not is_hub_id(text):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"{path} does not exist{near(path.name, siblings) or ': check the path'}")
+        raise DataError(f"{_shown(text)} does not exist{near(path.name, siblings) or ': check the path'}")
     return read_hub(text, split)
 
 
-def _expected(path: Path, split: Split) -> str:
+def _told_splits(path: Path) -> frozenset[str]:
+    """Return the splits that one file tells apart; empty where it holds one set of rows."""
+    splits_of = _SPLITS_OF.get(path.suffix.lower())
+    return splits_of(path) if splits_of else frozenset()
+
+
+def _shown(data: str | InMemory) -> str:
+    """Return what was given, for a message of one line."""
+    text = str(data)
+    if len(text) <= _LONGEST_SHOWN and text.isprintable():
+        return text
+    return f"{text[:_LONGEST_SHOWN]!r}..."
+
+
+def _expected(data: str | InMemory, split: Split) -> str:
+    if isinstance(data, InMemory):
+        return f"give a dict with {split!r} (it tells {', '.join(sorted(data.splits))} apart)"
+    path = Path(data)
     if path.is_dir():
         present = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
-        return f"name a file {split}.jsonl, .csv, .tsv or .npz (the folder holds {present})"
+        return f"name a file {split}{', '.join(READERS)} (the folder holds {present})"
     if path.is_file():
-        return f"name its arrays {split}_... (it tells {', '.join(sorted(splits_of(path)))} apart)"
+        return f"name its arrays {split}_... (it tells {', '.join(sorted(_told_splits(path)))} apart)"
     return f"looked for {', '.join(SPLIT_NAMES[split])}"

@@ -9,6 +9,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .unicode import clean
+
 
 @dataclass(frozen=True)
 class Record:
@@ -17,10 +19,18 @@ class Record:
     Attributes:
         fields: name -> value: text, number, list, or an array where the file holds arrays.
         where: "file:line" or "file[row]", for error messages.
+        replaced: how many characters of its texts were no valid Unicode and became U+FFFD.
     """
 
     fields: Mapping[str, Any]
     where: str
+    replaced: int = 0
+
+
+def record_of(fields: Mapping[Any, Any], where: str) -> Record:
+    """Return a record of fields that may hold any text: names become text, and texts valid Unicode."""
+    valid = clean({str(name): value for name, value in fields.items()})
+    return Record(valid.value, where, valid.replaced)
 
 
 class LazyRecords(Sequence[Record]):
@@ -55,3 +65,22 @@ class Subset(LazyRecords):
 
     def _at(self, row: int) -> Record:
         return self._records[int(self._rows[row])]
+
+
+class ColumnRecords(LazyRecords):
+    """Rows of columns of one length; a record holds views of arrays, and Python's own texts and numbers."""
+
+    def __init__(self, columns: Mapping[str, Any], source: str) -> None:
+        self._columns, self._source = columns, source
+        self._rows = len(next(iter(columns.values())))
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def _at(self, row: int) -> Record:
+        fields = {name: _plain(column[row]) for name, column in self._columns.items()}
+        return record_of(fields, f"{self._source}[{row}]")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value

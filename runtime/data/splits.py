@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,16 @@ SPLIT_NAMES: dict[str, tuple[str, ...]] = {
     "valid": ("valid", "validation", "val", "dev"),
     "test": ("test",),
 }
+_ALIAS = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
+_NAMES = "|".join(_ALIAS)
+_PREFIX = re.compile(rf"(?P<split>{_NAMES})_(?P<name>.+)")  # train_images
+_SUFFIX = re.compile(rf"(?P<name>[xyXY])_(?P<split>{_NAMES})")  # x_train, as Keras names them
+
+
+def split_and_name(array: str) -> tuple[str, str] | None:
+    """Return the split and the field of an array called like ``train_images`` or ``x_train``; None otherwise."""
+    match = _PREFIX.fullmatch(array) or _SUFFIX.fullmatch(array)
+    return (_ALIAS[match["split"]], match["name"]) if match else None
 
 
 def split_file(folder: Path, split: str, suffixes: Iterable[str]) -> Path | None:

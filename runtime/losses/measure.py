@@ -10,9 +10,10 @@ from zoedge.manifest import Manifest
 
 from ..data.batches import MicroBatch, Result, Rows, batch_indices, micro_batches
 from ..data.example import Example
+from ..data.facts import TargetScale
 from ..passes.probing import Forward, OneByOne, Probing
-from .metrics import METRICS
-from .objectives import Objective
+from .metrics import METRICS, ErrorMetrics
+from .objectives import Criterion, Objective
 
 EVAL_ROWS = 64  # rows of a forward pass where nothing is stepped
 EVAL_TOKENS = 4096  # and tokens: bounds its memory
@@ -45,14 +46,24 @@ def eval_batches(
 
 
 def score(
-    engine: Forward, manifest: Manifest, examples: Sequence[Example], *, max_rows: int | None = None
+    engine: Forward,
+    manifest: Manifest,
+    examples: Sequence[Example],
+    *,
+    max_rows: int | None = None,
+    scale: TargetScale | None = None,
 ) -> dict[str, float]:
-    """Return the metrics of all examples at the engine's present weights."""
-    metrics = METRICS[manifest.loss]()
+    """Return the metrics of all examples at the engine's present weights; ``scale`` is that of the targets."""
+    metrics = METRICS[manifest.loss]() if scale is None else ErrorMetrics(scale)
     rows = np.arange(len(examples))
     for batch, outputs in run_rows(engine, manifest, examples, rows, metrics.outputs, max_rows=max_rows):
         metrics.update(batch, outputs)
-    return metrics.result()
+    result = metrics.result()
+    return (
+        result
+        if scale is None
+        else result | {n: scale.loss_factor * result[n] for n in ("loss", "loss_stderr")}
+    )
 
 
 class Measure:
@@ -60,7 +71,6 @@ class Measure:
 
     Args:
         engine: runs the loss graph at the parameters' present point.
-        probing: measures a batch at several points; a pass for each by default.
         manifest: the bundle's.
         train, valid: encoded examples; ``valid`` may be empty.
         objective: reduces a step's results to the number to minimise.
@@ -68,6 +78,9 @@ class Measure:
         batch_size: rows of a step.
         micro_batch_size: most rows of a pass, of those that evaluate too; None for no limit.
         dealt: rows of each cross-fitting fold; () when any row goes with any head.
+        goal: what the user calls the objective; another than "loss" is evaluated, too.
+        probing: measures a batch at several points; a pass for each by default.
+        scale: of an unscaled regression target; None for others.
     """
 
     def __init__(
@@ -82,20 +95,22 @@ class Measure:
         batch_size: int,
         micro_batch_size: int | None,
         dealt: Sequence[Sequence[int]] = (),
-        by_objective: bool = False,
+        goal: str = "loss",
         probing: Probing | None = None,
+        scale: TargetScale | None = None,
     ) -> None:
+        self._scale = scale
         self._probing = probing or OneByOne(engine)
         self._engine, self._manifest, self._train, self._valid = engine, manifest, train, valid
         self._objective, self._seed = objective, seed
         self._batch_size, self._micro_batch_size = batch_size, micro_batch_size
         self._dealt = [np.array(rows, np.int64) for rows in dealt] or [np.arange(len(train))]
-        self._by_objective = by_objective and len(valid) > 0
+        self._goal = goal if goal != "loss" and len(valid) > 0 else None
 
     @property
-    def criterion(self) -> str:
-        """The key of ``validation`` that tells better from worse; lower is better."""
-        return "objective" if self._by_objective else "loss"
+    def criterion(self) -> Criterion:
+        """What of ``validation`` tells better from worse."""
+        return Criterion("objective", self._objective.maximised, self._goal) if self._goal else Criterion()
 
     def batch(self, step: int) -> list[MicroBatch]:
         """Return the passes of a step: folds take turns, each without replacement."""
@@ -127,10 +142,11 @@ class Measure:
     def validation(self) -> dict[str, float]:
         """Return the metrics of the validation rows, of which there must be some."""
         most = self._micro_batch_size
-        metrics = score(self._engine, self._manifest, self._valid, max_rows=most)
-        if self._by_objective:
+        metrics = score(self._engine, self._manifest, self._valid, max_rows=most, scale=self._scale)
+        if self._goal:
             rows = np.arange(len(self._valid))
             wanted = self._objective.outputs
             results = run_rows(self._engine, self._manifest, self._valid, rows, wanted, max_rows=most)
-            metrics["objective"] = self._objective(list(results))
+            value = self._objective(list(results))
+            metrics["objective"] = -value if self._objective.maximised else value
         return metrics

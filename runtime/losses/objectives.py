@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from zoedge.errors import InputError, near
 from zoedge.manifest import Manifest
+from zoedge.options import Direction, TuneOptions
 
 from ..data.batches import Result, gather
 from ..data.example import Array
@@ -24,13 +28,52 @@ Score = Callable[[Mapping[str, Array], Mapping[str, Array]], Any]
 class Objective(Protocol):
     """Reduces the results of one probe, all micro-batches of a step, to a number to minimise.
 
-    ``outputs`` names the loss graph's outputs that it reads; None for all of them.
+    ``outputs`` names the loss graph's outputs that it reads; None for all of them. ``maximised`` tells whether the
+    number is minus what the user calls the objective.
     """
 
     outputs: tuple[str, ...] | None
+    maximised: bool
 
     def __call__(self, results: Sequence[Result]) -> float:
         """Return the number; NaN or infinite where the outputs are."""
+
+
+class Criterion(NamedTuple):
+    """What tells a better evaluation from a worse one.
+
+    Attributes:
+        metric: its name among an evaluation's metrics.
+        maximised: whether higher is better.
+        name: what the user calls it.
+    """
+
+    metric: str = "loss"
+    maximised: bool = False
+    name: str = "loss"
+
+    def better(self, value: float, than: float) -> bool:
+        """Return whether a value is better than another; NaN is better than none."""
+        return value > than if self.maximised else value < than
+
+    def told(self, value: float) -> str:
+        """Return what the user should know at the first value."""
+        what, better = ("maximised", "higher") if self.maximised else ("minimised", "lower")
+        return (
+            f"objective {self.name} is {value:.4g} at the first evaluation and is {what}: {better} is better"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name}, {'maximised' if self.maximised else 'minimised'}"
+
+
+def criterion_of(options: TuneOptions, metrics: Collection[str]) -> Criterion:
+    """Return the criterion of a run whose evaluations have these metrics."""
+    name = options.objective
+    if name == "loss" or "objective" not in metrics:
+        return Criterion()
+    maximised = ":" not in name or options.objective_direction != "min"  # accuracy and f1 are
+    return Criterion("objective", maximised, name)
 
 
 class LossObjective:
@@ -40,6 +83,7 @@ class LossObjective:
     """
 
     outputs: tuple[str, ...] | None = ("loss", "weight")
+    maximised = False
 
     def __call__(self, results: Sequence[Result]) -> float:
         """Return the mean loss; NaN where no row has a weight."""
@@ -60,6 +104,8 @@ class LossObjective:
 
 class MetricObjective:
     """Minus a metric over the whole step's batch."""
+
+    maximised = True
 
     def __init__(self, name: str, manifest: Manifest) -> None:
         self._name = name
@@ -82,19 +128,25 @@ class MetricObjective:
 
 
 class FunctionObjective:
-    """Minus the score that a user's function gives to the step's whole batch.
+    """What a user's function says of the step's whole batch; minus that where it is maximised.
 
-    The function is ``fn(outputs, targets) -> float``, higher is better; both are dicts of arrays [n, ...] in
-    the order of the batch (``data.batches.gather`` says how rows of unequal widths are filled up).
+    The function is ``fn(outputs, targets) -> float``; both are dicts of arrays [n, ...] in the order of the batch
+    (``data.batches.gather`` says how rows of unequal widths are filled up). Whether more of it is better is told by
+    ``direction``, or by an attribute of that name on the function: "min" or "max".
+
+    Raises:
+        InputError: it can't be loaded or called like that, or nobody tells its direction.
     """
 
     outputs: tuple[str, ...] | None = None
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, manifest: Manifest, direction: Direction | None = None) -> None:
         self._name, self._fn = name, _load(name)
+        _check_signature(name, self._fn, manifest)
+        self.maximised = (direction or _direction(name, self._fn)) == "max"
 
     def __call__(self, results: Sequence[Result]) -> float:
-        """Return minus the score.
+        """Return the number.
 
         Raises:
             InputError: the function raised, or returned something that isn't one number.
@@ -108,10 +160,9 @@ class FunctionObjective:
             ) from error
         if value.size != 1 or value.dtype.kind not in "biuf":
             shown = " ".join(repr(score).split())[:40]
-            raise InputError(
-                f"--objective {self._name} returned {shown}: return one number, higher is better"
-            )
-        return -float(value.reshape(()))
+            raise InputError(f"--objective {self._name} returned {shown}: return one number")
+        number = float(value.reshape(()))
+        return -number if self.maximised else number
 
 
 # a new objective is one line here; "module:function" needs none
@@ -122,24 +173,87 @@ OBJECTIVES: dict[str, Callable[[Manifest], Objective]] = {
 }
 
 
-def objective(name: str, manifest: Manifest) -> Objective:
+def objective(name: str, manifest: Manifest, direction: Direction | None = None) -> Objective:
     """Return the objective called ``name``: a key of ``OBJECTIVES`` or "pkg.mod:fn".
 
+    Args:
+        name: what it is called.
+        manifest: the bundle's.
+        direction: whether a function's number is to be minimised or maximised; others know.
+
     Raises:
-        InputError: no such objective, one that the bundle's task has no use for, or a function that can't be
-            loaded.
+        InputError: no such objective, one that the bundle's task has no use for, a function that can't be
+            loaded or called, or a direction that is missing or wrong.
     """
     if ":" in name:
-        return FunctionObjective(name)
+        return FunctionObjective(name, manifest, direction)
     if name not in OBJECTIVES:
         known = ", ".join(OBJECTIVES)
         raise InputError(
             f"--objective {name!r} is unknown{near(name, OBJECTIVES)}; use {known} or module:function"
         )
-    return OBJECTIVES[name](manifest)
+    made = OBJECTIVES[name](manifest)
+    if direction is not None and made.maximised != (direction == "max"):
+        raise InputError(
+            f"--objective-direction {direction} contradicts --objective {name}, which is "
+            f"{'maximised' if made.maximised else 'minimised'}: leave it out"
+        )
+    return made
+
+
+# functions of the program itself by the names that options call them by; each thread has its own
+_GIVEN: ContextVar[Mapping[str, Score]] = ContextVar("functions given as objectives")
+
+
+@contextmanager
+def given(functions: Mapping[str, Score]) -> Iterator[None]:
+    """Let objectives of these names be these functions, which need not be importable."""
+    token = _GIVEN.set(functions)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def _direction(name: str, function: Score) -> Direction:
+    """Return the direction that a function tells itself."""
+    told = getattr(function, "direction", None)
+    if told in ("min", "max"):
+        return cast("Direction", told)
+    if told is not None:
+        raise InputError(f"--objective {name} has the direction {told!r}: it must be 'min' or 'max'")
+    short = name.partition(":")[2].rpartition(".")[2]
+    raise InputError(
+        f"--objective {name} doesn't say whether less or more of it is better: give --objective-direction min or max, "
+        f'or set {short}.direction = "min" or "max"'
+    )
+
+
+def _check_signature(name: str, function: Score, manifest: Manifest) -> None:
+    """Refuse a function that can't be called with two arguments, and tell what it would get."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # a builtin tells nothing
+    try:
+        signature.bind({}, {})
+    except TypeError as error:
+        outputs = ", ".join(f"{port.name} {list(port.shape)}" for port in manifest.outputs)
+        targets = ", ".join(f"{port.name} {list(port.shape)}" for port in manifest.targets)
+        raise InputError(
+            f"--objective {name} takes {signature}, and is called with two dicts of arrays, outputs ({outputs}) and "
+            f"targets ({targets}): define it as f(outputs, targets)"
+        ) from error
 
 
 def _load(name: str) -> Score:
+    if name in _GIVEN.get({}):
+        return _GIVEN.get({})[name]
+    if name.startswith("__main__:") or "<" in name:
+        raise InputError(
+            f"--objective {name} is a function that was given in Python: give it again, as "
+            f"tune(..., objective=function), or name an importable one, module:function"
+        )
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: the function lies where the user works

@@ -11,10 +11,12 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .philox import emit_philox_8
 
+WAITING = 4  # Philox blocks that are computed and not looked up yet
 _FLOAT, _I8, _I32, _I64 = ir.FloatType(), *(ir.IntType(width) for width in (8, 32, 64))
 _I8_16, _I32_16 = ir.VectorType(_I8, 16), ir.VectorType(_I32, 16)
 
@@ -30,8 +32,21 @@ def float32_pointer(typing_context: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_32_levels(typing_context: Any, part: Any, offset: Any, ahead: Any, block: Any, table: Any) -> Any:
-    """Do ``part[offset + j] += table[byte j of block]`` for j = 0 .. 31; a block is four uint64.
+def waiting_words(typing_context: Any) -> Any:
+    """Return a pointer to a place for the words of ``WAITING`` blocks, on the stack of the function that asks."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = cgutils.alloca_once(builder, ir.ArrayType(_I64, 4 * WAITING))
+        return builder.bitcast(place, _I64.as_pointer())
+
+    return types.CPointer(types.uint64)(), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_32_levels(
+    typing_context: Any, part: Any, offset: Any, ahead: Any, words: Any, first: Any, table: Any
+) -> Any:
+    """Do ``part[offset + j] += table[byte j]`` for j = 0 .. 31, of the words ``first .. first + 3`` in memory.
 
     The table has 256 levels in pairs: level 255 - k is level k with its sign turned.
     """
@@ -39,16 +54,20 @@ def add_32_levels(typing_context: Any, part: Any, offset: Any, ahead: Any, block
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         elements = _data(context, builder, signature.args[0], arguments[0])
         distance = _distance(context, builder, ahead, arguments[2])
-        levels = _data(context, builder, signature.args[4], arguments[4])
+        block = builder.gep(_data(context, builder, signature.args[3], arguments[3]), [arguments[4]])
+        levels = _data(context, builder, signature.args[5], arguments[5])
         for half in range(2):
-            pair = ir.Constant(ir.VectorType(_I64, 2), ir.Undefined)
-            for i in range(2):
-                word = builder.extract_value(arguments[3], 2 * half + i)
-                pair = builder.insert_element(pair, word, ir.Constant(_I32, i))
-            found = _look_up(context, builder, levels, pair)
+            pair = builder.gep(block, [ir.Constant(_I64, 2 * half)])
+            if _wide(context):
+                vector = ir.VectorType(_I64, 2)
+                found = _permuted(
+                    builder, levels, builder.load(builder.bitcast(pair, vector.as_pointer()), align=8)
+                )
+            else:
+                found = _loaded(builder, levels, builder.bitcast(pair, _I8.as_pointer()))
             _add(builder, elements, arguments[1], distance, 16 * half, found)
 
-    return types.void(part, types.intp, ahead, block, table), emit
+    return types.void(part, types.intp, ahead, words, types.intp, table), emit
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -80,7 +99,7 @@ def add_256_levels(
         for j in range(16):
             low, high = words[2 * (j % 2)], words[2 * (j % 2) + 1]
             lanes = ir.Constant(ir.VectorType(_I32, 2), [j // 2, 8 + j // 2])
-            found = _look_up(context, builder, levels, builder.shuffle_vector(low, high, lanes))
+            found = _permuted(builder, levels, builder.shuffle_vector(low, high, lanes))
             _add(builder, elements, arguments[1], distance, 16 * j, found)
 
     return types.void(part, types.intp, ahead, counter, key, table), emit
@@ -90,18 +109,12 @@ def _wide(context: Any) -> bool:
     return "+avx512f" in context.codegen().magic_tuple()[2].split(",")
 
 
-def _look_up(context: Any, builder: Any, levels: Any, pair: Any) -> Any:
-    """Look the 16 bytes of two words up, and return the levels as a vector."""
-    return (_permuted if _wide(context) else _loaded)(builder, levels, pair)
-
-
-def _loaded(builder: Any, levels: Any, pair: Any) -> Any:
-    """Look bytes up one by one."""
+def _loaded(builder: Any, levels: Any, indices: Any) -> Any:
+    """Look 16 bytes in memory up one by one."""
     found = ir.Constant(ir.VectorType(_FLOAT, 16), ir.Undefined)
-    words = [builder.extract_element(pair, ir.Constant(_I32, i)) for i in range(2)]
     for j in range(16):
-        shifted = builder.lshr(words[j // 8], ir.Constant(_I64, 8 * (j % 8)))
-        level = builder.load(builder.gep(levels, [builder.and_(shifted, ir.Constant(_I64, 255))]))
+        index = builder.zext(builder.load(builder.gep(indices, [ir.Constant(_I64, j)])), _I64)
+        level = builder.load(builder.gep(levels, [index]))
         found = builder.insert_element(found, level, ir.Constant(_I32, j))
     return found
 

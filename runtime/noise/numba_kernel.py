@@ -20,7 +20,15 @@ import numpy as np
 
 from ..machine.compiled import compiled, digest
 from ..machine.threads import usable_cores
-from .lanes import add_32_levels, add_32_signs, add_256_levels, eight_blocks, float32_pointer
+from .lanes import (
+    WAITING,
+    add_32_levels,
+    add_32_signs,
+    add_256_levels,
+    eight_blocks,
+    float32_pointer,
+    waiting_words,
+)
 from .philox import philox
 from .reference import BLOCK_BITS, STRETCH, Addition
 from .work import ALL, CHUNK, Work
@@ -54,9 +62,16 @@ def _add_term(part: Any, start: Any, stream: Any, table: Any, near: Any, ahead: 
         for e in range(eights):
             counter = (np.uint64(block + 8 * e), step, probe, purpose)
             add_256_levels(part, 256 * e, ahead, counter, (seed, tensor), table)
-        for b in range(8 * eights, whole):
-            words = philox(block + b, step, probe, purpose, seed, tensor)
-            add_32_levels(part, 32 * b, ahead, words, table)
+        # blocks are looked up a few behind being computed: the processor then does both at once, as neither needs
+        # the other, where by itself it looks too little ahead
+        words_of = numba.carray(waiting_words(), (WAITING, 4))
+        for b in range(8 * eights, whole + WAITING):
+            if b >= 8 * eights + WAITING:
+                add_32_levels(part, 32 * (b - WAITING), ahead, words_of, 4 * (b % WAITING), table)
+            if b < whole:
+                words = philox(block + b, step, probe, purpose, seed, tensor)
+                for i in range(4):
+                    words_of[b % WAITING, i] = words[i]
     words = philox(block + whole, step, probe, purpose, seed, tensor)
     for i in range(part.size - whole * per_block):
         word = words[bits * i // 64] >> np.uint64(bits * i % 64)

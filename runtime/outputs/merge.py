@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +24,7 @@ from zoedge.tensor_file import Entry, map_tensors, read_entries
 
 from .floats import FLOATS, item_bytes, read_floats, write_floats
 from .merge_quantized import write_merged
+from .metadata import add_feature_names
 
 CONFIG_FILE = "config.json"  # where transformers keeps a model's labels
 MERGED_WEIGHTS_FILE = "model.safetensors"  # the name that transformers looks for
@@ -37,7 +38,7 @@ _LOCATION = b"\n\x08location\x12"
 _OFFSET = re.compile(rb"\n\x06offset\x12(.)(\d{1,20})", re.DOTALL)
 
 
-def merge(bundle: Bundle, tensors: Tensors, output: str | Path) -> None:
+def merge(bundle: Bundle, tensors: Tensors, output: str | Path, *, columns: Sequence[str] = ()) -> None:
     """Write a folder that neither its users nor onnxruntime can tell from an ordinary exported model.
 
     It holds ``model.onnx``, ``model.safetensors`` under the source's own names, and the tokenizer and
@@ -49,11 +50,14 @@ def merge(bundle: Bundle, tensors: Tensors, output: str | Path) -> None:
         bundle: the bundle that was tuned.
         tensors: the tuned values by parameter name, as ``Run.weights`` returns them.
         output: a folder that doesn't exist yet.
+        columns: which columns of a table the only input is made of (``Run.facts.columns``); ``model.onnx`` tells
+            them in its metadata as ``feature_names``, a JSON list, unless the source's own are in it already.
 
     Raises:
         InputError: ``output`` exists, or an adapter lies beside a weight it can't be added to.
         BundleError: the bundle's files don't hold what its manifest says.
     """
+    columns = () if bundle.manifest.feature_names else columns
     output, quantization = Path(output), bundle.manifest.quantization
     if quantization is not None:
         names = {name for branch in bundle.manifest.lora for name in (branch.a, branch.b)}
@@ -62,6 +66,7 @@ def merge(bundle: Bundle, tensors: Tensors, output: str | Path) -> None:
         factors = {name: tensors.get(name, stored[name]) for name in sorted(names)}
         with new_folder(output) as folder:
             write_merged(bundle, quantization, dense, factors, folder, MERGED_WEIGHTS_FILE)
+            add_feature_names(folder / MODEL_FILE, columns)
             _copy_sources(bundle, folder)
         return
     entries = read_entries(bundle.path(WEIGHTS_FILE))
@@ -72,6 +77,7 @@ def merge(bundle: Bundle, tensors: Tensors, output: str | Path) -> None:
     _check_reached(graph, {name: entries[name].offset for name in changed}, bundle.path(MODEL_FILE))
     with new_folder(output) as folder:
         (folder / MODEL_FILE).write_bytes(_renamed(graph, bundle.path(MODEL_FILE)))
+        add_feature_names(folder / MODEL_FILE, columns)
         shutil.copyfile(bundle.path(WEIGHTS_FILE), folder / MERGED_WEIGHTS_FILE)
         with (folder / MERGED_WEIGHTS_FILE).open("r+b") as file:
             for name, value in dense.items():

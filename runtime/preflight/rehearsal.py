@@ -8,12 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
 from zoedge.errors import InputError, RefusedError, ZoedgeError
 
+from ..data.in_memory import InMemory
 from ..machine.memory import held
 from .trial import Ask, Trial, try_out
 
@@ -30,19 +34,32 @@ def rehearse(ask: Ask) -> Trial:
     """
     code = "import json, sys; sys.path[:] = json.loads(sys.stdin.readline()); "
     code += "from zoedge.runtime.preflight.rehearsal import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=json.dumps(sys.path) + "\n" + msgspec.json.encode(ask).decode(),
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    with _on_disk(ask) as sent:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(sys.path) + "\n" + msgspec.json.encode(sent).decode(),
+            text=True,
+            capture_output=True,
+            check=False,
+        )
     if done.returncode == 0:
         return msgspec.json.decode(done.stdout.splitlines()[-1], type=Trial)
     if done.returncode == _STOPPED or done.returncode < 0:
         raise RefusedError("a rehearsal of the run took more memory than this process may hold")
     last = (done.stderr.strip().splitlines() or [f"the rehearsal ended with exit code {done.returncode}"])[-1]
     raise (InputError if done.returncode == InputError.exit_code else ZoedgeError)(last)
+
+
+@contextmanager
+def _on_disk(ask: Ask) -> Iterator[Ask]:
+    """Yield what to send to a child, with rows in memory written to a file for as long."""
+    if not isinstance(ask.data, InMemory):
+        yield ask
+        return
+    with TemporaryDirectory(prefix="zoedge.") as folder:  # for this user alone
+        path = Path(folder) / "rows"
+        ask.data.save(path)
+        yield msgspec.structs.replace(ask, data=str(path), in_memory=True)
 
 
 def main() -> None:

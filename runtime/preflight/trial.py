@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import log2
+from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,10 +17,13 @@ from zoedge.options import TuneOptions
 
 from ..data.batches import MicroBatch, Result, Rows, micro_batches
 from ..data.dataset import Dataset
-from ..data.example import Example
+from ..data.example import Array, Example
+from ..data.facts import Facts
+from ..data.in_memory import InMemory
 from ..data.made_up import made_up_rows
 from ..head.refit import PROBE_ROWS
 from ..job import Job, Splits, assemble, head_refit, read_rows
+from ..losses import objectives
 from ..losses.measure import EVAL_BLOCK, EVAL_ROWS, eval_batches
 from ..machine.memory import Held, Watch, held, own_pages
 from ..plan import UNBOUNDED_STEPS, make_plan
@@ -32,12 +37,18 @@ _SOLVED_ROWS = (64, 128)  # solving a head is timed on these many and extrapolat
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What to try; without ``data``, rows of ``sequence_length`` are made up.
 
+    ``facts`` are what is known about the data, so that a trial need not find it out again.
+    ``in_memory``: ``data`` is the path of rows that ``InMemory.save`` wrote. ``own_objective``: the objective is a
+    function of the asking program, in whose place another stands, as only memory and time count.
     ``may_hold`` is the anonymous memory in bytes at which to give up, ``memory_only`` leaves timing out.
     """
 
     bundle: str
-    data: str | None
+    data: Any  # str or InMemory; a child reads a saved one
     options: TuneOptions
+    in_memory: bool = False
+    own_objective: bool = False
+    facts: Facts | None = None
     sequence_length: int | None = None
     may_hold: int | None = None
     memory_only: bool = False
@@ -90,11 +101,17 @@ def open_job(ask: Ask) -> Job:
     """Return the run to try, on the data or on rows made up."""
     bundle = Bundle.open(ask.bundle)
     if ask.data is not None:
-        return assemble(bundle, *read_rows(bundle, ask.data, ask.options))
+        data = InMemory.load(Path(ask.data)) if ask.in_memory else ask.data
+        with objectives.given({ask.options.objective: _no_score} if ask.own_objective else {}):
+            return assemble(bundle, *read_rows(bundle, data, ask.options, facts=ask.facts))
     count = max(2 * ask.options.batch_size, EVAL_ROWS)
     rows = made_up_rows(bundle.manifest, count, ask.sequence_length, bundle.folder)
     plan = make_plan(ask.options, bundle.manifest, count, has_validation=True)
     return assemble(bundle, Splits(rows, rows), plan)
+
+
+def _no_score(outputs: Mapping[str, Array], targets: Mapping[str, Array]) -> float:
+    return 0.0
 
 
 def try_out(ask: Ask, started: float) -> Trial:

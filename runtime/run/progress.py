@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO, cast
+
+from zoedge.errors import InputError
+
+from .certainty import metric_texts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,6 +65,36 @@ class Silent:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+class Called(Silent):
+    """Calls a function with each log row: those of steps, and those of evaluations."""
+
+    def __init__(self, function: Callable[[Row], object]) -> None:
+        self._function = function
+
+    def step(self, row: Row, *, report: bool) -> None:
+        """Call it with a step's row."""
+        self._function(row)
+
+    def evaluation(self, row: Row) -> None:
+        """Call it with an evaluation's row."""
+        self._function(row)
+
+
+def as_progress(progress: Progress | Callable[[Row], object] | None) -> Progress:
+    """Return who is told: nobody for None; a plain function is called with each log row.
+
+    Raises:
+        InputError: it is neither a function nor has what ``Progress`` has.
+    """
+    if progress is None:
+        return Silent()
+    if all(hasattr(progress, name) for name in ("start", "step", "evaluation", "note", "close")):
+        return cast("Progress", progress)
+    if callable(progress):
+        return Called(progress)
+    raise InputError(f"progress is {progress!r:.60}: give a function that takes a log row, or leave it out")
 
 
 class Lines:
@@ -185,13 +219,8 @@ def _of(step: int, total: int | None) -> str:
 
 def evaluation_text(row: Row) -> str:
     """Return an evaluation's report on one line."""
-    shown = {
-        k.removeprefix("eval_"): "not finite" if v is None else f"{v:.4f}"
-        for k, v in row.items()
-        if k.startswith("eval_")
-    }
-    metrics = "  ".join(f"{name} {value}" for name, value in shown.items())
-    return f"step {row['step']}  eval  {metrics}"
+    metrics = {name.removeprefix("eval_"): value for name, value in row.items() if name.startswith("eval_")}
+    return f"step {row['step']}  eval  {'  '.join(metric_texts(metrics))}"
 
 
 def memory_text(peak_bytes: int) -> str:

@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import yaml
 from numpy.typing import NDArray
@@ -19,10 +20,11 @@ from safetensors.numpy import save_file
 from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
-from zoedge.files import new_file
+from zoedge.files import as_path, new_file
 from zoedge.options import TuneOptions
 from zoedge.tensor_file import map_tensors
 
+from ..data.facts import Facts
 from .journal import JOURNAL_FILE
 
 CONFIG_FILE = "config.yaml"
@@ -41,6 +43,7 @@ class Run:
     bundle_folder: Path
     data: str
     options: TuneOptions
+    facts: Facts = field(default_factory=Facts)
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -49,7 +52,7 @@ class Run:
         Raises:
             BundleError: it isn't one, or its configuration can't be read.
         """
-        folder = Path(folder)
+        folder = as_path(folder, "a run's folder")
         path = folder / CONFIG_FILE
         if not path.is_file():
             raise BundleError(
@@ -58,8 +61,11 @@ class Run:
         try:
             config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
             where = str(config["bundle"]), str(config["data"])
-            return cls(folder, Path(where[0]), where[1], tune_options.make(config["options"], str(path)))
-        except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+            facts = msgspec.convert(config.get("facts", {}), Facts)
+            return cls(
+                folder, Path(where[0]), where[1], tune_options.make(config["options"], str(path)), facts
+            )
+        except (yaml.YAMLError, msgspec.ValidationError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise BundleError(f"{path} is damaged: restore it or start a new run") from error
 
     @staticmethod
@@ -74,14 +80,19 @@ class Run:
             raise InputError(f"{folder} exists and is not an empty folder: choose another -o")
 
     @classmethod
-    def create(cls, folder: Path, bundle: Path, data: str, options: TuneOptions) -> Run:
-        """Write the configuration of a new run into its locked folder."""
+    def create(cls, folder: Path, bundle: Path, data: str, options: TuneOptions, facts: Facts) -> Run:
+        """Write the configuration of a new run into its locked folder, with what it found out about its data."""
         if Path(data).exists():
             data = str(Path(data).resolve())
-        config = {"bundle": str(bundle.resolve()), "data": data, "options": tune_options.flat(options)}
+        config = {
+            "bundle": str(bundle.resolve()),
+            "data": data,
+            "options": tune_options.flat(options),
+            "facts": msgspec.json.decode(msgspec.json.encode(facts)),
+        }
         with new_file(folder / CONFIG_FILE) as path:
             path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        return cls(folder, bundle, data, options)
+        return cls(folder, bundle, data, options, facts)
 
     def bundle(self, *, verify: bool = True) -> Bundle:
         """Open the bundle that was tuned."""
@@ -139,7 +150,10 @@ def locked(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: choose another -o")
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} can't be made ({error.strerror}): choose another -o") from error
     path = folder / _LOCK_FILE
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     try:

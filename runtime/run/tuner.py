@@ -11,11 +11,13 @@ from typing import Protocol
 from zoedge.errors import ZoedgeError
 from zoedge.options import TuneOptions
 
+from ..losses.objectives import Criterion
 from ..machine.interrupt import Interrupt, held
 from ..machine.memory import peak_rss_bytes
 from ..noise.reference import Float32
 from ..records import Assign, Eval, Record, Step
 from . import snapshots
+from .certainty import best_text
 from .evaluations import Evaluations
 from .fold import FULL, Fold
 from .journal import Journal
@@ -64,9 +66,11 @@ class Parts:
         steps: where steps come from.
         options: of the run, all decided.
         extent: steps and seconds after which it ends.
-        criterion: the metric that tells better from worse; lower is better.
+        criterion: what tells a better evaluation from a worse one.
         names: of the tensors to save.
+        saved: the tuned tensors as they are saved, of those at theta.
         validation: metrics of the validation rows; None where there are none.
+        validation_rows: how many there are.
         refit: solves a head again and again; None where there is none to solve.
         initial: the first values of what is assigned; None where nothing is.
         news: a sentence that came up since it was last asked; None for none.
@@ -76,9 +80,11 @@ class Parts:
     steps: Steps
     options: TuneOptions
     extent: Extent
-    criterion: str
+    criterion: Criterion
     names: Sequence[str]
+    saved: Callable[[dict[str, Float32]], dict[str, Float32]] = lambda tensors: tensors
     validation: Callable[[], dict[str, float]] | None = None
+    validation_rows: int = 0
     refit: Refit | None = None
     initial: Callable[[], Assign] | None = None
     news: Callable[[], str | None] = lambda: None
@@ -132,6 +138,7 @@ class Tuner:
                 self._loop(interrupt)
                 if not interrupt.requested:
                     self._pause(final=True)
+                    self._tell_best()
             if interrupt.requested:
                 raise KeyboardInterrupt
         finally:
@@ -145,6 +152,11 @@ class Tuner:
             self._step()
             self._tell_news()
             self._snapshot_now_and_then()
+
+    def _tell_best(self) -> None:
+        best = self._evaluations
+        if best.best_step is not None and best.best_metrics is not None:
+            self._progress.note(best_text(best.best_step, best.best_metrics, self._parts.validation_rows))
 
     def _tell_news(self) -> None:
         if (news := self._parts.news()) is not None:
@@ -189,6 +201,7 @@ class Tuner:
         return bool(every) and last != step and (final or step % (every or 1) == 0)
 
     def _evaluate(self, record: Eval) -> None:
+        first = self._evaluations.last_step is None
         if self._evaluations.improves(record):
             # before the record: whoever reads of a best evaluation finds its weights
             self._run.save_weights("best", self._tensors())
@@ -198,6 +211,8 @@ class Tuner:
         row = {"step": record.step, **finite}
         self._log.write(row | {"elapsed_seconds": self._clock.elapsed})
         self._progress.evaluation(row)
+        if first and self._parts.criterion.metric == "objective":
+            self._progress.note(self._parts.criterion.told(record.metrics["objective"]))
 
     def _step(self) -> None:
         started = time.monotonic()
@@ -255,8 +270,10 @@ class Tuner:
                 self._refitted_at, self._refit_metrics = record.step, record.metrics
 
     def _tensors(self) -> dict[str, Float32]:
+        """Return the tuned tensors at theta, as they are saved."""
         self._fold.rest()
-        return {name: self._fold.parameters.buffers[name] for name in self._parts.names}
+        tensors = {name: self._fold.parameters.buffers[name] for name in self._parts.names}
+        return self._parts.saved(tensors)
 
     def _snapshot_now_and_then(self) -> None:
         if time.monotonic() - self._snapshot_at > SNAPSHOT_SECONDS:

@@ -15,28 +15,40 @@ from .label_words import LabelWords
 from .regression import Regression
 from .text_classification import TextClassification
 from .text_generation import TextGeneration
+from .text_regression import TextRegression
+from .tokenizer import Side
 
 __all__ = ["TASKS", "Task", "task_for"]
 
 
-def _text_classification(bundle: Bundle, seed: int) -> Task:
+def _text_classification(bundle: Bundle, seed: int, side: Side | None) -> Task:
     text = bundle.manifest.text
-    return LabelWords(bundle) if text is not None and text.label_word_ids else TextClassification(bundle)
+    words = text is not None and text.label_word_ids
+    return LabelWords(bundle, side) if words else TextClassification(bundle, side)
 
 
-# by Manifest.task; the seed is the run's
-TASKS: dict[str, Callable[[Bundle, int], Task]] = {
+def _regression(bundle: Bundle, seed: int, side: Side | None) -> Task:
+    return Regression(bundle) if bundle.manifest.text is None else TextRegression(bundle, side)
+
+
+# by Manifest.task; the seed and the side on which long texts are cut are the run's
+TASKS: dict[str, Callable[[Bundle, int, Side | None], Task]] = {
     "text-classification": _text_classification,
-    "text-generation": lambda bundle, seed: TextGeneration(bundle),
+    "text-generation": lambda bundle, seed, side: TextGeneration(bundle, side),
     "fill-mask": FillMask,
-    "image-classification": lambda bundle, seed: ImageClassification(bundle),
-    "classification": lambda bundle, seed: Classification(bundle),
-    "regression": lambda bundle, seed: Regression(bundle),
+    "image-classification": lambda bundle, seed, side: ImageClassification(bundle),
+    "classification": lambda bundle, seed, side: Classification(bundle),
+    "regression": _regression,
 }
 
 
-def task_for(bundle: Bundle, seed: int = 0) -> Task:
+def task_for(bundle: Bundle, seed: int = 0, side: Side | None = None) -> Task:
     """Return the task of a bundle.
+
+    Args:
+        bundle: the bundle.
+        seed: the run's.
+        side: the end that texts lose which are longer than the model takes (``TuneOptions.truncation_side``).
 
     Raises:
         BundleError: this zoedge doesn't know the task, or the bundle lacks what the task needs.
@@ -46,4 +58,4 @@ def task_for(bundle: Bundle, seed: int = 0) -> Task:
         raise BundleError(
             f"{bundle.folder} is for {bundle.manifest.task!r}, which this zoedge can't do: upgrade zoedge"
         )
-    return make(bundle, seed)
+    return make(bundle, seed, side)

@@ -15,6 +15,8 @@ from ..data.example import Array, Arrays
 from ..data.record import Record
 from . import fields
 
+_SHOWN = 8  # names in an error
+
 
 def inputs_of(record: Record, ports: tuple[Port, ...]) -> Arrays:
     """Return an array without the batch axis for each graph input.
@@ -84,20 +86,26 @@ def _only(record: Record, port: Port) -> Array:
 
 def _columns(columns: Mapping[str, Any], port: Port, where: str) -> Array:
     """Return the numbers of a table's row as one input."""
-    numbers = {name: number for name, value in columns.items() if (number := _number(value)) is not None}
+    numbers = {name: one for name, value in columns.items() if (one := number(value)) is not None}
     shape = port.shape[1:]
     wanted = math.prod(dim for dim in shape if isinstance(dim, int))
     if any(isinstance(dim, str) for dim in shape) or len(numbers) != wanted:
         rest = [f"{name} = {fields.short(columns[name])}" for name in columns if name not in numbers]
         aside = f" (not numbers: {', '.join(rest[:3])})" if rest else ""
+        found = (
+            f": {', '.join(list(numbers)[:_SHOWN])}{', ...' if len(numbers) > _SHOWN else ''}"
+            if numbers
+            else ""
+        )
         raise DataError(
-            f"{where} has {len(numbers)} columns of numbers besides the label{aside}, and the input "
-            f"{port.name} takes {'x'.join(map(str, shape)) or 1}: give one column for each value"
+            f"{where} has {len(numbers)} columns of numbers besides the label{found}{aside}, and the input "
+            f"{port.name} takes {'x'.join(map(str, shape)) or 1}: give one column for each value and no more"
         )
     return fitted(list(numbers.values()), port, where)
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
+    """Return the number that a field of a table holds; None where it holds something else."""
     if not isinstance(value, str | int | float | np.generic):
         return None
     try:

@@ -17,6 +17,9 @@ TEMPLATE_FILE = "chat_template.jinja"
 CONFIG_FILE = "tokenizer_config.json"
 
 Messages = Sequence[dict[str, Any]]
+Tools = Sequence[Any]
+
+_TURN_PARTS = ("tool_calls", "reasoning_content", "thinking")  # of a turn, beside its content
 
 
 class ChatTemplate:
@@ -29,16 +32,20 @@ class ChatTemplate:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
 
-    def split(self, messages: Messages, where: str, *, labelled: bool) -> tuple[str, str]:
+    def split(
+        self, messages: Messages, where: str, *, labelled: bool, tools: Tools | None = None
+    ) -> tuple[str, str]:
         """Return the text up to the assistant's last turn, and that turn.
 
         Args:
             messages: turns with ``role`` and ``content``.
             where: the record, for errors.
             labelled: False: a last turn of the assistant is left out and the second text is empty.
+            tools: descriptions of functions that the assistant may call, as the template takes them.
 
         Raises:
-            DataError: the assistant doesn't have the last turn, there is no chat template, or it refuses.
+            DataError: the assistant doesn't have the last turn, there is no chat template, it refuses, or it leaves
+                out a turn, tools or calls of them.
             MissingPackageError: jinja2 isn't installed.
         """
         answered = messages[-1]["role"] == "assistant"
@@ -47,25 +54,50 @@ class ChatTemplate:
                 f"{where} ends with a turn of {messages[-1]['role']!r}: let the assistant's be the last"
             )
         asked = messages[:-1] if answered else messages
-        prompt = self._render(asked, where, reply=True)
+        prompt = self._render(asked, tools, where, reply=True)
         if not labelled:
+            self._check_shown(asked, tools, prompt, where)
             return prompt, ""
-        whole = self._render(messages, where, reply=False)
+        whole = self._render(messages, tools, where, reply=False)
         if not whole.startswith(prompt):
             raise DataError(
                 f"{where} can't be split into prompt and reply, as this chat template renders earlier turns "
                 f"differently once there is a reply: give prompt and completion instead"
             )
+        self._check_shown(messages, tools, whole, where)
         return prompt, whole[len(prompt) :]
 
-    def _render(self, messages: Messages, where: str, *, reply: bool) -> str:
+    def _check_shown(self, messages: Messages, tools: Tools | None, text: str, where: str) -> None:
+        """Refuse what the template would drop without a word."""
+        for turn in messages:
+            content = turn["content"].strip()
+            shown = content in text or json.dumps(content, ensure_ascii=False)[1:-1] in text
+            if not shown and not self._reasons_apart(turn):
+                raise DataError(
+                    f"{where} has a turn of {turn['role']!r} that the model's chat template leaves out: "
+                    f"remove it or give prompt and completion instead"
+                )
+        given = {name for turn in messages for name in _TURN_PARTS if turn.get(name)}
+        given |= {"tools"} if tools else set()
+        for name in sorted(given):
+            if name not in (self._source or ""):
+                raise DataError(
+                    f"{where} has {name!r}, which the model's chat template leaves out: "
+                    f"remove it or give prompt and completion instead"
+                )
+
+    def _reasons_apart(self, turn: dict[str, Any]) -> bool:
+        """Tell whether a turn holds thoughts that templates take off earlier turns, as they are meant to."""
+        return "</think>" in turn["content"] and "</think>" in (self._source or "")
+
+    def _render(self, messages: Messages, tools: Tools | None, where: str, *, reply: bool) -> str:
         if self._source is None:
             raise DataError(
                 f"{where} is a conversation and the model has no chat template: "
                 f"give prompt and completion instead"
             )
         template = self._template
-        given = {"tools": None, "documents": None, **self._special_tokens}
+        given = {"tools": list(tools) if tools else None, "documents": None, **self._special_tokens}
         try:
             return template.render(messages=list(messages), add_generation_prompt=reply, **given)
         except _template_errors() as error:

@@ -70,12 +70,24 @@ def text(record: Record, key: str) -> str:
     value = record.fields[key]
     if isinstance(value, str):
         return value
+    if is_missing(value):
+        raise DataError(
+            f"{record.where} has {short(value)} as {key!r}, a missing value: fill it in or remove the row"
+        )
     if isinstance(value, np.ndarray):
         raise DataError(
             f"{record.where} has an array of shape {list(value.shape)} as {key!r} and this bundle takes "
             f"text: give text data, or export a model for such arrays"
         )
     raise DataError(f"{record.where} has {short(value)} as {key!r}, which must be text: put it in quotes")
+
+
+def is_missing(value: object) -> bool:
+    """Tell whether a value stands for none: None, NaN, or pandas' own."""
+    if isinstance(value, np.ndarray | list | tuple | dict | str):
+        return False
+    # what isn't equal to itself is NaN, of whatever library; pandas' NA refuses the question
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
 
 
 def is_image(record: Record) -> bool:

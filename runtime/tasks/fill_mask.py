@@ -15,7 +15,7 @@ from ..data.record import Record
 from ..noise.permutation import permutation
 from . import fields
 from .text_classification import token_inputs
-from .tokenizer import Encoded, TextTokenizer
+from .tokenizer import Encoded, Side, TextTokenizer
 
 SPELLINGS = ("[MASK]", "<mask>")  # understood besides the model's own mask token
 SHARE = 0.15  # of the tokens of a plain text that are masked (Devlin et al., 2019)
@@ -30,13 +30,14 @@ class FillMask:
     Args:
         bundle: the bundle.
         seed: run seed.
+        side: the end that texts lose which are too long.
 
     Raises:
         BundleError: the bundle names no mask token.
     """
 
-    def __init__(self, bundle: Bundle, seed: int = 0) -> None:
-        self._tokenizer = TextTokenizer(bundle)
+    def __init__(self, bundle: Bundle, seed: int = 0, side: Side | None = None) -> None:
+        self._tokenizer = TextTokenizer(bundle, side or "right")
         self._ports = frozenset(port.name for port in bundle.manifest.inputs)
         self._seed = seed
         if self._tokenizer.text.mask_id is None:
@@ -60,7 +61,7 @@ class FillMask:
         inputs = token_inputs(encoded, record.where, self._tokenizer.text.token_types)
         inputs["label_positions"] = positions
         wanted = {name: array for name, array in inputs.items() if name in self._ports}
-        return Example(wanted, {"labels": labels}, len(encoded.ids))
+        return Example(wanted, {"labels": labels}, len(encoded.ids), encoded.cut)
 
     def prediction(self, example: Example, outputs: Mapping[str, Array]) -> dict[str, Any]:
         """Return ``words``: the most probable token for each mask."""

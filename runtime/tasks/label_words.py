@@ -21,18 +21,23 @@ from . import fields
 from .labels import Labels
 from .template import Template, fit
 from .text_classification import token_inputs
-from .tokenizer import Encoded, TextTokenizer
+from .tokenizer import Encoded, Side, TextTokenizer
 
 
 class LabelWords:
     """Records with the fields of the bundle's template (``{text}``: the record's text) and ``label``.
 
+    Args:
+        bundle: the bundle.
+        side: the end that texts lose which are too long.
+
     Raises:
         BundleError: the template doesn't fit the model.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._tokenizer = TextTokenizer(bundle)
+    def __init__(self, bundle: Bundle, side: Side | None = None) -> None:
+        self._side: Side = side or "right"
+        self._tokenizer = TextTokenizer(bundle, self._side)
         self._labels = Labels(bundle.manifest)
         self._ports = frozenset(port.name for port in bundle.manifest.inputs)
         template = self._tokenizer.text.template or ""
@@ -48,18 +53,21 @@ class LabelWords:
         """Return token inputs int64 [tokens], label_positions int64 [1] and labels int64 []."""
         values = self._template.values(record)
         longest = self._tokenizer.text.max_length
-        fitting = fit(values, self._tokenizer.ends, lambda v: len(self._encode(v)[0].ids), longest)
+        fitting = fit(
+            values, self._tokenizer.spans, lambda v: len(self._encode(v)[0].ids), longest, self._side
+        )
         if fitting is None:
             raise DataError(
                 f"{record.where} leaves no room for its text: the template alone takes more than "
                 f"{longest} tokens, so export with a larger --max-seq-length or a shorter --template"
             )
         encoded, position = self._encode(fitting)
+        cut = 0 if fitting == values else len(self._encode(values)[0].ids) - len(encoded.ids)
         label = self._labels.index(fields.label(record), record.where) if labelled else 0
         inputs = token_inputs(encoded, record.where, self._tokenizer.text.token_types)
         inputs["label_positions"] = np.array([position], np.int64)
         wanted = {name: array for name, array in inputs.items() if name in self._ports}
-        return Example(wanted, {"labels": np.array(label, np.int64)}, len(encoded.ids))
+        return Example(wanted, {"labels": np.array(label, np.int64)}, len(encoded.ids), cut)
 
     def prediction(self, example: Example, outputs: Mapping[str, Array]) -> dict[str, Any]:
         """Return ``label`` and ``score``, its probability among the label words."""

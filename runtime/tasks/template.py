@@ -9,6 +9,7 @@ from zoedge.errors import BundleError, DataError
 
 from ..data.record import Record
 from . import fields
+from .tokenizer import Side
 
 SLOT = "label"
 
@@ -59,35 +60,44 @@ class Template:
 
 def fit(
     values: Mapping[str, str],
-    ends: Callable[[str], Sequence[int]],
+    spans: Callable[[str], Sequence[tuple[int, int]]],
     tokens: Callable[[Mapping[str, str]], int],
     longest: int,
+    side: Side = "right",
 ) -> dict[str, str] | None:
-    """Return the values, cut on the right so that a rendering fits; None where the bare template doesn't.
+    """Return the values, cut so that a rendering fits; None where the bare template doesn't.
 
     All values are cut to a common number of tokens, the greatest that fits: the longest lose first, and the
     template itself stays whole.
 
     Args:
         values: field -> text.
-        ends: tells where each token of a text ends, in characters.
+        spans: tells where each token of a text begins and ends, in characters.
         tokens: counts the tokens of a rendering.
         longest: most tokens.
+        side: the end that values lose.
     """
     if tokens(values) <= longest:
         return dict(values)
-    cuts = {name: [0, *ends(value)] for name, value in values.items()}
+    found = {name: spans(value) for name, value in values.items()}
 
     def cut(size: int) -> dict[str, str]:
-        return {name: value[: cuts[name][: size + 1][-1]] for name, value in values.items()}
+        return {name: _kept(value, found[name], size, side) for name, value in values.items()}
 
     if tokens(cut(0)) > longest:
         return None
-    low, high = 0, max(map(len, cuts.values()))  # ``low`` fits, ``high`` doesn't
+    low, high = 0, max(map(len, found.values())) + 1  # ``low`` fits, ``high`` doesn't
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if tokens(cut(middle)) <= longest else (low, middle)
     return cut(low)
+
+
+def _kept(value: str, spans: Sequence[tuple[int, int]], size: int, side: Side) -> str:
+    """Return the part of a text that its first or last ``size`` tokens cover."""
+    if side == "right":
+        return value[: spans[min(size, len(spans)) - 1][1]] if size and spans else ""
+    return value[spans[max(0, len(spans) - size)][0] :] if size and spans else ""
 
 
 def _render(parts: list[tuple[str, str | None]], values: Mapping[str, str]) -> str:

@@ -14,17 +14,21 @@ from ..data.example import Array, Arrays, Example
 from ..data.record import Record
 from . import fields
 from .labels import Labels
-from .tokenizer import Encoded, TextTokenizer
+from .tokenizer import Encoded, Side, TextTokenizer
 
 
 class TextClassification:
     """Records with ``text``, or a pair such as ``sentence1`` and ``sentence2``, and ``label``.
 
-    Texts are tokenized as transformers does; pairs that are too long lose the end of the longer text first.
+    Texts are tokenized as transformers does; of pairs that are too long, the longer text is cut first.
+
+    Args:
+        bundle: the bundle.
+        side: the end that texts lose which are too long.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._tokenizer = TextTokenizer(bundle)
+    def __init__(self, bundle: Bundle, side: Side | None = None) -> None:
+        self._tokenizer = TextTokenizer(bundle, side or "right")
         self._labels = Labels(bundle.manifest)
         self._ports = frozenset(port.name for port in bundle.manifest.inputs)
 
@@ -35,7 +39,7 @@ class TextClassification:
         label = self._labels.index(fields.label(record), record.where) if labelled else 0
         inputs = token_inputs(encoded, record.where, settings.token_types)
         wanted = {name: array for name, array in inputs.items() if name in self._ports}
-        return Example(wanted, {"labels": np.array(label, np.int64)}, len(encoded.ids))
+        return Example(wanted, {"labels": np.array(label, np.int64)}, len(encoded.ids), encoded.cut)
 
     def prediction(self, example: Example, outputs: Mapping[str, Array]) -> dict[str, Any]:
         """Return ``label`` and ``score``, its probability."""

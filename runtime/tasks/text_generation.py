@@ -14,7 +14,7 @@ from ..data.example import Array, Example
 from ..data.record import Record
 from .chat import ChatTemplate
 from .prompts import Prompt, prompt_of
-from .tokenizer import TextTokenizer
+from .tokenizer import Side, TextTokenizer
 
 
 class TextGeneration:
@@ -23,17 +23,23 @@ class TextGeneration:
     The loss is that of the completion's tokens and of the end token after them, never of the prompt's. The
     completion is what tokenizing both together gives after the tokens of the prompt alone, so a token that
     spans the boundary counts as completion. The last token is only ever a label, so it isn't an input.
+
+    Args:
+        bundle: the bundle.
+        side: the end that prompts lose which are too long: left by default, as what is asked stands at the end. A
+            completion loses its end, and a text without a prompt its end unless ``side`` is given.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, side: Side | None = None) -> None:
+        self._side = side
         self._tokenizer = TextTokenizer(bundle)
         self._chat = ChatTemplate(bundle)
 
     def encode(self, record: Record, *, labelled: bool = True) -> Example:
         """Return input_ids and attention_mask int64 [tokens], label_positions and labels int64 [completion].
 
-        ``label_positions[t]`` is the index whose logits predict ``labels[t]``. A row that is too long loses
-        the start of its prompt, behind the token that begins every text, then the end of its completion.
+        ``label_positions[t]`` is the index whose logits predict ``labels[t]``. A row that is too long loses tokens
+        of its prompt, but for the one that begins every text, then of its completion, of which some always stays.
         Without labels, the one position is the prompt's last: its prediction is what follows.
         """
         prompt = prompt_of(record, self._chat, labelled=labelled)
@@ -68,9 +74,13 @@ class TextGeneration:
         longest, prefix = self._tokenizer.text.max_length, self._tokenizer.prefix
         keep = len(prefix) if tuple(before[: len(prefix)]) == prefix else 0  # the first token is never cut
         surplus = max(0, len(before) + max(0, len(after) - 1) - longest)
-        cut = min(surplus, len(before) - keep)
-        before = before[:keep] + before[keep + cut :]
-        after = after[: longest - len(before) + 1]
+        size = len(before) + len(after)
+        before = before[:keep] + _shortened(before[keep:], surplus, self._side or "left")
+        bare = len(before) == keep == size - len(after)  # there was no prompt: the text is cut as asked
+        after = _shortened(
+            after, len(before) + len(after) - 1 - longest, (self._side if bare else None) or "right"
+        )
+        cut = size - len(before) - len(after)
         if not before and len(after) < 2:
             raise DataError(
                 f"{where} has one token and nothing before it to predict it from: give a longer text"
@@ -80,4 +90,10 @@ class TextGeneration:
         labels = np.array(after if before else after[1:], np.int64) if after else np.zeros(1, np.int64)
         positions = np.arange(len(ids) - len(labels), len(ids), dtype=np.int64)
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "label_positions": positions}
-        return Example(inputs, {"labels": labels}, len(ids))
+        return Example(inputs, {"labels": labels}, len(ids), cut)
+
+
+def _shortened(tokens: list[int], surplus: int, side: Side) -> list[int]:
+    """Return tokens without the first or the last ``surplus`` of them; a negative surplus is none."""
+    kept = max(0, len(tokens) - max(0, surplus))
+    return tokens[:kept] if side == "right" else tokens[len(tokens) - kept :]

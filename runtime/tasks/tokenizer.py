@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -14,16 +14,24 @@ from zoedge.manifest import Text
 TOKENIZER_FILE = "tokenizer.json"
 
 
+Side = Literal["left", "right"]
+
+
 class Encoded(NamedTuple):
-    """Token ids with, for each, its segment (0 or 1) and whether the tokenizer added it."""
+    """Token ids with, for each, its segment (0 or 1) and whether the tokenizer added it; and how many were cut."""
 
     ids: list[int]
     type_ids: list[int]
     special: list[int]
+    cut: int = 0
 
 
 class TextTokenizer:
     """``tokenizer.json`` with truncation and padding switched off: those are the tasks' and batches' work.
+
+    Args:
+        bundle: whose tokenizer.
+        side: the end that texts lose which are longer than asked for, as transformers' ``truncation_side``.
 
     Attributes:
         prefix: ids in front of every text of a causal model: what the tokenizer puts there itself, else
@@ -33,8 +41,8 @@ class TextTokenizer:
         BundleError: the bundle has no tokenizer, or one that can't be read.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.text = text_of(bundle)
+    def __init__(self, bundle: Bundle, side: Side = "right") -> None:
+        self.text, self._side = text_of(bundle), side
         path = bundle.path(TOKENIZER_FILE)
         if not path.is_file():
             raise BundleError(f"{bundle.folder} has no {TOKENIZER_FILE}: export the bundle again")
@@ -51,9 +59,10 @@ class TextTokenizer:
         found: list[int] = self._inner.encode(text, add_special_tokens=False).ids
         return found
 
-    def ends(self, text: str) -> list[int]:
-        """Return where each token of a text ends, in characters."""
-        return [end for _, end in self._inner.encode(text, add_special_tokens=False).offsets]
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where each token of a text begins and ends, in characters."""
+        found: list[tuple[int, int]] = self._inner.encode(text, add_special_tokens=False).offsets
+        return found
 
     def encode(self, text: str, pair: str | None = None, max_length: int | None = None) -> Encoded:
         """Return a text or a pair with the tokenizer's own special tokens.
@@ -61,19 +70,20 @@ class TextTokenizer:
         Args:
             text: the first text.
             pair: the second; an empty one is none, as in transformers.
-            max_length: most tokens; the longer text is cut on the right first, as transformers'
-                ``longest_first`` does.
+            max_length: most tokens; the longer text is cut first, as transformers' ``longest_first`` does.
         """
         first = self._inner.encode(text, add_special_tokens=False)
         second = self._inner.encode(pair, add_special_tokens=False) if pair else None
+        cut = 0
         if max_length is not None:
             room = max(0, max_length - self._inner.num_special_tokens_to_add(second is not None))
             sizes = _longest_first(len(first.ids), 0 if second is None else len(second.ids), room)
-            first.truncate(sizes[0])
+            cut = len(first.ids) + (0 if second is None else len(second.ids)) - sum(sizes)
+            first.truncate(sizes[0], direction=self._side)
             if second is not None:
-                second.truncate(sizes[1])
+                second.truncate(sizes[1], direction=self._side)
         whole = self._inner.post_process(first, second, True)
-        return Encoded(whole.ids, whole.type_ids, whole.special_tokens_mask)
+        return Encoded(whole.ids, whole.type_ids, whole.special_tokens_mask, cut)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens left out."""

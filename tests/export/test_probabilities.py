@@ -183,7 +183,7 @@ def test_rows_that_sum_to_one_are_a_warning_by_themselves(tmp_path):
     losses(tmp_path, classifier(nodes), CLASSES, told, loss="cross-entropy")
     assert told == [
         "y looks like probabilities: its rows are positive and sum to 1; cross-entropy takes logits, so the loss is "
-        "wrong if they are: choose the value before the softmax or sigmoid with --output-name"
+        "wrong if they are: then choose the value that they are made from with --output-name"
     ]
 
 

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
+import transformers
+from transformers import AutoTokenizer
 
 from zoedge import InputError
 from zoedge.export import to_bundle
 from zoedge.export.session import Session
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.stages import crossing_values
-from zoedge.manifest import PREFIX_FILE, SUFFIX_FILE
+from zoedge.manifest import FEW_ROWS_FILE, PREFIX_FILE, SUFFIX_FILE
 
 from ..tiny import tiny_llama
 from .models import INT64, model, node, normal, save, value
@@ -24,7 +27,8 @@ def test_an_export_of_a_llama_prints_nothing_and_has_two_parts(tmp_path, capfd):
     crossing = bundle.manifest.stages.crossing
     assert crossing
     ids = np.arange(12).reshape(3, 4)
-    given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "label_positions": np.full((3, 1), 3)}
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    given["zoedge/label_positions"] = np.full((3, 1), 3)
     prefix = session(bundle.path(PREFIX_FILE))
     known = {each.name: given[each.name] for each in prefix.get_inputs()}
     handed = dict(zip(crossing, prefix.run(list(crossing), known), strict=True))
@@ -32,6 +36,38 @@ def test_an_export_of_a_llama_prints_nothing_and_has_two_parts(tmp_path, capfd):
     suffix = session(bundle.path(SUFFIX_FILE))
     assert set(crossing) <= {each.name for each in suffix.get_inputs()}
     capfd.readouterr()
+
+
+SIZES = {
+    "vocab_size": 120, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+GROUPED = {**SIZES, "num_key_value_heads": 2, "head_dim": 8}
+FAMILIES = {
+    "Qwen2": GROUPED,
+    "Qwen3": GROUPED,
+    "Mistral": GROUPED,
+    "Gemma": GROUPED,
+    "Phi": SIZES,
+    "GPTNeoX": SIZES,
+    "Falcon": {**SIZES, "multi_query": True, "bias": False},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_of_causal_models_is_quiet_and_gets_all_forms(tmp_path, capfd, family):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama(tmp_path / "llama"))
+    config = getattr(transformers, f"{family}Config")(**{**FAMILIES[family], "vocab_size": len(tokenizer)})
+    torch.manual_seed(0)
+    getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    capfd.readouterr()
+    bundle = to_bundle(tmp_path / "model", tmp_path / "lora", task="text-generation")
+    assert {PREFIX_FILE, SUFFIX_FILE} <= bundle.manifest.files.keys()
+    bundle = to_bundle(tmp_path / "model", tmp_path / "full", task="text-generation", train=("full",))
+    assert FEW_ROWS_FILE in bundle.manifest.files
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_depends_on_sizes_alone_is_not_handed_over():

@@ -124,10 +124,10 @@ def test_several_probes_in_a_pass_share_what_is_kept(place, tmp_path, always):
     run(place, "lora", tmp_path / "one", "no", probes_per_pass=3)
     assert not always
     said = run(place, "lora", tmp_path / "three", "auto", probes_per_pass=3)
-    assert said == [
+    assert said[0] == (
         "the layers before the first trained one are computed once per row and kept on disk (up to 1 GiB): "
         "faster here, with the same results"
-    ]
+    )
     assert len(always) > 20
     assert result(tmp_path / "one") == result(tmp_path / "three")
 
@@ -168,10 +168,10 @@ def test_a_full_disk_is_said_and_changes_nothing(place, tmp_path, always, monkey
     monkeypatch.setattr(os, "pwrite", filling)
     said = run(place, "dense", tmp_path / "full", "auto")
     assert "kept on disk (up to 1 GiB)" in said[0]
-    assert said[1:] == [
+    assert (
         "results of the layers before the first trained one are not kept on disk any more (No space left on "
         "device): steps take longer, with the same results"
-    ]
+    ) in said[1:]
     assert len(written) == 31
     assert result(tmp_path / "full") == result(tmp_path / "whole")
 

@@ -11,11 +11,14 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 
 from zoedge.errors import BundleError, InputError, ZoedgeError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions, make
+from zoedge.runtime.data.facts import Facts
 from zoedge.runtime.evaluate import evaluate, predict
+from zoedge.runtime.job import read_rows
 from zoedge.runtime.records import Eval, Step
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run import journal
@@ -251,7 +254,16 @@ def test_objectives_without_a_gradient(place, tmp_path, objective, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = evaluate(place / "full", place / "test.jsonl")["accuracy"]
-    settings = TuneOptions(objective=objective, steps=200, batch_size=128, lr=0.05, eps=0.05, eval_every=50)
+    direction = "max" if ":" in objective else None
+    settings = TuneOptions(
+        objective=objective,
+        objective_direction=direction,
+        steps=200,
+        batch_size=128,
+        lr=0.05,
+        eps=0.05,
+        eval_every=50,
+    )
     tune(place / "full", place / "data.jsonl", tmp_path / "run", settings)
     assert evaluate(tmp_path / "run", place / "test.jsonl")["accuracy"] > before + 0.1
 
@@ -277,7 +289,7 @@ def test_steps_that_are_not_finite_are_said_and_end_the_run(place, tmp_path, pla
             options("mezo", steps=100, lr=3e38, eval_every=0, placement=placement),
             progress=Listen(),
         )
-    assert said[0] == f"step 1 skipped: a loss or the update was not finite; the weights are {kept}"
+    assert said[1] == f"step 1 skipped: a loss or the update was not finite; the weights are {kept}"
 
 
 def test_predict(place, tmp_path):
@@ -383,10 +395,44 @@ def test_a_batch_larger_than_the_data_is_refused_and_writes_nothing(place, tmp_p
 
 def test_dry_run_says_what_has_no_effect(place):
     lines = dry_run(place / "full", place / "data.jsonl", TuneOptions(steps=1), given={"rank", "steps"})
-    assert lines["note"] == "--rank has no effect here: fzoo has no such setting, subzero has"
+    first, second = lines["note"].split("; ", 1)
+    assert first == "--rank has no effect here: fzoo has no such setting, subzero has"
+    assert second.startswith("validation has 20 rows, fewer than 30: ")
 
 
 def test_dry_run_says_what_would_be_done(place, tmp_path):
     lines = dry_run(place / "full", place / "data.jsonl", options())
     assert lines["data"].endswith("(180 rows, 20 held out for validation)")
     assert "fzoo, lr 0.02 linear" in lines["method"]
+
+
+def test_the_end_says_what_is_best_and_on_how_many_rows(place, tmp_path):
+    said = []
+
+    class Listen(Silent):
+        def note(self, text):
+            said.append(text)
+
+    tune(place / "full", place / "data.jsonl", tmp_path / "run", options(), progress=Listen())
+    assert said[-1].startswith("best after step ")
+    assert "; on 20 validation rows, which agree with an accuracy from 0." in said[-1]
+    assert Run.open(tmp_path / "run").facts.validation_rows == 20
+
+
+def test_a_run_begun_before_splits_were_stratified_goes_on_with_its_own(place, tmp_path, monkeypatch):
+    def settings(steps):
+        return options(steps=steps, lr_schedule="constant", eval_every=5)
+
+    tune(place / "full", place / "data.jsonl", tmp_path / "new", settings(10))
+    with monkeypatch.context() as patch:
+        patch.setattr("zoedge.runtime.tune.read_rows", lambda *given: read_rows(*given[:4], Facts()))
+        for name, steps in (("old", 10), ("whole", 20)):
+            tune(place / "full", place / "data.jsonl", tmp_path / name, settings(steps))
+    config = tmp_path / "old" / "config.yaml"
+    known = yaml.safe_load(config.read_text())
+    del known["facts"]  # as it was then
+    config.write_text(yaml.safe_dump(known))
+    tune(place / "full", place / "data.jsonl", tmp_path / "old", settings(20), given={"steps"}, resume=True)
+    new, old, whole = (journal.read(tmp_path / n / "journal.zoj") for n in ("new", "old", "whole"))
+    assert old.records == whole.records
+    assert old.header.valid != new.header.valid

@@ -61,7 +61,7 @@ def test_eval_prints_a_table_or_one_object(made):
     text = run("eval", made / "run", "--data", made / "data.npz").output
     result = json.loads(run("eval", made / "run", "--data", made / "data.npz", "--json").output)
     assert list(result)[:3] == ["examples", "loss", "accuracy"]
-    assert text.splitlines()[:2] == ["examples  60", f"loss      {result['loss']:.4f}"]
+    assert text.splitlines()[:2] == ["examples     60", f"loss         {result['loss']:.4f}"]
     before = json.loads(run("eval", made / "bundle", "--data", made / "data.npz", "--json").output)
     assert before["loss"] != result["loss"]
 
@@ -230,3 +230,13 @@ def test_which_weights_is_one_choice_everywhere(made, tmp_path, command, which, 
     rest = ["-d", made / "data.npz"] if command in ("eval", "predict") else ["-o", tmp_path / "out"]
     run(command, made / "run", *rest, *(["--which", which] if which else []))
     assert seen == [which]
+
+
+def test_a_run_s_configuration_makes_the_same_run(made, tmp_path):
+    run("tune", made / "bundle", "--data", made / "data.npz", "-o", tmp_path / "a", *SIX_STEPS, "--seed", 4)
+    said = run("tune", "-c", tmp_path / "a" / "config.yaml", "-o", tmp_path / "b").output
+    assert "no effect" not in said
+    for name in ("journal.zoj", "last/tensors.safetensors", "best/tensors.safetensors", "config.yaml"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    run("tune", "-c", tmp_path / "a" / "config.yaml", "-o", tmp_path / "c", "--seed", 5)
+    assert (tmp_path / "a" / "journal.zoj").read_bytes() != (tmp_path / "c" / "journal.zoj").read_bytes()

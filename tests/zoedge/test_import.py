@@ -49,3 +49,7 @@ def test_the_verbs_are_the_runtime_s():
     assert zoedge.predict is evaluate.predict
     assert zoedge.replay is replay.replay
     assert zoedge.Run is run_folder.Run
+
+
+def test_the_export_side_is_an_attribute_that_loads_no_torch():
+    assert loaded_after("import zoedge; zoedge.export.to_bundle; zoedge.runtime") <= {"numpy"}

@@ -17,7 +17,7 @@ def config(tmp_path, text):
 
 def test_a_flag_beats_the_file_which_beats_the_default(tmp_path):
     path = config(tmp_path, "lr: 1e-4\nbatch-size: 8\n")
-    loaded, given = options.load(path, {"batch_size": 4})
+    loaded, given, *_ = options.load(path, {"batch_size": 4})
     assert (loaded.lr, loaded.batch_size, loaded.seed) == (1e-4, 4, 0)
     assert given == {"lr", "batch_size"}
 
@@ -141,3 +141,32 @@ def test_settings_of_other_methods_are_left_out_and_told_as_given():
 def test_values_out_of_range(values, message):
     with pytest.raises(InputError, match=message):
         options.make(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("learning_rate", "; here it is lr"),
+        ("--learning-rate", "; here it is lr"),
+        ("batch", "; here it is batch_size"),
+        ("num_train_epochs", "; here it is epochs"),
+        ("max_steps", "; here it is steps"),
+        ("epsilon", "; here it is eps"),
+        ("num_queries", "; here it is queries"),
+        ("patience", "; here it is early_stopping_patience"),
+        ("--warmup", "; schedules begin at the full rate: lower lr, or leave it out"),
+        ("max_length", "; the longest text is decided by zoedge export --max-seq-length"),
+        ("stepz", "; did you mean steps"),
+        ("qqqqqq", ""),
+    ],
+)
+def test_what_other_trainers_call_a_setting_is_translated(name, said):
+    assert options.hint(name).startswith(said)
+    assert bool(options.hint(name)) == bool(said)
+
+
+def test_no_name_means_two_settings():
+    known = options.known_settings()
+    names = [n.strip("-").replace("-", "_") for s in known.values() for n in (*s.aliases, *s.also)]
+    assert len(names) == len(set(names))
+    assert not set(names) & known.keys()

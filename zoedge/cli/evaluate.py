@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from . import flags
 def evaluate(path: Path, data: str, as_json: bool, **settings: Any) -> None:
     """Print the loss and the metrics of a bundle or a run."""
     from zoedge.runtime.evaluate import evaluate as measure
+    from zoedge.runtime.run.certainty import number_text
 
-    result = measure(path, data, **settings)
+    result = measure(path, data, say=partial(click.echo, err=True), **settings)
     if as_json:
         # JSON has no NaN
         click.echo(json.dumps({k: v if math.isfinite(v) else None for k, v in result.items()}))
@@ -29,5 +31,7 @@ def evaluate(path: Path, data: str, as_json: bool, **settings: Any) -> None:
     width = max(map(len, result))
     for name, value in result.items():
         click.echo(
-            f"{name:<{width}}  {value:.4f}" if isinstance(value, float) else f"{name:<{width}}  {value}"
+            f"{name:<{width}}  {number_text(value)}"
+            if isinstance(value, float)
+            else f"{name:<{width}}  {value}"
         )

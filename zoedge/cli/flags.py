@@ -11,8 +11,9 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from ..errors import InputError
 from ..methods import RECIPES, having
-from ..options import FACTS, TuneOptions
+from ..options import FACTS, TuneOptions, hint
 from ..settings import Setting, facts, flag, kind
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -61,6 +62,16 @@ class SettingsCommand(click.Command):
         """Return the command's own parameters and the settings, whatever methods there are by now."""
         *named, shown = super().get_params(ctx)  # the last one is --help
         return [*named, *_of_runs(), *_of_methods(), shown]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and say of a flag that doesn't exist what it is called here."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            told = hint(error.option_name)
+            if not told or told.startswith("; did you mean"):
+                raise  # click knows the flags that look like it
+            raise InputError(f"there is no {error.option_name}{told}") from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the flags by group."""
@@ -124,7 +135,7 @@ def output(what: str) -> Callable[[Function], Function]:
 
 def data(*, required: bool) -> Callable[[Function], Function]:
     """Return the decorator of ``--data``."""
-    text = "a .jsonl, .csv, .tsv or .npz file, a folder of {train,valid,test} files, or a hub id"
+    text = "a .jsonl, .json, .csv, .tsv, .parquet or .npz file, a folder of {train,valid,test} files, or a hub id"
     return click.option("data", "-d", "--data", required=required, help=text)
 
 
@@ -145,7 +156,7 @@ def forward(function: Function) -> Function:
     for option in (
         click.option("--threads", default=0, show_default=True, help=FACTS["threads"].help),
         click.option("--provider", default="cpu", show_default=True, help=FACTS["provider"].help),
-        *(_key(name) for name in reversed(KEYS)),
+        *(_key(name) for name in reversed((*KEYS, "truncation_side"))),
         click.option(
             "--split",
             type=click.Choice(["train", "valid", "test"]),
@@ -161,4 +172,4 @@ def forward(function: Function) -> Function:
 
 def _key(name: str) -> Callable[[Function], Function]:
     text = f"{FACTS[name].help}  [default: as a run was tuned]"
-    return click.option(flag(name), help=text)
+    return click.option(flag(name), type=_click_type(kind(TuneOptions, name)), help=text)

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import errno
-from importlib.metadata import version
 from typing import Any
 
 import click
 
 from ..errors import ZoedgeError
+from ..installed import version
 from .adapter import adapter
 from .bench import bench
 from .estimate import estimate
@@ -99,7 +99,7 @@ def _debug_option(*, hidden: bool) -> click.Option:
         "max_content_width": 110,
     },
 )
-@click.version_option(version("zoedge"), prog_name="zoedge", message="%(prog)s %(version)s")
+@click.version_option(version(), prog_name="zoedge", message="%(prog)s %(version)s")
 def main() -> None:
     """Fine-tune ONNX models on the device that runs them, with forward passes alone.
 

@@ -20,7 +20,7 @@ def merge(run: Path, output: Path, which: str | None) -> None:
 
     opened = Run.open(run)
     weights = opened.weights(which)
-    write(opened.bundle(), weights, output)
+    write(opened.bundle(), weights, output, columns=opened.facts.columns)
     quantization = opened.bundle().manifest.quantization
     if quantization is not None:
         click.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ from . import flags
 )
 @flags.forward
 def predict(path: Path, texts: tuple[str, ...], data: str | None, **settings: Any) -> None:
-    """Print a prediction for each TEXT or each row of --data, one JSON object per line."""
+    """Print a prediction for each TEXT or each row of --data, one JSON object per line.
+
+    A text is asked in the form of the rows that the run was tuned on; for models of images, TEXT is the path of one.
+    """
     if bool(texts) == (data is not None):
         raise InputError(
             "give either texts or --data: zoedge predict RUN TEXT... or zoedge predict RUN --data DATA"
         )
     from zoedge.runtime.evaluate import predict as predictions
 
-    for row in predictions(path, texts=texts, data=data, **settings):
+    for row in predictions(path, texts=texts, data=data, say=partial(click.echo, err=True), **settings):
         click.echo(json.dumps(row, ensure_ascii=False))

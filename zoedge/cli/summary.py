@@ -13,11 +13,14 @@ from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
 from zoedge.manifest import MANIFEST_FILE, Manifest, Port
+from zoedge.runtime.losses.objectives import criterion_of
 from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.run import journal as journals
+from zoedge.runtime.run.certainty import best_text, metric_texts
 from zoedge.runtime.run.journal import Contents
 from zoedge.runtime.run.method import method_of, skipped
 from zoedge.runtime.run.run_folder import Run
+from zoedge.runtime.tasks.columns import names_of
 
 _LAST = 5  # losses and names that a line shows
 
@@ -50,13 +53,24 @@ def bundle_lines(bundle: Bundle) -> list[str]:
 def run_lines(run: Run) -> list[str]:
     """Return how a run was started and how far it got."""
     options = msgspec.to_builtins(run.options)
-    lines = _aligned([("run", str(run.folder)), ("bundle", str(run.bundle_folder)), ("data", run.data)])
+    lines = _aligned(
+        [("run", str(run.folder)), ("bundle", str(run.bundle_folder)), ("data", run.data), *_facts(run)]
+    )
     lines += ["options", *(f"  {name}: {value}" for name, value in options.items() if value is not None)]
     try:
         contents = journals.read(run.journal)
     except BundleError as error:
         return [*lines, f"journal: {error}"]
-    return lines + _aligned(_course(contents))
+    return lines + _aligned(_course(contents, run.facts.validation_rows))
+
+
+def _facts(run: Run) -> Rows:
+    """Yield what the run found out about its data."""
+    facts = run.facts
+    if facts.columns:
+        yield "columns", names_of(facts.columns)
+    if facts.target is not None:
+        yield "scale", str(facts.target)
 
 
 def journal_lines(path: Path) -> list[str]:
@@ -82,8 +96,8 @@ def journal_lines(path: Path) -> list[str]:
     return _aligned(rows)
 
 
-def _course(contents: Contents) -> Rows:
-    """Yield steps, losses and evaluations."""
+def _course(contents: Contents, validation_rows: int = 0) -> Rows:
+    """Yield steps, losses and evaluations; the rows behind these where they are known."""
     records = contents.records
     steps = [record for record in records if isinstance(record, Step)]
     evaluations = [record for record in records if isinstance(record, Eval)]
@@ -96,10 +110,12 @@ def _course(contents: Contents) -> Rows:
     if assigned:
         yield "assigned", f"{len(assigned)} times: {_names(assigned[-1])}"
     if evaluations:
-        criterion = "objective" if "objective" in evaluations[-1].metrics else "loss"
-        best = min(evaluations, key=lambda record: record.metrics[criterion])
+        criterion = criterion_of(options, evaluations[-1].metrics)
+        best = (max if criterion.maximised else min)(
+            evaluations, key=lambda record: record.metrics[criterion.metric]
+        )
         yield "evaluations", f"{len(evaluations)}, last {_evaluation(evaluations[-1])}"
-        yield "best", _evaluation(best)
+        yield "best", best_text(best.step, best.metrics, validation_rows).removeprefix("best ")
 
 
 def _names(record: Assign) -> str:
@@ -113,8 +129,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _evaluation(record: Eval) -> str:
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in record.metrics.items())
-    return f"after step {record.step}: {metrics}"
+    return f"after step {record.step}: {', '.join(metric_texts(record.metrics))}"
 
 
 def _trainable(manifest: Manifest) -> Rows:

@@ -24,7 +24,12 @@ from . import flags
 @click.option(
     "--no-preflight", "preflight", flag_value=False, default=True, help="start even if memory won't do"
 )
-@click.option("-c", "--config", type=click.Path(path_type=Path), help="YAML file of settings; flags beat it")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    help="YAML file of settings, or a run's config.yaml; flags beat it",
+)
 def tune(
     bundle: Path | None,
     data: str | None,
@@ -39,7 +44,9 @@ def tune(
     from zoedge.runtime import tune as runtime
     from zoedge.runtime.run.progress import for_terminal
 
-    settings, names = options.load(config, {n: value for n, value in given.items() if value is not None})
+    loaded = options.load(config, {n: value for n, value in given.items() if value is not None})
+    settings, names = loaded.options, loaded.given
+    bundle, data = bundle or (Path(loaded.bundle) if loaded.bundle else None), data or loaded.data
     bundle, data = _what(bundle, data, output, resume)
     if dry_run:
         lines = runtime.dry_run(bundle, data, settings, given=names, preflight=preflight)

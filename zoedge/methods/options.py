@@ -10,7 +10,9 @@ from .support import Layers, Stretches, Support
 
 Distribution = Literal["gaussian", "rademacher"]
 
-QUERIES = Setting("directions per step", least=1, short="-q")
+QUERIES = Setting(
+    "directions per step", least=1, short="-q", also=("num_queries", "n_samples", "q", "num_samples", "zo_q")
+)
 DISTRIBUTION = Setting("distribution of the directions: gaussian or rademacher (signs: cheaper to draw)")
 LAYERS = Setting("share of the layers that a step moves (LeZO); all by default", above=0, most=1)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from zoedge.runtime.data.batches import MicroBatch
-from zoedge.runtime.losses.metrics import METRICS
+from zoedge.runtime.data.facts import TargetScale
+from zoedge.runtime.losses.metrics import METRICS, ErrorMetrics
 
 
 def add_up(loss: str, outputs, labels, cuts=(), padding: int = 0):
@@ -85,13 +86,62 @@ def test_tokens(rows, seed, cuts):
     assert got["accuracy"] == pytest.approx(np.mean(predictions[counted] == labels[counted]), abs=1e-12)
 
 
-@given(st.integers(1, 40), st.integers(0, 2**32 - 1), st.sets(st.integers(0, 40)))
-def test_mean_squared_error(rows, seed, cuts):
+@given(
+    st.integers(2, 40),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+    st.sets(st.integers(0, 40)),
+    st.sampled_from([0.0, 1e4]),
+)
+def test_errors_as_scikit_learn_has_them(rows, outputs, seed, cuts, offset):
     rng = np.random.default_rng(seed)
-    labels, logits = rng.normal(size=(2, rows, 3)).astype(np.float32)
+    labels, logits = (rng.normal(size=(2, rows, outputs)) + offset).astype(np.float32)
     got = add_up("mse", {"logits": logits}, labels, cuts, 1)
-    expected = sk.mean_squared_error(labels.astype(np.float64), logits.astype(np.float64))
-    assert got["mse"] == pytest.approx(expected, rel=1e-12)
+    known, found = labels.astype(np.float64), logits.astype(np.float64)
+    assert got["mse"] == pytest.approx(sk.mean_squared_error(known, found), rel=1e-12)
+    assert got["mae"] == pytest.approx(sk.mean_absolute_error(known, found), rel=1e-12)
+    assert got["r2"] == pytest.approx(sk.r2_score(known, found), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("hit", [0.0, 1.0])
+def test_r2_of_labels_that_are_all_the_same(hit):
+    labels = np.full((5, 1), 2.0, np.float32)
+    logits = labels + np.float32(1.0 - hit)
+    assert add_up("mse", {"logits": logits}, labels, (2,))["r2"] == sk.r2_score(labels, logits) == hit
+
+
+def test_r2_of_one_row_is_unknown():
+    assert math.isnan(add_up("mse", {"logits": np.ones((1, 1))}, np.ones((1, 1)))["r2"])
+
+
+@given(st.integers(2, 40), st.integers(1, 3), st.integers(0, 2**32 - 1), st.sets(st.integers(0, 40)))
+def test_errors_of_standardised_targets_are_in_the_users_units(rows, outputs, seed, cuts):
+    rng = np.random.default_rng(seed)
+    scale = TargetScale(
+        mean=tuple(rng.normal(size=outputs) * 1e3),
+        std=tuple(10.0 ** rng.integers(-2, 4, outputs)),
+        outputs=True,
+    )
+    labels, logits = rng.normal(size=(2, rows, outputs)).astype(np.float32)
+    metrics = ErrorMetrics(scale)
+    for part in np.split(np.arange(rows), sorted(cuts)):
+        if len(part):
+            own = {"loss": np.zeros(len(part)), "weight": np.ones(len(part)), "logits": logits[part]}
+            metrics.update(MicroBatch({}, {"labels": labels[part]}, part), own)
+    known, found = (values.astype(np.float64) * scale.std + scale.mean for values in (labels, logits))
+    got = metrics.result()
+    assert got["mse"] == pytest.approx(sk.mean_squared_error(known, found), rel=1e-9)
+    assert got["mae"] == pytest.approx(sk.mean_absolute_error(known, found), rel=1e-9)
+    assert got["r2"] == pytest.approx(sk.r2_score(known, found), rel=1e-5, abs=1e-9)
+
+
+@given(st.integers(2, 60), st.integers(0, 2**32 - 1), st.sets(st.integers(0, 60)))
+def test_the_standard_error_of_a_loss(rows, seed, cuts):
+    loss = np.random.default_rng(seed).exponential(size=rows).astype(np.float32)
+    logits = np.zeros((rows, 2), np.float32)
+    got = add_up("cross-entropy", {"logits": logits, "loss": loss}, np.zeros(rows, np.int64), cuts, 1)
+    expected = np.std(loss.astype(np.float64), ddof=1) / math.sqrt(rows)
+    assert got["loss_stderr"] == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
 def test_mean_squared_error_of_one_number_per_row():
@@ -105,7 +155,7 @@ def test_nothing_added_is_nan_without_a_warning(loss):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = metrics.result()
-    assert set(result) == {"loss", *metrics.names}
+    assert set(result) == {"loss", "loss_stderr", *metrics.names}
     assert all(math.isnan(value) for value in result.values())
 
 

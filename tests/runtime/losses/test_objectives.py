@@ -11,7 +11,9 @@ from sklearn.metrics import f1_score
 
 from zoedge.errors import InputError
 from zoedge.runtime.data.batches import MicroBatch
-from zoedge.runtime.losses.objectives import OBJECTIVES, objective
+from zoedge.runtime.losses.objectives import OBJECTIVES, Criterion, objective
+from zoedge.runtime.records import Eval
+from zoedge.runtime.run.evaluations import Evaluations
 
 from ..bundles import arrays
 
@@ -102,6 +104,12 @@ def module(tmp_path, monkeypatch):
         "def nothing(outputs, targets):\n    pass\n"
         "def broken(outputs, targets):\n    return outputs['nope']\n"
         "constant = 3\n"
+        "def error(outputs, targets):\n    return outputs['logits'].mean()\n"
+        "error.direction = 'min'\n"
+        "def wrong(outputs, targets):\n    return 0\n"
+        "wrong.direction = 'up'\n"
+        "def one(outputs):\n    return 0\n"
+        "def three(a, b, c):\n    return 0\n"
     )
     (tmp_path / "broken_scores.py").write_text("import nowhere_to_be_found\n")
     monkeypatch.chdir(tmp_path)
@@ -113,20 +121,63 @@ def module(tmp_path, monkeypatch):
 
 def run(name):
     outputs = {"logits": np.arange(6.0)[:, None]}
-    return objective(name, CLASSES)(results(outputs, np.arange(6), (2, 3), 1, order=[4, 1, 0, 5, 2, 3]))
+    made = objective(name, CLASSES, "max")
+    return made(results(outputs, np.arange(6), (2, 3), 1, order=[4, 1, 0, 5, 2, 3]))
 
 
 @pytest.mark.usefixtures("module")
 def test_function_sees_the_whole_batch_in_order():
     assert run("my_scores:order") == -1.0
-    assert objective("my_scores:order", CLASSES).outputs is None
+    assert objective("my_scores:order", CLASSES, "min").outputs is None
 
 
 @pytest.mark.usefixtures("module")
-def test_function_is_maximised():
-    assert run("my_scores:negative_first") == 0.0
-    outputs = {"logits": np.full((2, 1), 7.0)}
-    assert objective("my_scores:negative_first", CLASSES)(results(outputs, np.zeros(2))) == 7.0
+def test_a_function_is_maximised_or_minimised_as_somebody_says():
+    rows = results({"logits": np.full((2, 1), 7.0)}, np.zeros(2))
+    for direction, number in (("max", 7.0), ("min", -7.0)):
+        made = objective("my_scores:negative_first", CLASSES, direction)
+        assert made.maximised == (direction == "max")
+        assert made(rows) == number
+    told = objective("my_scores:error", CLASSES)
+    assert not told.maximised
+    assert told(rows) == 7.0
+    assert objective("my_scores:error", CLASSES, "max")(rows) == -7.0
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize(
+    ("name", "direction", "message"),
+    [
+        (
+            "my_scores:order",
+            None,
+            "doesn't say whether less or more of it is better: give --objective-direction min",
+        ),
+        ("my_scores:wrong", None, "has the direction 'up': it must be 'min' or 'max'"),
+        ("accuracy", "min", "--objective-direction min contradicts --objective accuracy, which is maximised"),
+        ("loss", "max", "--objective-direction max contradicts --objective loss, which is minimised"),
+        (
+            "my_scores:one",
+            "max",
+            r"takes \(outputs\), and is called with two dicts of arrays, outputs \(.*targets \(",
+        ),
+        ("my_scores:three", "max", r"takes \(a, b, c\), and is called with two dicts"),
+    ],
+)
+def test_directions_and_signatures_that_cannot_be_right(name, direction, message):
+    with pytest.raises(InputError, match=message):
+        objective(name, CLASSES, direction)
+
+
+@pytest.mark.parametrize(
+    ("maximised", "best", "order"), [(True, 3.0, [1.0, math.nan, 3.0, 2.0]), (False, 1.0, [2.0, 1.0, 3.0])]
+)
+def test_the_best_evaluation_is_so_in_the_direction_of_the_objective(maximised, best, order):
+    evaluations = Evaluations(Criterion("objective", maximised, "f"))
+    for step, value in enumerate(order):
+        evaluations.take(Eval(step, {"objective": value, "loss": 0.0}))
+    assert (evaluations.best, evaluations.best_step) == (best, order.index(best))
+    assert evaluations.since_best == len(order) - 1 - order.index(best)
 
 
 @pytest.mark.usefixtures("module")

@@ -1,11 +1,7 @@
-"""The compiled kernel against the reference: the same bits, for any buffers, threads and processor."""
+"""The compiled kernel against the reference: the same bits, for any buffers and threads."""
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import llvmlite.binding
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,56 +101,6 @@ def test_scales_at_the_ends_of_float32_give_the_reference_bits(distribution, sca
     reference.add_terms([Addition(expected, terms)])
     numba_kernel.add_terms([Addition(actual, terms)])
     assert actual.tobytes() == expected.tobytes()
-
-
-PROCESSORS = """
-import numpy as np
-from zoedge.runtime.noise import numba_kernel, reference
-from zoedge.runtime.noise.reference import Addition, Sample, Stream, Term, table
-
-streams = [Stream(1, 2, 3, probe) for probe in range(4)]
-sample = Sample(Stream(1, 2, 3, 0, reference.PURPOSE_SAMPLE), 0.4)
-levels = [table(name, 0.1) for name in sorted(reference.LEVELS)]
-mixed = [Term(stream, levels[i % len(levels)]) for i, stream in enumerate(streams)]
-CASES = [
-    *([Term(streams[0], each)] for each in levels),
-    *([Term(stream, each) for stream in streams] for each in levels),
-    mixed,
-    [Term(streams[0], levels[0], sample), *mixed],
-    [],
-]
-for terms in CASES:
-    for shrink, own in ((1.0, None), (0.999, None), (0.5, sample)):
-        found = []
-        for add_terms in (reference.add_terms, numba_kernel.add_terms):
-            targets = [np.ones(n, np.float32) for n in (1, 31, 257, 5_000, 20_011)]
-            add_terms([Addition(target, terms, shrink, own) for target in targets])
-            found.append(b"".join(target.tobytes() for target in targets))
-        assert found[0] == found[1], (terms, shrink)
-(compiled,) = numba_kernel._run.inspect_asm().values()
-print("permutes" if "vpermt2ps" in compiled or "vpermi2ps" in compiled else "loads")
-print("vectors" if compiled.count("pmuludq") > 20 else "scalars")
-print("asks" if "prefetch" in compiled else "waits")
-"""
-FEATURES = llvmlite.binding.get_host_cpu_features()
-
-
-@pytest.mark.parametrize("processor", ["this", "generic", "haswell"])
-def test_every_processor_gives_the_reference_bits(processor, tmp_path):
-    """Eight Philox blocks at once or one at a time, levels permuted or loaded: the same bits."""
-    if processor == "haswell" and not FEATURES.get("avx2", False):
-        pytest.skip("this processor has no AVX2")
-    other = {} if processor == "this" else {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", "-c", PROCESSORS],
-        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), **other},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    newest = FEATURES.get("avx512f", False) and "NUMBA_CPU_NAME" not in os.environ
-    wide = newest and processor == "this"
-    assert done.stdout.split() == [*(("permutes", "vectors") if wide else ("loads", "scalars")), "asks"]
 
 
 def test_without_a_folder_for_its_cache_the_kernel_is_compiled_anyway(monkeypatch):

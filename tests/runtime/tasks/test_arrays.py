@@ -113,7 +113,7 @@ def test_dynamic_axes_take_any_size():
     ("made", "fields", "message"),
     [
         (arrays(), {"a": "1", "b": "2", "label": "0"},
-         r"data\.csv:7 has 2 columns of numbers besides the label, and the input x0 takes 3: give one column"),
+         r"data\.csv:7 has 2 columns of numbers besides the label: a, b, and the input x0 takes 3: give one column"),
         (arrays(), {"a": "1", "b": "", "c": "x", "label": "0"}, r"has 1 columns .*\(not numbers: b = '', c = 'x'\)"),
         (arrays(("batch", "n")), {"a": "1", "label": "0"}, "has 1 columns of numbers .* the input x0 takes n"),
         (arrays(names=("a", "b")), {"a": [1, 2, 3], "label": 0}, "has no input 'b': looked for a, b, .* are a, label"),

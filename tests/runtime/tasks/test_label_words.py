@@ -8,6 +8,7 @@ from zoedge.errors import BundleError, DataError
 from zoedge.runtime.data import Record
 from zoedge.runtime.tasks import task_for
 
+from ...tiny import WORDS
 from ..bundles import label_words
 
 TEMPLATE = "{text} it was {label}"
@@ -132,3 +133,19 @@ def test_label_and_prediction(tiny_opt):
     assert encode(label_words(tiny_opt, TEMPLATE), text="a cat", label="good")[0].targets["labels"] == 1
     example = task.encode(record(text="a cat"), labelled=False)
     assert task.prediction(example, {"logits": np.array([3.0, 0.0])})["label"] == "bad"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_long_text_loses_the_side_asked_for(tiny_opt, side):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_opt)
+    task = task_for(label_words(tiny_opt, "{text} It was {label}", max_length=12), 0, side)
+    words = WORDS[:30]
+    example = task.encode(Record({"text": " ".join(words), "label": "good"}, "x:1"))
+    read = (
+        tokenizer.decode(example.inputs["input_ids"], skip_special_tokens=True)
+        .removesuffix(" It was")
+        .split()
+    )
+    assert read == (words[-len(read) :] if side == "left" else words[: len(read)])
+    assert len(read) > 2
+    assert example.cut > 0

@@ -9,6 +9,7 @@ from zoedge.runtime.data import Record
 from zoedge.runtime.data.batches import micro_batches
 from zoedge.runtime.tasks import task_for
 
+from ...tiny import WORDS
 from ..bundles import classifier
 
 LONG = "the movie was not great and the plot was dull but the acting was really good"
@@ -107,3 +108,18 @@ def test_records_that_do_not_fit(tiny_bert, fields, message):
 def test_a_text_without_tokens(tiny_gpt2):
     with pytest.raises(DataError, match="empty text, which gives no tokens"):
         task_for(classifier(tiny_gpt2)).encode(record(text="", label=0))
+
+
+@pytest.mark.parametrize("side", [None, "left", "right"])
+@pytest.mark.parametrize("pair", [False, True])
+def test_long_texts_lose_the_side_asked_for_and_say_how_much(tiny_bert, side, pair):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert, truncation_side=side or "right")
+    first, second = " ".join(WORDS[:25]), " ".join(WORDS[10:20])
+    fields = {"sentence1": first, "sentence2": second} if pair else {"text": first}
+    expected = tokenizer(*fields.values(), truncation="longest_first", max_length=16)["input_ids"]
+    whole = tokenizer(*fields.values())["input_ids"]
+    task = task_for(classifier(tiny_bert, max_length=16), 0, side)
+    example = task.encode(Record({**fields, "label": "yes"}, "x:1"))
+    assert example.inputs["input_ids"].tolist() == expected
+    assert example.cut == len(whole) - 16
+    assert task.encode(Record({"text": "a", "label": "yes"}, "x:1")).cut == 0

@@ -14,6 +14,8 @@ from transformers import AutoTokenizer
 from zoedge.errors import DataError, MissingPackageError
 from zoedge.runtime.data import Record
 from zoedge.runtime.tasks import task_for
+from zoedge.runtime.tasks.chat import ChatTemplate
+from zoedge.runtime.tasks.prompts import prompt_of
 
 from ...tiny import WORDS
 from ..bundles import generator
@@ -254,3 +256,141 @@ def test_conversation_without_jinja2(chat_model, monkeypatch):
         MissingPackageError, match=r"a data set of conversations needs .* pip install 'zoedge\[chat\]'"
     ):
         task_for(generator(chat_model)).encode(record(messages=MESSAGES))
+
+
+# -- fields beside a shape's own ----------------------------------------------------------------------------
+
+TALK = [{"from": "human", "value": "good film ?"}, {"from": "gpt", "value": "yes"}]
+TURNS = [{"role": "user", "content": "good film ?"}, {"role": "assistant", "content": "yes"}]
+TOOLS = [{"type": "function", "function": {"name": "lookup", "parameters": {}}}]
+TOOL_CHAT = (
+    "{% if tools %}<tools>{{ tools | tojson }}{% endif %}{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% for call in m.tool_calls %}<call>{{ call | tojson }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def prompt_by(folder, template, tmp_path, labelled=True, **fields):
+    shutil.copytree(folder, tmp_path / "model", dirs_exist_ok=True)
+    (tmp_path / "model" / "chat_template.jinja").write_text(template)
+    chat = ChatTemplate(generator(tmp_path / "model"))
+    return prompt_of(record(**fields), chat, labelled=labelled)
+
+
+@pytest.mark.parametrize("tools", [TOOLS, json.dumps(TOOLS)], ids=["list", "text"])
+@pytest.mark.parametrize("talk", [{"conversations": TALK}, {"messages": TURNS}], ids=["sharegpt", "openai"])
+def test_system_and_tools_reach_the_template(tiny_llama, tmp_path, talk, tools):
+    shown = "<tools>" + json.dumps(TOOLS) + "<system>BRIEF<user>good film ?<assistant>"
+    for labelled in (True, False):
+        found = prompt_by(tiny_llama, TOOL_CHAT, tmp_path, labelled, **talk, system="BRIEF", tools=tools)
+        assert found == (shown, "yes" if labelled else "", True)
+
+
+def test_turns_that_call_tools(tiny_llama, tmp_path):
+    call = {"name": "lookup", "arguments": {}}
+    turns = [TURNS[0], {"role": "assistant", "content": None, "tool_calls": [call]}]
+    found = prompt_by(tiny_llama, TOOL_CHAT, tmp_path, messages=turns)
+    assert found.completion == "<call>" + json.dumps(call)
+    with pytest.raises(
+        DataError, match=r"data\.jsonl:7 has 'tool_calls', which the model's chat template leaves out"
+    ):
+        prompt_by(tiny_llama, CHAT, tmp_path, messages=turns)
+
+
+def test_prompt_and_completion_as_turns(tiny_llama, tmp_path):
+    found = prompt_by(tiny_llama, TOOL_CHAT, tmp_path, prompt=TURNS[:1], completion=TURNS[1:])
+    assert found == ("<user>good film ?<assistant>", "yes", True)
+    asked = prompt_by(tiny_llama, TOOL_CHAT, tmp_path, False, prompt=TURNS[:1])
+    assert asked == ("<user>good film ?<assistant>", "", True)
+
+
+ALPACA = {"instruction": "good film ?", "input": "", "output": "yes"}
+DOLLY = {"instruction": "good film ?", "context": "a film", "response": "yes", "category": "closed_qa"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "prompt"),
+    [
+        (DOLLY, "good film ?\n\na film\n\n"),
+        ({**DOLLY, "context": ""}, "good film ?\n\n"),
+        ({**ALPACA, "system": "BRIEF"}, "BRIEF\n\ngood film ?\n\n"),
+        ({**ALPACA, "history": [["EARLIER", "no"]]}, "EARLIER\n\nno\n\ngood film ?\n\n"),
+        ({**ALPACA, "system": "", "history": [], "tools": "", "context": None}, "good film ?\n\n"),
+    ],
+)
+def test_instructions_with_what_stands_before_them(tiny_llama, tmp_path, fields, prompt):
+    assert prompt_by(tiny_llama, CHAT, tmp_path, **fields) == (prompt, "yes", False)
+    unlabelled = {name: value for name, value in fields.items() if name not in ("output", "response")}
+    assert prompt_by(tiny_llama, CHAT, tmp_path, False, **unlabelled) == (prompt, "", False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"prompt": "a", "completion": "b", "system": "BRIEF"},
+            "has 'system' beside 'prompt', which has no place",
+        ),
+        ({"prompt": "a", "completion": "b", "history": [["x", "y"]]}, "has 'history' beside 'prompt'"),
+        ({"text": "a", "system": "BRIEF"}, "has 'system' beside 'text'"),
+        ({**ALPACA, "tools": TOOLS}, "has 'tools' beside 'instruction'"),
+        ({"messages": TURNS, "history": [["x", "y"]]}, "has 'history' beside 'messages'"),
+        ({"messages": TURNS, "documents": [{}]}, "has 'documents' beside 'messages'"),
+        (
+            {"messages": [{"role": "system", "content": "a"}, *TURNS], "system": "b"},
+            "has both 'system' and a first turn",
+        ),
+        ({"messages": TURNS, "tools": TOOLS}, "has 'tools', which the model's chat template leaves out"),
+        ({"messages": TURNS, "tools": "{"}, "has '{' as 'tools': give a list"),
+        ({**DOLLY, "input": "b"}, "has both 'input' and 'context'"),
+        ({**DOLLY, "output": "b"}, "has both 'output' and 'response'"),
+        ({**ALPACA, "history": [["x"]]}, r"has \[\['x'\]\] as 'history': give a list of pairs"),
+        ({**ALPACA, "history": [["x", 3]]}, "has 3 in 'history', which must be text"),
+        ({**ALPACA, "output": float("nan")}, "has nan as 'output', a missing value"),
+    ],
+)
+def test_what_has_no_place_is_refused_by_name(tiny_llama, tmp_path, fields, message):
+    with pytest.raises(DataError, match=message):
+        prompt_by(tiny_llama, CHAT, tmp_path, **fields)
+
+
+def test_a_template_that_drops_turns_is_refused(tiny_llama, tmp_path):
+    users = "{% for m in messages if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    users += "{% if add_generation_prompt %}<assistant>{% endif %}"
+    assert prompt_by(tiny_llama, users, tmp_path, messages=TURNS).completion == "yes"
+    with pytest.raises(DataError, match="has a turn of 'system' that the model's chat template leaves out"):
+        prompt_by(tiny_llama, users, tmp_path, messages=TURNS, system="BRIEF")
+
+
+# -- rows that are too long ---------------------------------------------------------------------------------
+
+
+@given(
+    prompt=SENTENCES,
+    completion=SENTENCES,
+    longest=st.integers(4, 40),
+    side=st.sampled_from(["left", "right"]),
+)
+def test_the_side_that_prompts_lose(tiny_llama, prompt, completion, longest, side):
+    task = task_for(generator(tiny_llama, eos_id=2, max_length=longest), 0, side)
+    fields = record(prompt=prompt, completion=f" {completion}")
+    whole, labels = parts(limited(tiny_llama, 1000).encode(fields))
+    example = task.encode(fields)
+    cut, cut_labels = parts(example)
+    assert len(cut_labels) > 0  # a completion is never cut away
+    assert cut_labels == labels[: len(cut_labels)]
+    assert example.cut == len(whole) - len(cut)
+    asked, kept = whole[: len(whole) - len(labels)], cut[: len(cut) - len(cut_labels)]
+    assert kept[0] == asked[0] == 1
+    assert kept[1:] == (asked[1 : len(kept)] if side == "right" else asked[len(asked) - len(kept) + 1 :])
+
+
+@pytest.mark.parametrize("side", [None, "left", "right"])
+def test_the_side_that_a_text_alone_loses(tiny_llama, side):
+    text = " ".join(WORDS[:30])
+    whole, _ = parts(limited(tiny_llama, 1000).encode(record(text=text)))
+    example = task_for(generator(tiny_llama, eos_id=2, max_length=8), 0, side).encode(record(text=text))
+    cut, labels = parts(example)
+    assert cut == ([1, *whole[-8:]] if side == "left" else whole[:9])
+    assert labels == cut[1:]
+    assert example.cut == len(whole) - 9

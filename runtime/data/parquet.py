@@ -1,0 +1,28 @@
+"""Parquet files, through the optional package ``pyarrow``: the one place that imports it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoedge.errors import DataError, MissingPackageError
+
+from .in_memory import RowRecords
+
+
+def read_parquet(path: Path) -> RowRecords:
+    """Return the rows of a ``.parquet`` file.
+
+    Raises:
+        MissingPackageError: ``pyarrow`` isn't installed.
+        DataError: the file can't be read.
+    """
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+    except ImportError as error:
+        raise MissingPackageError("pyarrow", "parquet", f"reading {path}") from error
+    try:
+        return RowRecords(read_table(path).to_pylist(), str(path))
+    except (ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} can't be read as Parquet ({reason}): write the file again") from error

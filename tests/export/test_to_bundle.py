@@ -471,8 +471,14 @@ def test_an_existing_output_is_refused_before_any_work(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"template": "{text} {label}"}, "an .onnx file has no option template: leave it out"),
-        ({"max_seq_length": 5}, "an .onnx file has no option max_seq_length: leave it out"),
+        (
+            {"template": "{text} {label}"},
+            "an .onnx file without a tokenizer.json beside it has no option template: leave it out",
+        ),
+        (
+            {"max_seq_length": 5},
+            "an .onnx file without a tokenizer.json beside it has no option max_seq_length: leave it out",
+        ),
         ({"train": "full"}, "train is the text 'full': give a list like ['full']"),
         ({"lora_rank": 0}, "--lora-rank is 0 and must be 1 or more"),
     ],

@@ -21,7 +21,7 @@ from zoedge.bundle import Bundle
 from zoedge.options import TuneOptions
 from zoedge.runtime.data.made_up import made_up_rows
 from zoedge.runtime.job import build_fold
-from zoedge.runtime.losses.measure import eval_batches
+from zoedge.runtime.losses.measure import Bounds, eval_batches
 from zoedge.runtime.passes import engine
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.plan import make_plan
@@ -62,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)
     data = made_up_rows(bundle.manifest, arguments.rows, arguments.tokens, bundle.folder)
-    (batch,) = eval_batches(bundle.manifest, data.examples, np.arange(arguments.rows), None)
+    (batch,) = eval_batches(bundle.manifest, data.examples, np.arange(arguments.rows), Bounds(arguments.rows))
     plan = make_plan(
         TuneOptions(method="mezo", steps=1, batch_size=arguments.rows),
         bundle.manifest,

@@ -22,7 +22,7 @@ from .data.remarks import Altered, remarks
 from .head.initial import initial_head
 from .head.probe import deal
 from .head.refit import Forward, HeadRefit
-from .losses.measure import Measure
+from .losses.measure import Bounds, Measure, bounds_beside
 from .losses.objectives import Objective, objective
 from .losses.target_scale import InUnits, target_scale
 from .machine.threads import threads_for
@@ -191,6 +191,7 @@ def assemble(
         seed=options.seed,
         batch_size=options.batch_size,
         micro_batch_size=options.micro_batch_size,
+        bounds=eval_bounds(options, manifest, splits.train),
         dealt=dealt,
         goal=options.objective,
         probing=choice.probing,
@@ -201,6 +202,13 @@ def assemble(
     notes = tuple(n for n in (note, choice.note, *plan.notes) if n)
     solved = refit if plan.solved else None
     return Job(bundle, splits, plan, fold, measure, solved, directions, initial, notes, choice.cache)
+
+
+def eval_bounds(options: TuneOptions, manifest: Manifest, train: Dataset) -> Bounds:
+    """Return the bounds of the passes that evaluate a run."""
+    rows = min(options.batch_size, options.micro_batch_size or options.batch_size)
+    tokens = _layer_rows(manifest, options, train) if manifest.text is not None else None
+    return bounds_beside(rows, tokens, options.micro_batch_size)
 
 
 def _layer_rows(manifest: Manifest, options: TuneOptions, train: Dataset) -> int | None:

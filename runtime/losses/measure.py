@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,31 @@ from .objectives import Criterion, Objective
 EVAL_ROWS = 64  # rows of a forward pass where nothing is stepped
 EVAL_TOKENS = 4096  # and tokens: bounds its memory
 EVAL_BLOCK = 16 * EVAL_ROWS  # rows dealt into passes together: enough to bucket well, few enough to stack
+_FEWEST_ROWS, _FEWEST_TOKENS = 8, 512  # below them a pass costs more for its nodes than for its rows
+
+
+class Bounds(NamedTuple):
+    """The most rows and padded tokens of a pass that measures."""
+
+    rows: int = EVAL_ROWS
+    tokens: int = EVAL_TOKENS
+
+
+USUAL = Bounds()
+
+
+def bounds_beside(step_rows: int, step_tokens: int | None, max_rows: int | None = None) -> Bounds:
+    """Return the bounds of the passes that evaluate a run: they hold no more memory than those of its steps.
+
+    Args:
+        step_rows: of the largest pass of a step.
+        step_tokens: its padded tokens; None where rows have none.
+        max_rows: the user's limit.
+    """
+    if step_tokens is None:
+        rows = min(EVAL_ROWS, max(_FEWEST_ROWS, step_rows))
+        return Bounds(min(rows, max_rows or rows))
+    return Bounds(min(EVAL_ROWS, max_rows or EVAL_ROWS), min(EVAL_TOKENS, max(_FEWEST_TOKENS, step_tokens)))
 
 
 def run_rows(
@@ -27,22 +53,21 @@ def run_rows(
     rows: Rows,
     outputs: Sequence[str] | None,
     *,
-    max_rows: int | None = None,
+    bounds: Bounds = USUAL,
 ) -> Iterator[Result]:
     """Run any number of rows, a pass at a time; rows of a result count from the start of ``rows``."""
     for start in range(0, len(rows), EVAL_BLOCK):
         part = rows[start : start + EVAL_BLOCK]
-        for batch in eval_batches(manifest, examples, part, max_rows):
+        for batch in eval_batches(manifest, examples, part, bounds):
             placed = MicroBatch(batch.inputs, batch.targets, batch.rows + start)
             yield placed, engine.run(batch.given, outputs)
 
 
 def eval_batches(
-    manifest: Manifest, examples: Sequence[Example], rows: Rows, max_rows: int | None
+    manifest: Manifest, examples: Sequence[Example], rows: Rows, bounds: Bounds = USUAL
 ) -> list[MicroBatch]:
-    """Return the passes of a block of rows; ``max_rows`` is the user's limit, None for the usual."""
-    most = min(EVAL_ROWS, max_rows or EVAL_ROWS)
-    return micro_batches(examples, rows, manifest=manifest, max_rows=most, max_tokens=EVAL_TOKENS)
+    """Return the passes of a block of rows."""
+    return micro_batches(examples, rows, manifest=manifest, max_rows=bounds.rows, max_tokens=bounds.tokens)
 
 
 def score(
@@ -50,13 +75,13 @@ def score(
     manifest: Manifest,
     examples: Sequence[Example],
     *,
-    max_rows: int | None = None,
+    bounds: Bounds = USUAL,
     scale: TargetScale | None = None,
 ) -> dict[str, float]:
     """Return the metrics of all examples at the engine's present weights; ``scale`` is that of the targets."""
     metrics = METRICS[manifest.loss]() if scale is None else ErrorMetrics(scale)
     rows = np.arange(len(examples))
-    for batch, outputs in run_rows(engine, manifest, examples, rows, metrics.outputs, max_rows=max_rows):
+    for batch, outputs in run_rows(engine, manifest, examples, rows, metrics.outputs, bounds=bounds):
         metrics.update(batch, outputs)
     result = metrics.result()
     return (
@@ -76,7 +101,8 @@ class Measure:
         objective: reduces a step's results to the number to minimise.
         seed: of the batches.
         batch_size: rows of a step.
-        micro_batch_size: most rows of a pass, of those that evaluate too; None for no limit.
+        micro_batch_size: most rows of a step's pass; None for no limit.
+        bounds: of the passes that evaluate and solve heads.
         dealt: rows of each cross-fitting fold; () when any row goes with any head.
         goal: what the user calls the objective; another than "loss" is evaluated, too.
         probing: measures a batch at several points; a pass for each by default.
@@ -94,12 +120,13 @@ class Measure:
         seed: int,
         batch_size: int,
         micro_batch_size: int | None,
+        bounds: Bounds = USUAL,
         dealt: Sequence[Sequence[int]] = (),
         goal: str = "loss",
         probing: Probing | None = None,
         scale: TargetScale | None = None,
     ) -> None:
-        self._scale = scale
+        self._scale, self._bounds = scale, bounds
         self._probing = probing or OneByOne(engine)
         self._engine, self._manifest, self._train, self._valid = engine, manifest, train, valid
         self._objective, self._seed = objective, seed
@@ -136,17 +163,17 @@ class Measure:
 
     def forward(self, rows: Rows, outputs: Sequence[str]) -> list[Result]:
         """Run training rows."""
-        most = self._micro_batch_size
-        return list(run_rows(self._engine, self._manifest, self._train, rows, outputs, max_rows=most))
+        bounds = self._bounds
+        return list(run_rows(self._engine, self._manifest, self._train, rows, outputs, bounds=bounds))
 
     def validation(self) -> dict[str, float]:
         """Return the metrics of the validation rows, of which there must be some."""
-        most = self._micro_batch_size
-        metrics = score(self._engine, self._manifest, self._valid, max_rows=most, scale=self._scale)
+        bounds = self._bounds
+        metrics = score(self._engine, self._manifest, self._valid, bounds=bounds, scale=self._scale)
         if self._goal:
             rows = np.arange(len(self._valid))
             wanted = self._objective.outputs
-            results = run_rows(self._engine, self._manifest, self._valid, rows, wanted, max_rows=most)
+            results = run_rows(self._engine, self._manifest, self._valid, rows, wanted, bounds=bounds)
             value = self._objective(list(results))
             metrics["objective"] = -value if self._objective.maximised else value
         return metrics

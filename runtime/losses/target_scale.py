@@ -26,7 +26,7 @@ from ..data.facts import TargetScale
 from ..machine.threads import threads_for
 from ..passes.engine import Engine
 from ..spaces.parameters import load_buffers
-from .measure import run_rows
+from .measure import bounds_beside, run_rows
 from .objectives import Objective
 
 _USUAL = 10.0  # means and deviations up to this need no scale
@@ -149,11 +149,11 @@ def _outputs(bundle: Bundle, train: Dataset, scale: TargetScale, options: TuneOp
     threads = threads_for(bundle.manifest, options.threads)
     engine = Engine(bundle.path(LOSS_FILE), load_buffers(bundle), threads=threads, provider=options.provider)
     rows = np.arange(min(len(train), _MEASURED_ROWS))
-    most = options.micro_batch_size
+    bounds = bounds_beside(options.batch_size, None, options.micro_batch_size)
     pairs = [
         (outputs["logits"][: batch.valid], target[: batch.valid])
         for batch, outputs in run_rows(
-            engine, bundle.manifest, train.examples, rows, ("logits",), max_rows=most
+            engine, bundle.manifest, train.examples, rows, ("logits",), bounds=bounds
         )
         for target in batch.targets.values()
     ]

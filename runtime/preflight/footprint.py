@@ -11,7 +11,7 @@ import numpy as np
 from zoedge.manifest import Manifest, Parameter
 from zoedge.options import TuneOptions
 
-from ..losses.measure import EVAL_ROWS, EVAL_TOKENS
+from ..losses.measure import bounds_beside
 from ..run.activations import ROWS
 
 _COPIES_OF_FROZEN = 1.3  # prepacked, and what folding leaves behind
@@ -57,10 +57,10 @@ def footprint(manifest: Manifest, options: TuneOptions, longest: int) -> Footpri
 
 
 def _pass_bytes(manifest: Manifest, options: TuneOptions, matrices: list[Parameter], longest: int) -> int:
-    rows = max(options.batch_size, EVAL_ROWS)
-    rows = min(rows, options.micro_batch_size or rows)
+    step_rows = min(options.batch_size, options.micro_batch_size or options.batch_size)
+    bounds = bounds_beside(step_rows, step_rows * longest if longest else None, options.micro_batch_size)
+    rows = max(step_rows, min(bounds.rows, bounds.tokens // longest if longest else bounds.rows))
     if longest:
-        rows = min(rows, max(options.micro_batch_size or options.batch_size, EVAL_TOKENS // longest, 1))
         widest = max((max(p.shape) for p in matrices), default=1)
         scores = longest * longest  # of one attention head
         return 4 * rows * (_LIVE_ARRAYS * longest * widest + 2 * 12 * scores)

@@ -22,7 +22,7 @@ from ..data.facts import Facts
 from ..data.in_memory import InMemory
 from ..data.made_up import made_up_rows
 from ..head.refit import PROBE_ROWS
-from ..job import Job, Splits, assemble, head_refit, read_rows
+from ..job import Job, Splits, assemble, eval_bounds, head_refit, read_rows
 from ..losses import objectives
 from ..losses.measure import EVAL_BLOCK, EVAL_ROWS, eval_batches
 from ..machine.memory import Held, Watch, held, own_pages
@@ -156,7 +156,7 @@ def _longest(job: Job) -> list[MicroBatch]:
     measured = [job.data.valid, train if job.refit is not None else None]
     for rows in (rows for rows in measured if rows is not None):
         block = np.argsort(rows.lengths, kind="stable")[-EVAL_BLOCK:]
-        passes += eval_batches(manifest, rows.examples, block, options.micro_batch_size)
+        passes += eval_batches(manifest, rows.examples, block, eval_bounds(options, manifest, train))
     return passes
 
 

@@ -17,13 +17,14 @@ from .networks import mlp, rows
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
 def test_what_was_freed_in_pieces_is_given_back():
+    memory.give_back()  # what other tests of this process left in pieces
     before = memory.held().anonymous
     big = [bytes(40_000) for _ in range(3000)]
     last = bytes(40_000)  # at the end of the heap, which then can't shrink by itself
     grown = memory.held().anonymous - before
     del big
     memory.give_back()
-    assert grown > 80 << 20
+    assert grown > 40 << 20
     assert memory.held().anonymous - before < grown // 4
     assert len(last) == 40_000
 

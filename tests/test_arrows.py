@@ -1,0 +1,89 @@
+"""Imports point one way: export and runtime lean on the shared core alone, and in each house floors on lower ones."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# from the ground up; a folder or file of runtime/ may import from its own floor and from those before it
+FLOORS = (
+    ("records", "machine"),
+    ("noise",),
+    ("device",),
+    ("data",),
+    ("tasks",),
+    ("spaces",),
+    ("passes",),
+    ("losses",),
+    ("run",),
+    ("head",),
+    ("ways",),
+    ("outputs",),
+    ("asked", "plan", "unused"),
+    ("job", "loaded"),
+    ("preflight",),
+    ("bench", "estimate", "evaluate", "generate", "replay", "tune"),
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+
+def imports(path):
+    """Absolute names of what a file imports from zoedge, but for what only type checkers need."""
+    package = ["zoedge", *path.relative_to(ROOT).with_suffix("").parts]
+    if package[1] == "zoedge":
+        package = package[1:]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in typing_only:
+            base = package[: -node.level] if node.level else []
+            module = [*base, *(node.module or "").split(".")]
+            if module and module[0] == "zoedge":
+                module = [part for part in module if part]
+                yield from ([*module, alias.name] for alias in node.names)
+
+
+def files(folder):
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize(("folder", "never"), [("runtime", "export"), ("export", "runtime")])
+def test_the_two_sides_never_import_each_other(folder, never):
+    found = [(str(path), name) for path in files(folder) for name in imports(path) if name[1] == never]
+    assert found == []
+
+
+def test_the_core_imports_neither_side_and_no_command_line():
+    core = [
+        p for p in files("zoedge") if "cli" not in p.parts and p.name not in ("__init__.py", "__main__.py")
+    ]
+    found = [(str(p), n) for p in core for n in imports(p) if n[1] in ("export", "runtime", "cli")]
+    assert found == []
+
+
+def test_every_room_of_the_runtime_has_a_floor():
+    rooms = {
+        p.stem if p.is_file() else p.name
+        for p in (ROOT / "runtime").iterdir()
+        if p.suffix == ".py" or p.is_dir()
+    }
+    assert rooms - {"__init__", "__pycache__"} <= FLOOR.keys()
+
+
+@pytest.mark.parametrize("room", [name for names in FLOORS for name in names])
+def test_no_room_of_the_runtime_leans_on_a_higher_floor(room):
+    paths = files(f"runtime/{room}") or [ROOT / "runtime" / f"{room}.py"]
+    found = [
+        (str(path.relative_to(ROOT)), ".".join(name))
+        for path in paths
+        if path.exists()
+        for name in imports(path)
+        if name[1] == "runtime" and FLOOR.get(name[2], 0) > FLOOR[room]
+    ]
+    assert found == []

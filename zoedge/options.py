@@ -16,7 +16,7 @@ import yaml
 
 from .errors import InputError, near
 from .methods import RECIPES, MethodOptions, find
-from .settings import Setting, convert, facts, from_yaml
+from .settings import Setting, convert, facts, flag, from_yaml
 
 Direction = Literal["min", "max"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -310,12 +310,17 @@ _ABSENT = {
 
 
 def hint(name: str) -> str:
-    """Return what to say behind a setting that doesn't exist: what it is called here, or what comes close."""
+    """Return what to say behind a setting that doesn't exist: what it is called here, or what comes close.
+
+    A name with dashes in front is a flag, and is answered with one.
+    """
     plain = name.strip("-").replace("-", "_").lower()
     known = known_settings()
-    called = next((n for n, s in known.items() if plain in (*_plain(s.aliases), *s.also)), None)
+    joined = plain.replace("_", "")
+    others = ((n, other) for n, s in known.items() for other in (n, *_plain(s.aliases), *s.also))
+    called = next((n for n, other in others if joined == other.replace("_", "")), None)
     if called is not None:
-        return f"; here it is {called}"
+        return f"; here it is {flag(called) if name.startswith('-') else called}"
     return f"; {_ABSENT[plain]}" if plain in _ABSENT else near(plain, known)
 
 

@@ -147,7 +147,10 @@ def test_values_out_of_range(values, message):
     ("name", "said"),
     [
         ("learning_rate", "; here it is lr"),
-        ("--learning-rate", "; here it is lr"),
+        ("--learning-rate", "; here it is --lr"),
+        ("learningrate", "; here it is lr"),
+        ("BatchSize", "; here it is batch_size"),
+        ("--batch", "; here it is --batch-size"),
         ("batch", "; here it is batch_size"),
         ("num_train_epochs", "; here it is epochs"),
         ("max_steps", "; here it is steps"),

@@ -250,12 +250,23 @@ def load(config: Path | None, flags: Mapping[str, Any]) -> Loaded:
     read = _read_config(config) if config else {}
     of_run = isinstance(read.get("options"), dict)
     values = (_settings(read["options"]) if of_run else _settings(read)) | dict(flags)
-    if of_run and "epochs" in flags and "steps" not in flags:
-        values["steps"] = None
+    if of_run:
+        values = {n: v for n, v in values.items() if n in flags or n not in _follows(flags, read["options"])}
     options = make(values, str(config) if config else "the options")
     given = flags if of_run else values
     names = frozenset(name for name, value in given.items() if value is not None)
     return Loaded(options, names, *((read.get("bundle"), read.get("data")) if of_run else (None, None)))
+
+
+def _follows(flags: Mapping[str, Any], of_run: Mapping[str, Any]) -> frozenset[str]:
+    """Return the settings of a run that were decided for others than those that the flags ask for now."""
+    changed = {name for name, value in flags.items() if value is not None and value != of_run.get(name)}
+    follows = {
+        "epochs": {"steps"},
+        "objective": {"objective_direction"},
+        "method": {"lr", "eps", "lr_schedule", "lora_space", *(known_settings().keys() - FACTS.keys())},
+    }
+    return frozenset(name for cause in changed & follows.keys() for name in follows[cause])
 
 
 def unlike_default(options: TuneOptions) -> frozenset[str]:

@@ -253,7 +253,7 @@ def test_conversation_without_jinja2(chat_model, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(
-        MissingPackageError, match=r"a data set of conversations needs .* pip install 'zoedge\[chat\]'"
+        MissingPackageError, match=r"a data set of conversations needs .* pip install 'jinja2>="
     ):
         task_for(generator(chat_model)).encode(record(messages=MESSAGES))
 

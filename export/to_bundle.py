@@ -98,7 +98,14 @@ def to_bundle(
     }
     targets = None if target_modules is None else _listed("target_modules", target_modules)
     wanted = _Wanted(_listed("train", train), lora_rank, lora_alpha, targets, quantize)
-    return _write(model, Path(output), {n: value for n, value in options.items() if value}, wanted, say)
+    return _write(
+        model, Path(output), {n: value for n, value in options.items() if _is_given(value)}, wanted, say
+    )
+
+
+def _is_given(value: object) -> bool:
+    # whatever isn't of these kinds is an error, which is told where the value is used
+    return bool(value) if isinstance(value, str | int | tuple | Mapping) else value is not None
 
 
 class _Wanted(NamedTuple):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
-from zoedge.errors import DataError
+from zoedge.errors import DataError, InputError
 
 from .data import Data, InMemory, KeyNames, KeyOptions, Record, Split, as_data, read
 from .data.dataset import encode
@@ -90,12 +90,15 @@ def predict(
     for models of images, paths of image files.
     A text-generation bundle continues each text greedily by ``max_new_tokens`` tokens at most.
     """
+    asked = _listed(texts)
+    if bool(asked) == (data is not None):
+        raise InputError('give either texts or data: predict(run, "a text") or predict(run, data="rows.csv")')
     loaded = Loaded.open(
         path, which=which, threads=threads, provider=provider, truncation_side=truncation_side
     )
     rows: Sequence[Record] = [
         plain_record(text, f"text {i + 1}", loaded.bundle.manifest, loaded.shape)
-        for i, text in enumerate([texts] if isinstance(texts, str | Path) else texts)
+        for i, text in enumerate(asked)
     ]
     if data is not None:
         rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say, labelled=False)
@@ -106,6 +109,18 @@ def predict(
         yield from _predictions(loaded, encoded.examples, max_new_tokens)
     for sentence in remarks(altered, loaded.bundle.manifest, loaded.truncation_side):
         say(sentence)
+
+
+def _listed(texts: object) -> list[Any]:
+    """Return texts as a list; a table or a dict, which iterates over its names, is no list of texts."""
+    if isinstance(texts, str | Path):
+        return [texts]
+    table = isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1
+    if table or not isinstance(texts, Iterable):
+        raise InputError(
+            f"texts are a {type(texts).__name__}: give a text, a list of texts, or rows with data="
+        )
+    return list(texts)
 
 
 def _rows(

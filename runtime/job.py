@@ -41,7 +41,7 @@ from .spaces.parameters import Parameters, load_buffers
 from .tasks import Task, task_for
 from .tasks.columns import by_name, columns_of
 from .tasks.columns import told as columns_told
-from .tasks.prompts import shape_of
+from .tasks.plain import shape_of
 from .tasks.regression import Standardised
 from .ways.caching import Recurring
 from .ways.choice import choose
@@ -135,7 +135,7 @@ def read_rows(
     if scale is not None and scale.outputs:
         train, valid = source.encoded(Standardised(task, scale), options)
     size = len(valid) if valid else 0
-    shape = shape_of(rows[0]) if manifest.task == "text-generation" else ""
+    shape = shape_of(rows[0], manifest)
     facts = facts or Facts(columns=named, target=scale, stratified=True, validation_rows=size, shape=shape)
     notes = (*altered, *((str(scale),) if scale else ()), *validation_notes(train, valid, manifest))
     return Splits(train, valid, facts, words), replace(plan, notes=(*plan.notes, *notes))
@@ -201,6 +201,9 @@ def assemble(
     initial = None if begun else _initial(bundle, plan, refit, directions)
     notes = tuple(n for n in (note, choice.note, *plan.notes) if n)
     solved = refit if plan.solved else None
+    if ":" in options.objective:
+        # a head that is assigned first may say nothing yet, as constant outputs correlate with nothing
+        measure.check(finite=initial is None and solved is None)
     return Job(bundle, splits, plan, fold, measure, solved, directions, initial, notes, choice.cache)
 
 

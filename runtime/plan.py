@@ -81,9 +81,9 @@ def make_plan(
     head = solvable_head(manifest) if options.head_init == "probe" else ()
     moved = [p for p in manifest.trainable if p.name not in head]
     solved = head if moved else ()  # a head alone is moved, from the probe on
-    held_out = (
-        options.val_size if options.val_size is not None else (0.0 if has_validation or solved else HOLD_OUT)
-    )
+    # the loss of a solved head on rows that it hasn't seen can validate, and nothing but the loss
+    validated = has_validation or (bool(solved) and options.objective == "loss")
+    held_out = options.val_size if options.val_size is not None else (0.0 if validated else HOLD_OUT)
     train_rows = rows if has_validation else rows - held_out_rows(rows, held_out)
     evaluates = has_validation or held_out > 0 or bool(solved)
     _check(options, train_rows, evaluates=evaluates)

@@ -246,6 +246,7 @@ def _parts(job: Job) -> Parts:
         options=job.plan.options,
         extent=Extent(job.plan.total_steps, job.plan.max_seconds),
         criterion=job.measure.criterion,
+        goal=job.measure.goal,
         names=[p.name for p in job.bundle.manifest.trainable],
         saved=lambda tensors: folded(tensors, job.data.facts.target, job.bundle.manifest),
         validation=job.measure.validation if job.data.valid is not None else None,
@@ -322,9 +323,14 @@ def _header_lines(job: Job, data: str) -> dict[str, str]:
         "trainable": f"{trained:,} of {total:,} parameters ({100 * trained / total:.2f} %), {options.placement}",
         "method": f"{options.method}, lr {options.lr:g} {options.lr_schedule}, eps {options.eps:g}, "
         f"{job.fold.method.most_points} points a step",
-        **({"objective": str(job.measure.criterion)} if options.objective != "loss" else {}),
+        **({"objective": _objective_line(job)} if options.objective != "loss" else {}),
         "batch": f"{options.batch_size} rows, {' or '.join(bound)}, seed {options.seed}",
     }
+
+
+def _objective_line(job: Job) -> str:
+    by_loss = job.refit is not None and job.measure.criterion != job.measure.goal
+    return f"{job.measure.goal}" + ("; the best weights are those of the least loss" if by_loss else "")
 
 
 def _elapsed(path: Path, step: int) -> float:

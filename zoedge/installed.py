@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 
 _NAME = "zoedge"
 _OF_EXTRA = re.compile(r"""^(?P<what>[^;]+);\s*extra\s*==\s*["'](?P<extra>[\w-]+)["']$""")
@@ -35,8 +37,17 @@ def _from_index(found: Distribution) -> bool:
 
 def _requirements(found: Distribution | None, extra: str) -> list[str]:
     """Return the requirements of an extra, without those of extras in it."""
-    matches = [_OF_EXTRA.match(each) for each in (found.requires if found is not None else None) or []]
+    if found is None:
+        return _of_clone(extra)
+    matches = [_OF_EXTRA.match(each) for each in found.requires or []]
     return [match["what"].strip() for match in matches if match and match["extra"] == extra]
+
+
+def _of_clone(extra: str) -> list[str]:
+    """Return the requirements of an extra where Python finds this package in a clone and none is installed."""
+    settings = configparser.ConfigParser()
+    settings.read(Path(__file__).parent.parent / "setup.cfg", encoding="utf-8")
+    return settings.get("options.extras_require", extra, fallback="").split("\n")[1:]
 
 
 def _found() -> Distribution | None:

@@ -16,7 +16,7 @@ import yaml
 
 from .errors import InputError, near
 from .methods import RECIPES, MethodOptions, find
-from .settings import Setting, convert, facts, from_yaml
+from .settings import Setting, convert, facts, flag, from_yaml
 
 Direction = Literal["min", "max"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -250,12 +250,23 @@ def load(config: Path | None, flags: Mapping[str, Any]) -> Loaded:
     read = _read_config(config) if config else {}
     of_run = isinstance(read.get("options"), dict)
     values = (_settings(read["options"]) if of_run else _settings(read)) | dict(flags)
-    if of_run and "epochs" in flags and "steps" not in flags:
-        values["steps"] = None
+    if of_run:
+        values = {n: v for n, v in values.items() if n in flags or n not in _follows(flags, read["options"])}
     options = make(values, str(config) if config else "the options")
     given = flags if of_run else values
     names = frozenset(name for name, value in given.items() if value is not None)
     return Loaded(options, names, *((read.get("bundle"), read.get("data")) if of_run else (None, None)))
+
+
+def _follows(flags: Mapping[str, Any], of_run: Mapping[str, Any]) -> frozenset[str]:
+    """Return the settings of a run that were decided for others than those that the flags ask for now."""
+    changed = {name for name, value in flags.items() if value is not None and value != of_run.get(name)}
+    follows = {
+        "epochs": {"steps"},
+        "objective": {"objective_direction"},
+        "method": {"lr", "eps", "lr_schedule", "lora_space", *(known_settings().keys() - FACTS.keys())},
+    }
+    return frozenset(name for cause in changed & follows.keys() for name in follows[cause])
 
 
 def unlike_default(options: TuneOptions) -> frozenset[str]:
@@ -310,12 +321,17 @@ _ABSENT = {
 
 
 def hint(name: str) -> str:
-    """Return what to say behind a setting that doesn't exist: what it is called here, or what comes close."""
+    """Return what to say behind a setting that doesn't exist: what it is called here, or what comes close.
+
+    A name with dashes in front is a flag, and is answered with one.
+    """
     plain = name.strip("-").replace("-", "_").lower()
     known = known_settings()
-    called = next((n for n, s in known.items() if plain in (*_plain(s.aliases), *s.also)), None)
+    joined = plain.replace("_", "")
+    others = ((n, other) for n, s in known.items() for other in (n, *_plain(s.aliases), *s.also))
+    called = next((n for n, other in others if joined == other.replace("_", "")), None)
     if called is not None:
-        return f"; here it is {called}"
+        return f"; here it is {flag(called) if name.startswith('-') else called}"
     return f"; {_ABSENT[plain]}" if plain in _ABSENT else near(plain, known)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from zoedge.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 def as_tensors(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -40,9 +40,33 @@ def _tensor(name: str, value: Any) -> Tensor:
             f"example_inputs has {type(value).__name__} as {name}, which is no array of numbers: give an array, a "
             "tensor or a nested list of numbers"
         )
-    if array.dtype == np.float64:
-        array = array.astype(np.float32)
+    if array.size == 0:
+        raise InputError(f"example_inputs has an empty array as {name}: give at least one row")
+    # float64 and wider become float32; torch knows native byte order only
+    wanted = np.dtype(np.float32) if array.dtype.kind == "f" and array.itemsize >= 8 else array.dtype
+    array = array.astype(wanted.newbyteorder("="))
     try:
         return torch.from_numpy(array)
     except TypeError as error:
         raise InputError(f"example_inputs has {array.dtype} as {name}, which torch doesn't know") from error
+
+
+def check_call(module: nn.Module, inputs: Mapping[str, Tensor]) -> None:
+    """Call a module in eval mode, so that inputs which don't fit it are told in its own words.
+
+    Raises:
+        InputError: it raised.
+    """
+    import torch
+
+    from .torch_reference import evaluating
+
+    try:
+        with torch.no_grad(), evaluating(module):
+            module(**inputs)
+    except Exception as error:  # a user's code may raise anything
+        shapes = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in inputs.items())
+        raise InputError(
+            f"{type(module).__name__} called with example_inputs ({shapes}) raised {type(error).__name__} "
+            f"({' '.join(str(error).split())}): give inputs that it takes"
+        ) from error

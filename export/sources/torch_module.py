@@ -16,7 +16,7 @@ from zoedge.manifest import Dim, Port, Source
 
 from .packages import need
 from .samples import like_samples
-from .torch_examples import as_tensors
+from .torch_examples import as_tensors, check_call
 
 if TYPE_CHECKING:
     import onnx
@@ -80,6 +80,7 @@ def from_module(
     loss = _loss(task, loss)
     state = collect(module)
     examples = _Examples.of(module, as_tensors(example_inputs), dynamic_shapes)
+    check_call(module, examples.tensors)
     logits = free_name(output_name, state)
     reference = reference_of(module, output_name, called=logits)
     _check_output(reference(examples.arrays)[logits], output_name, task, labels)

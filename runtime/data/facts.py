@@ -72,7 +72,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         target: how an unscaled regression target is taken; None where it is of the usual size.
         stratified: whether held-out rows were drawn class by class.
         validation_rows: how many rows evaluations are over; 0 without.
-        shape: which fields rows of text generation have (``tasks.prompts.shape_of``).
+        shape: which fields the rows of a model of text have (``tasks.plain.shape_of``).
     """
 
     columns: tuple[str, ...] = ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from zoedge.errors import InputError
 from zoedge.manifest import Manifest
 
 from ..data.batches import MicroBatch, Result, Rows, batch_indices, micro_batches
@@ -104,7 +106,8 @@ class Measure:
         micro_batch_size: most rows of a step's pass; None for no limit.
         bounds: of the passes that evaluate and solve heads.
         dealt: rows of each cross-fitting fold; () when any row goes with any head.
-        goal: what the user calls the objective; another than "loss" is evaluated, too.
+        goal: what the user calls the objective; another than "loss" is evaluated, too. Afterwards it is a
+            ``Criterion`` that tells its direction.
         probing: measures a batch at several points; a pass for each by default.
         scale: of an unscaled regression target; None for others.
     """
@@ -132,12 +135,29 @@ class Measure:
         self._objective, self._seed = objective, seed
         self._batch_size, self._micro_batch_size = batch_size, micro_batch_size
         self._dealt = [np.array(rows, np.int64) for rows in dealt] or [np.arange(len(train))]
-        self._goal = goal if goal != "loss" and len(valid) > 0 else None
+        self.goal = Criterion("objective", objective.maximised, goal) if goal != "loss" else Criterion()
 
     @property
     def criterion(self) -> Criterion:
-        """What of ``validation`` tells better from worse."""
-        return Criterion("objective", self._objective.maximised, self._goal) if self._goal else Criterion()
+        """What tells a better evaluation from a worse one: without validation rows, a solved head's loss."""
+        return self.goal if len(self._valid) else Criterion()
+
+    def check(self, *, finite: bool) -> None:
+        """Take the objective of one batch, so that one that can't be used is found before anything is written.
+
+        Args:
+            finite: whether the number must be finite at the parameters' present values.
+
+        Raises:
+            InputError: it can't be used.
+        """
+        wanted = self._objective.outputs
+        results = [(b, self._engine.run({**b.inputs, **b.targets}, wanted)) for b in self.batch(0)]
+        value = self._objective(results)
+        if finite and not math.isfinite(value):
+            raise InputError(
+                f"--objective {self.goal.name} returned {value} for the first batch: return a finite number"
+            )
 
     def batch(self, step: int) -> list[MicroBatch]:
         """Return the passes of a step: folds take turns, each without replacement."""
@@ -170,7 +190,7 @@ class Measure:
         """Return the metrics of the validation rows, of which there must be some."""
         bounds = self._bounds
         metrics = score(self._engine, self._manifest, self._valid, bounds=bounds, scale=self._scale)
-        if self._goal:
+        if self.goal.metric == "objective":
             rows = np.arange(len(self._valid))
             wanted = self._objective.outputs
             results = run_rows(self._engine, self._manifest, self._valid, rows, wanted, bounds=bounds)

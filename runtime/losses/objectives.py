@@ -143,7 +143,7 @@ class FunctionObjective:
     def __init__(self, name: str, manifest: Manifest, direction: Direction | None = None) -> None:
         self._name, self._fn = name, _load(name)
         _check_signature(name, self._fn, manifest)
-        self.maximised = (direction or _direction(name, self._fn)) == "max"
+        self.maximised = _direction(name, self._fn, direction) == "max"
 
     def __call__(self, results: Sequence[Result]) -> float:
         """Return the number.
@@ -215,14 +215,18 @@ def given(functions: Mapping[str, Score]) -> Iterator[None]:
         _GIVEN.reset(token)
 
 
-def _direction(name: str, function: Score) -> Direction:
-    """Return the direction that a function tells itself."""
+def _direction(name: str, function: Score, given: Direction | None) -> Direction:
+    """Return the direction that is given or that a function tells itself."""
     told = getattr(function, "direction", None)
-    if told in ("min", "max"):
-        return cast("Direction", told)
-    if told is not None:
+    if told not in ("min", "max", None):
         raise InputError(f"--objective {name} has the direction {told!r}: it must be 'min' or 'max'")
     short = name.partition(":")[2].rpartition(".")[2]
+    if given and told and given != told:
+        raise InputError(
+            f"--objective-direction {given} contradicts the function's own {short}.direction = {told!r}: leave one out"
+        )
+    if given or told:
+        return cast("Direction", given or told)
     raise InputError(
         f"--objective {name} doesn't say whether less or more of it is better: give --objective-direction min or max, "
         f'or set {short}.direction = "min" or "max"'
@@ -231,6 +235,8 @@ def _direction(name: str, function: Score) -> Direction:
 
 def _check_signature(name: str, function: Score, manifest: Manifest) -> None:
     """Refuse a function that can't be called with two arguments, and tell what it would get."""
+    if inspect.iscoroutinefunction(function):
+        raise InputError(f"--objective {name} is an async function: define it without async")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

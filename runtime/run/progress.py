@@ -179,7 +179,7 @@ class Bar:
             self._task,
             completed=self._extent.share(row["step"], row["elapsed_seconds"]),
             steps=_of(row["step"], self._extent.steps),
-            loss=f"loss {row['loss']:.4f}",
+            loss=_value_text(row),
             memory=memory_text(row["peak_rss_bytes"]),
         )
         if report:
@@ -203,12 +203,17 @@ def for_terminal() -> Progress:
     return Bar() if sys.stdout.isatty() else Lines()
 
 
+def _value_text(row: Row) -> str:
+    name = "objective" if "objective" in row else "loss"
+    return f"{name} {row[name]:.4f}"
+
+
 def step_text(row: Row, total: int | None) -> str:
     """Return a step's report on one line."""
     gradient = row["projected_gradient"]
     shown = "skipped" if gradient is None else f"g {gradient:+.3g}"
     return (
-        f"step {_of(row['step'], total)}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  {shown}  "
+        f"step {_of(row['step'], total)}  {_value_text(row)}  lr {row['lr']:.2e}  {shown}  "
         f"{row['step_seconds']:.2f} s/step  {memory_text(row['peak_rss_bytes'])}"
     )
 

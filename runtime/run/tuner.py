@@ -67,6 +67,7 @@ class Parts:
         options: of the run, all decided.
         extent: steps and seconds after which it ends.
         criterion: what tells a better evaluation from a worse one.
+        goal: what steps improve.
         names: of the tensors to save.
         saved: the tuned tensors as they are saved, of those at theta.
         validation: metrics of the validation rows; None where there are none.
@@ -81,6 +82,7 @@ class Parts:
     options: TuneOptions
     extent: Extent
     criterion: Criterion
+    goal: Criterion
     names: Sequence[str]
     saved: Callable[[dict[str, Float32]], dict[str, Float32]] = lambda tensors: tensors
     validation: Callable[[], dict[str, float]] | None = None
@@ -225,9 +227,10 @@ class Tuner:
         self._note(record)
         self._skips = 0 if told else self._skips + 1
         loss = self._fold.method.loss(record.answers)
+        goal = self._parts.goal
         row = {
             "step": record.step + 1,
-            "loss": loss,
+            goal.metric: -loss if goal.maximised else loss,
             "step_seconds": time.monotonic() - started,
             "lr": record.lr,
             "eps": self._fold.eps,
@@ -235,7 +238,7 @@ class Tuner:
             "peak_rss_bytes": peak_rss_bytes(),
             "elapsed_seconds": self._clock.elapsed,
         }
-        self._log.write(row if math.isfinite(loss) else row | {"loss": None})
+        self._log.write(row if math.isfinite(loss) else row | {goal.metric: None})
         self._progress.step(row, report=(record.step + 1) % self._options.log_every == 0)
         if told is None:
             self._skipped(record)

@@ -59,6 +59,11 @@ def texts(record: Record) -> tuple[str, str | None]:
     return text(record, key), None
 
 
+def is_pair(record: Record) -> bool:
+    """Tell whether a record has two texts."""
+    return any(first in record.fields and second in record.fields for first, second in PAIR_KEYS)
+
+
 def text(record: Record, key: str) -> str:
     """Return a field that must be text.
 

@@ -8,8 +8,19 @@ from zoedge.errors import InputError
 from zoedge.manifest import Manifest
 
 from ..data.image_file import read_image
+from ..data.read import READERS
 from ..data.record import Record, record_of
+from . import prompts
+from .fields import is_pair
 from .template import Template
+
+
+def shape_of(record: Record, manifest: Manifest) -> str:
+    """Return the shape of a training row, by which a text by itself is asked: see ``prompts.shape_of``, or "pair"."""
+    if manifest.task == "text-generation":
+        return prompts.shape_of(record)
+    template = manifest.text is not None and manifest.text.template is not None
+    return "pair" if manifest.text is not None and not template and is_pair(record) else ""
 
 
 def plain_record(text: str | Path, where: str, manifest: Manifest, shape: str = "") -> Record:
@@ -19,11 +30,13 @@ def plain_record(text: str | Path, where: str, manifest: Manifest, shape: str = 
         text: it.
         where: names it in errors.
         manifest: of the bundle.
-        shape: which fields the run's training rows had (``prompts.shape_of``): a text is asked as they were.
+        shape: which fields the run's training rows had (``shape_of``): a text is asked as they were.
 
     Raises:
         InputError: the bundle takes something else.
     """
+    if not isinstance(text, str | Path):
+        raise InputError(f"{where} is {text!r:.60} and no text: give text, or rows with data=")
     if manifest.image is not None:
         return Record({"image": read_image(Path(text), grey=manifest.image.channels == 1)}, str(text))
     if manifest.text is None:
@@ -31,7 +44,9 @@ def plain_record(text: str | Path, where: str, manifest: Manifest, shape: str = 
             f"{where} is a text, and this bundle takes arrays ({', '.join(p.name for p in manifest.inputs)}): give "
             "them with --data, as .npz or .csv"
         )
-    return record_of(_fields(str(text), where, manifest, shape), where)
+    if isinstance(text, Path) or (Path(text).suffix.lower() in READERS and Path(text).is_file()):
+        raise InputError(f"{text} is a file, and a text was expected: give files of rows with --data")
+    return record_of(_fields(text, where, manifest, shape), where)
 
 
 def _fields(text: str, where: str, manifest: Manifest, shape: str) -> dict[str, object]:
@@ -39,6 +54,8 @@ def _fields(text: str, where: str, manifest: Manifest, shape: str) -> dict[str, 
         return {"messages": [{"role": "user", "content": text}]}
     if shape == "instruction":
         return {"instruction": text}
+    if shape == "pair":
+        raise InputError(f"{where} is one text, and the run was tuned on pairs: give rows with --data")
     template = manifest.text.template if manifest.text is not None else None
     if template is None:
         return {"text": text}

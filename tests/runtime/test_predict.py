@@ -1,8 +1,10 @@
 """Texts and image files by themselves, asked as the rows that a run was tuned on."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -96,3 +98,51 @@ def test_a_text_for_a_model_of_arrays_is_refused(tmp_path):
         InputError, match=r"text 1 is a text, and this bundle takes arrays \(x\): give them with"
     ):
         list(predict(bundle, "hello"))
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ([{"text": "a"}], r"text 1 is \{'text': 'a'\} and no text: give text, or rows with data="),
+        ([None], "text 1 is None and no text"),
+        ({"text": ["a"]}, "texts are a dict: give a text, a list of texts, or rows with data="),
+        (pd.DataFrame({"text": ["a"]}), "texts are a DataFrame"),
+        (5, "texts are a int"),
+        ((), "give either texts or data"),
+        (Path("film.txt"), "film.txt is a file, and a text was expected"),
+    ],
+)
+def test_what_is_no_text_is_refused(generator, texts, said):
+    with pytest.raises(InputError, match=said):
+        list(predict(generator, texts))
+
+
+def test_texts_and_rows_at_once_are_refused(generator):
+    with pytest.raises(InputError, match="give either texts or data"):
+        list(predict(generator, "a", data=[{"text": "b"}]))
+
+
+def test_a_column_of_texts_is_a_list_of_texts(generator):
+    wanted = list(predict(generator, ["a", "good film"], max_new_tokens=2))
+    assert list(predict(generator, np.array(["a", "good film"]), max_new_tokens=2)) == wanted
+    assert list(predict(generator, pd.Series(["a", "good film"]), max_new_tokens=2)) == wanted
+
+
+def test_a_file_of_rows_is_no_text(generator, tmp_path):
+    (tmp_path / "rows.csv").write_text("text\na\n")
+    said = error("predict", generator, tmp_path / "rows.csv")
+    assert "rows.csv is a file, and a text was expected: give files of rows with --data" in said
+
+
+def test_a_run_tuned_on_pairs_asks_for_pairs(tmp_path):
+    bundle = to_bundle(
+        tiny.tiny_bert(tmp_path / "bert"), tmp_path / "bundle", labels=("no", "yes"), lora_rank=2
+    )
+    row = {"sentence1": "a fine plot", "sentence2": "a plot"}
+    rows = [row | {"label": "yes"}, row | {"label": "no"}] * 4
+    run = tune(bundle, rows, tmp_path / "run", QUICK)
+    with pytest.raises(
+        InputError, match="text 1 is one text, and the run was tuned on pairs: give rows with --data"
+    ):
+        list(predict(run, "a fine plot"))
+    assert len(list(predict(run, data=[row]))) == 1

@@ -246,6 +246,31 @@ def test_max_time(place, tmp_path):
     assert steps[-1].lr < 0.2 * steps[0].lr  # the schedule follows the time
 
 
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda outputs, targets: "high", "returned 'high': return one number"),
+        (lambda outputs, targets: outputs["nope"], r"raised KeyError \('nope'\): correct the function"),
+        (lambda outputs, targets: float("nan"), "returned nan for the first batch: return a finite number"),
+    ],
+)
+def test_a_function_that_can_not_be_used_is_told_before_anything_is_written(place, tmp_path, function, said):
+    wanted = options(objective_direction="max")
+    for verb, target in ((tune, [tmp_path / "run"]), (dry_run, [])):
+        with pytest.raises(InputError, match=said):
+            verb(place / "full", place / "data.jsonl", *target, wanted, objective=function)
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_are_told_by_the_objective_s_own_number(place, tmp_path):
+    tune(place / "full", place / "data.jsonl", tmp_path / "run", options(objective="accuracy", steps=3))
+    steps = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    values = [row["objective"] for row in steps if "lr" in row]
+    assert len(values) == 3
+    assert all(0.0 < value <= 1.0 for value in values)
+    assert not any("loss" in row for row in steps)
+
+
 @pytest.mark.parametrize("objective", ["accuracy", "f1", "score_module:score"])
 def test_objectives_without_a_gradient(place, tmp_path, objective, monkeypatch):
     (tmp_path / "score_module.py").write_text(

@@ -45,7 +45,8 @@ def test_a_clone_that_was_never_installed(monkeypatch):
 
     monkeypatch.setattr(installed, "distribution", absent)
     assert installed.version() == "0"
-    assert installed.pip_line("onnx") == "pip install 'zoedge[onnx]'"
+    assert installed.pip_line("onnx") == "pip install 'onnx>=1.17'"
+    assert installed.pip_line("export").startswith("pip install 'onnx>=1.17' 'onnxscript>=")
 
 
 def test_this_installation_names_every_extra_s_packages():

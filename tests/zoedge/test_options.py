@@ -1,6 +1,7 @@
 """Options: files, flags, ranges, durations."""
 
 import pytest
+import yaml
 
 from zoedge import options
 from zoedge.errors import InputError
@@ -147,7 +148,10 @@ def test_values_out_of_range(values, message):
     ("name", "said"),
     [
         ("learning_rate", "; here it is lr"),
-        ("--learning-rate", "; here it is lr"),
+        ("--learning-rate", "; here it is --lr"),
+        ("learningrate", "; here it is lr"),
+        ("BatchSize", "; here it is batch_size"),
+        ("--batch", "; here it is --batch-size"),
         ("batch", "; here it is batch_size"),
         ("num_train_epochs", "; here it is epochs"),
         ("max_steps", "; here it is steps"),
@@ -170,3 +174,30 @@ def test_no_name_means_two_settings():
     names = [n.strip("-").replace("-", "_") for s in known.values() for n in (*s.aliases, *s.also)]
     assert len(names) == len(set(names))
     assert not set(names) & known.keys()
+
+
+def test_a_run_s_settings_that_were_decided_for_others_are_decided_anew(tmp_path):
+    of_run = {
+        "method": "fzoo",
+        "lr": 0.5,
+        "eps": 0.25,
+        "queries": 3,
+        "steps": 7,
+        "seed": 3,
+        "objective": "a:b",
+        "objective_direction": "min",
+    }
+    path = config(
+        tmp_path, yaml.safe_dump({"bundle": "b", "data": "d", "facts": {"x": 1}, "options": of_run})
+    )
+
+    def loaded(**flags):
+        return options.flat(options.load(path, flags).options)
+
+    assert of_run.items() <= loaded().items()
+    assert of_run.items() <= loaded(method="fzoo", objective="a:b").items()
+    other = loaded(method="mezo", objective="accuracy", epochs=2.0)
+    assert [other[n] for n in ("lr", "eps", "steps", "objective_direction")] == [None] * 4
+    assert "queries" not in other
+    assert other["seed"] == 3
+    assert loaded(method="mezo", lr=0.1)["lr"] == 0.1

@@ -53,6 +53,29 @@ def test_what_is_no_array_of_numbers_is_named(value):
         as_tensors({"x": value})
 
 
-def test_an_array_torch_does_not_know():
-    with pytest.raises(InputError, match="as x, which torch doesn't know"):
-        as_tensors({"x": np.ones(3, np.longdouble)})
+@pytest.mark.parametrize("dtype", [np.longdouble, ">f8", ">f4"])
+def test_floats_of_any_width_and_byte_order_are_float32(dtype):
+    (tensor,) = as_tensors({"x": np.array(X, dtype)}).values()
+    assert torch.equal(tensor, torch.tensor(X))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (
+            {"x": np.ones((2, 5), np.float32)},
+            r"Net called with example_inputs \(x torch.float32 \[2, 5\]\) raised",
+        ),
+        ({"x": np.float32(3.0)}, r"Net called with example_inputs \(x torch.float32 \[\]\) raised"),
+        ({"x": np.ones((0, 4), np.float32)}, "has an empty array as x: give at least one row"),
+        (
+            np.ones((2, 4), np.float32),
+            "example_inputs is a ndarray and must tell each argument of forward by its name",
+        ),
+        ((torch.ones(2, 4),), "example_inputs is a tuple and must tell"),
+    ],
+)
+def test_inputs_that_do_not_fit_the_module_are_told(tmp_path, inputs, said):
+    with pytest.raises(InputError, match=said):
+        to_bundle(Net(), tmp_path / "bundle", task="classification", example_inputs=inputs)
+    assert not (tmp_path / "bundle").exists()

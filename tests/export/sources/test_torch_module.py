@@ -253,5 +253,7 @@ def test_an_input_called_like_a_parameter():
 
 def test_names_the_missing_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(MissingPackageError, match=r"needs the package onnxscript: pip install "):
+    with pytest.raises(
+        MissingPackageError, match=r"needs the package onnxscript: pip install 'onnx>=.*' 'onnxscript>="
+    ):
         from_module(LINEAR, {"input": X}, task="regression")

@@ -154,7 +154,7 @@ def test_hub(monkeypatch):
 
 def test_hub_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingPackageError, match=r"no file or folder here.*pip install "):
+    with pytest.raises(MissingPackageError, match=r"no file or folder here.*pip install 'datasets>="):
         read("owner/name")
 
 

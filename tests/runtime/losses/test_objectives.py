@@ -104,6 +104,7 @@ def module(tmp_path, monkeypatch):
         "def nothing(outputs, targets):\n    pass\n"
         "def broken(outputs, targets):\n    return outputs['nope']\n"
         "constant = 3\n"
+        "async def later(outputs, targets):\n    return 1.0\n"
         "def error(outputs, targets):\n    return outputs['logits'].mean()\n"
         "error.direction = 'min'\n"
         "def wrong(outputs, targets):\n    return 0\n"
@@ -141,7 +142,7 @@ def test_a_function_is_maximised_or_minimised_as_somebody_says():
     told = objective("my_scores:error", CLASSES)
     assert not told.maximised
     assert told(rows) == 7.0
-    assert objective("my_scores:error", CLASSES, "max")(rows) == -7.0
+    assert objective("my_scores:error", CLASSES, "min")(rows) == 7.0
 
 
 @pytest.mark.usefixtures("module")
@@ -153,6 +154,8 @@ def test_a_function_is_maximised_or_minimised_as_somebody_says():
             None,
             "doesn't say whether less or more of it is better: give --objective-direction min",
         ),
+        ("my_scores:error", "max", r"contradicts the function's own error.direction = 'min': leave one out"),
+        ("my_scores:later", "max", "is an async function: define it without async"),
         ("my_scores:wrong", None, "has the direction 'up': it must be 'min' or 'max'"),
         ("accuracy", "min", "--objective-direction min contradicts --objective accuracy, which is maximised"),
         ("loss", "max", "--objective-direction max contradicts --objective loss, which is minimised"),

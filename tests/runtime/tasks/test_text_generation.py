@@ -252,7 +252,9 @@ def test_conversation_without_jinja2(chat_model, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "jinja2"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingPackageError, match=r"a data set of conversations needs .* pip install "):
+    with pytest.raises(
+        MissingPackageError, match=r"a data set of conversations needs .* pip install 'jinja2>="
+    ):
         task_for(generator(chat_model)).encode(record(messages=MESSAGES))
 
 

@@ -230,6 +230,7 @@ class Tuner:
         goal = self._parts.goal
         row = {
             "step": record.step + 1,
+            "loss": loss,  # what was minimised
             goal.metric: -loss if goal.maximised else loss,
             "step_seconds": time.monotonic() - started,
             "lr": record.lr,
@@ -238,7 +239,7 @@ class Tuner:
             "peak_rss_bytes": peak_rss_bytes(),
             "elapsed_seconds": self._clock.elapsed,
         }
-        self._log.write(row if math.isfinite(loss) else row | {goal.metric: None})
+        self._log.write(row if math.isfinite(loss) else row | {"loss": None, goal.metric: None})
         self._progress.step(row, report=(record.step + 1) % self._options.log_every == 0)
         if told is None:
             self._skipped(record)

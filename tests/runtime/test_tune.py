@@ -268,7 +268,7 @@ def test_steps_are_told_by_the_objective_s_own_number(place, tmp_path):
     values = [row["objective"] for row in steps if "lr" in row]
     assert len(values) == 3
     assert all(0.0 < value <= 1.0 for value in values)
-    assert not any("loss" in row for row in steps)
+    assert [row["loss"] for row in steps if "lr" in row] == [-value for value in values]
 
 
 @pytest.mark.parametrize("objective", ["accuracy", "f1", "score_module:score"])

@@ -14,7 +14,7 @@ from zoedge.names import LOSS, in_graph
 from .activations_graph import activations_graph
 from .exported import Exported
 from .loss_graph import LossGraph, build_loss_graph
-from .stages import Stages, build_stages, uses_of
+from .stages import StageGraphs, build_stages, uses_of
 from .surgery.frozen import frozen_tensors
 from .surgery.graph import Array, Graph
 from .surgery.head import find_head
@@ -23,7 +23,7 @@ from .surgery.lora import Lora, add_branches, choose_targets, initial_factors
 from .surgery.overridable import make_overridable
 from .surgery.request_error import RequestError
 from .surgery.roles import layer_of
-from .surgery.trainables import Choice, Table, choose, make_table
+from .surgery.trainables import Table, Trained, choose, make_table
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Assembled:
 
     loss: onnx.ModelProto
     adapted: onnx.ModelProto | None
-    stages: Stages | None
+    stages: StageGraphs | None
     merged: onnx.ModelProto | None
     activations: onnx.ModelProto | None
     factors: dict[str, Array]
@@ -144,7 +144,7 @@ def _targets(
 
 
 def _without_branch(
-    table: Table, choice: Choice, targets: Collection[str], live: Collection[str]
+    table: Table, choice: Trained, targets: Collection[str], live: Collection[str]
 ) -> tuple[str, ...]:
     """Return the matrices that neither branches nor the user's other words train."""
     if not choice.lora:
@@ -177,7 +177,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _rows(
     table: Table,
-    choice: Choice,
+    choice: Trained,
     exported: Exported,
     branches: tuple[LoraBranch, ...],
     factors: Mapping[str, Array],

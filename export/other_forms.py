@@ -8,13 +8,12 @@ from pathlib import Path
 import onnx
 from msgspec import structs
 
-from zoedge.manifest import FEW_ROWS_FILE, LOSS_FILE, PREFIX_FILE, SUFFIX_FILE, Manifest
-from zoedge.manifest import Stages as StagesRow
+from zoedge.manifest import FEW_ROWS_FILE, LOSS_FILE, PREFIX_FILE, SUFFIX_FILE, Manifest, Stages
 
 from .assemble import Assembled
 from .exported import Exported
 from .external import write_graph
-from .stages import Stages
+from .stages import StageGraphs
 from .surgery.few_rows import few_rows_model
 from .surgery.graph import Graph
 from .surgery.linears import find_linears
@@ -61,7 +60,7 @@ def write_other_forms(
     return manifest
 
 
-def _has_layers(stages: Stages | None) -> bool:
+def _has_layers(stages: StageGraphs | None) -> bool:
     """Whether a layer comes before the first trained tensor: rotary embeddings are no layer."""
     return stages is not None and stages.prefix is not None and bool(find_linears(Graph(stages.prefix)))
 
@@ -69,7 +68,7 @@ def _has_layers(stages: Stages | None) -> bool:
 def _write_stages(
     folder: Path,
     exported: Exported,
-    stages: Stages,
+    stages: StageGraphs,
     manifest: Manifest,
     weights: Written,
     tolerance: float,
@@ -84,7 +83,7 @@ def _write_stages(
         for name in files:
             (folder / name).unlink()
         return manifest
-    return structs.replace(_with(manifest, files), stages=StagesRow(crossing=stages.crossing))
+    return structs.replace(_with(manifest, files), stages=Stages(crossing=stages.crossing))
 
 
 def _write_few_rows(

@@ -20,7 +20,7 @@ from .surgery.stages import crossing_values, cut, elem_types
 
 
 @dataclass(frozen=True)
-class Stages:
+class StageGraphs:
     """Two graphs that together compute what the loss graph does.
 
     Attributes:
@@ -40,7 +40,7 @@ def build_stages(
     targets: Mapping[str, Sequence[Linear]],
     branches: Sequence[LoraBranch],
     dense: Collection[str],
-) -> Stages | None:
+) -> StageGraphs | None:
     """Return both parts; None where neither a part computed once nor stacked probes would save anything.
 
     Args:
@@ -62,7 +62,7 @@ def build_stages(
     inputs = _read(built, (*built.inputs, *built.targets), outputs)
     suffix = built.graph.finish([*inputs, *given, *factors], built.declared(built.outputs))
     make_overridable(suffix, dense)
-    return Stages(prefix, suffix, tuple(crossing))
+    return StageGraphs(prefix, suffix, tuple(crossing))
 
 
 def uses_of(graph: Graph, targets: Mapping[str, Sequence[Linear]]) -> dict[str, list[Linear]]:

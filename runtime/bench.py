@@ -28,7 +28,7 @@ _MOST_SECONDS = 60.0
 _LEAST_STEPS = 3
 
 
-class Spread(msgspec.Struct, frozen=True):
+class Quartiles(msgspec.Struct, frozen=True):
     """Median and quartiles over steps, in seconds."""
 
     median: float
@@ -53,11 +53,11 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
         rows, sequence_length: of a batch; the length is None where the graph fixes it.
     """
 
-    forward: Spread
-    moves: Spread
-    rest: Spread
-    step: Spread
-    floor: Spread
+    forward: Quartiles
+    moves: Quartiles
+    rest: Quartiles
+    step: Quartiles
+    floor: Quartiles
     ratio: float
     passes: int
     written_elements: int
@@ -161,9 +161,9 @@ def _result(job: Job, parts: Sequence[dict[str, float]], passes: int, length: in
     )
 
 
-def _spread(values: Sequence[float]) -> Spread:
+def _spread(values: Sequence[float]) -> Quartiles:
     lower, middle, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-    return Spread(middle, lower, upper)
+    return Quartiles(middle, lower, upper)
 
 
 def _header(job: Job) -> Header:

@@ -19,7 +19,7 @@ from .head.convex import LOSSES
 from .run.method import method_of
 from .spaces.elements import active_share, idle, moved_singly, size, written
 from .spaces.parameters import placement_for
-from .unused import Situation, unused
+from .unused import Circumstances, unused
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ def make_plan(
     )
     method = method_of(filled)
     singly = moved_singly(manifest, filled, solved, method)
-    here = Situation(
+    here = Circumstances(
         manifest,
         recipe,
         method,

@@ -16,7 +16,7 @@ from zoedge.settings import facts, flag
 
 
 @dataclass(frozen=True)
-class Situation:
+class Circumstances:
     """What decides whether a setting matters.
 
     Attributes:
@@ -40,7 +40,7 @@ class Situation:
     probes_per_pass: int | None = None
 
 
-def unused(given: Collection[str], here: Situation) -> tuple[str, ...]:
+def unused(given: Collection[str], here: Circumstances) -> tuple[str, ...]:
     """Return a sentence for each given setting that has no effect."""
     return tuple(
         f"{flag(name)} has no effect here: {reason}"
@@ -49,7 +49,7 @@ def unused(given: Collection[str], here: Situation) -> tuple[str, ...]:
     )
 
 
-def _reasons(here: Situation) -> dict[str, str]:
+def _reasons(here: Circumstances) -> dict[str, str]:
     """Return setting -> why it decides nothing, for all that don't."""
     head, name = here.manifest.head, here.recipe.name
     others = known_settings().keys() - FACTS.keys() - facts(here.recipe.options).keys()

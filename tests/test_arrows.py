@@ -87,3 +87,12 @@ def test_no_room_of_the_runtime_leans_on_a_higher_floor(room):
         if name[1] == "runtime" and FLOOR.get(name[2], 0) > FLOOR[room]
     ]
     assert found == []
+
+
+def test_no_public_class_has_the_name_of_another():
+    homes = {}
+    for path in (p for folder in ("zoedge", "export", "runtime") for p in files(folder)):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}

@@ -226,7 +226,7 @@ def flat(options: TuneOptions) -> dict[str, Any]:
     return values | of_method
 
 
-class Loaded(NamedTuple):
+class Settled(NamedTuple):
     """Options, and the names of those that the user gave: only they may contradict a run or have no effect.
 
     ``bundle`` and ``data`` are those of a run whose configuration was read.
@@ -238,7 +238,7 @@ class Loaded(NamedTuple):
     data: str | None = None
 
 
-def load(config: Path | None, flags: Mapping[str, Any]) -> Loaded:
+def load(config: Path | None, flags: Mapping[str, Any]) -> Settled:
     """Return the options from an optional YAML file and the flags that were given.
 
     The file holds settings, or is the ``config.yaml`` of a run, whose settings were all decided: they count as
@@ -255,7 +255,7 @@ def load(config: Path | None, flags: Mapping[str, Any]) -> Loaded:
     options = make(values, str(config) if config else "the options")
     given = flags if of_run else values
     names = frozenset(name for name, value in given.items() if value is not None)
-    return Loaded(options, names, *((read.get("bundle"), read.get("data")) if of_run else (None, None)))
+    return Settled(options, names, *((read.get("bundle"), read.get("data")) if of_run else (None, None)))
 
 
 def _follows(flags: Mapping[str, Any], of_run: Mapping[str, Any]) -> frozenset[str]:

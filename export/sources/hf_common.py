@@ -12,11 +12,11 @@ from zoedge.manifest import Source
 from .hf_heads import config_labels, final_labels, head_names, keeps_head, reset_head, set_labels
 from .hf_load import load, model_class
 from .hf_origin import Origin
-from .hf_plan import Plan
+from .hf_plan import ExportPlan
 
 
 def load_classifier(
-    origin: Origin, config: PretrainedConfig, plan: Plan, labels: tuple[str, ...]
+    origin: Origin, config: PretrainedConfig, plan: ExportPlan, labels: tuple[str, ...]
 ) -> tuple[PreTrainedModel, tuple[str, ...], tuple[str, str] | None]:
     """Load a model of transformers that has a classifier of its own, with a fresh one where it doesn't fit.
 

@@ -12,7 +12,7 @@ from .hf_common import config_file, load_classifier, source_of
 from .hf_image import PREPROCESSOR_FILE, image_settings
 from .hf_load import tied_names
 from .hf_origin import Origin
-from .hf_plan import Plan
+from .hf_plan import ExportPlan
 from .samples import image_samples
 from .torch_graph import LOGITS, trace
 from .torch_reference import reference_of
@@ -22,7 +22,7 @@ PIXELS = "pixel_values"
 
 
 def export_image_model(
-    origin: Origin, config: PretrainedConfig, plan: Plan, labels: tuple[str, ...], exporter: str
+    origin: Origin, config: PretrainedConfig, plan: ExportPlan, labels: tuple[str, ...], exporter: str
 ) -> Exported:
     """Export a classifier with a dynamic batch and the source's own image size.
 

@@ -33,7 +33,7 @@ _CAN: dict[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """A task, and the route to its logits.
 
     Routes: "head" and "image" are the model's own classifier, "pooled" a new one on the encoder's pooled
@@ -80,7 +80,9 @@ def is_causal(config: PretrainedConfig) -> bool:
     )
 
 
-def plan(config: PretrainedConfig, task: str | None, labels: tuple[str, ...], template: str | None) -> Plan:
+def plan(
+    config: PretrainedConfig, task: str | None, labels: tuple[str, ...], template: str | None
+) -> ExportPlan:
     """Choose the task, unless it is given, and the route.
 
     Raises:
@@ -111,7 +113,7 @@ def plan(config: PretrainedConfig, task: str | None, labels: tuple[str, ...], te
             f"{name} was trained for several labels at once: load it with transformers and give the module to "
             'zoedge.export.to_bundle with task="classification" and loss="bce-with-logits"'
         )
-    return Plan(task, route, kind)
+    return ExportPlan(task, route, kind)
 
 
 def _classes(mapping: str) -> frozenset[str]:

@@ -18,7 +18,7 @@ from zoedge.manifest import Dim
 from .hf_common import config_file, load_classifier, source_of
 from .hf_load import load, tied_names
 from .hf_origin import Origin
-from .hf_plan import Plan, is_causal
+from .hf_plan import ExportPlan, is_causal
 from .hf_text import input_names, plain_ids, positions, text_settings
 from .label_words import check_template, label_word_ids
 from .pooling import CLASSIFIER, PooledClassifier, declared_pooling, source_name
@@ -50,7 +50,7 @@ class _Loaded:
 def export_text_model(
     origin: Origin,
     config: PretrainedConfig,
-    plan: Plan,
+    plan: ExportPlan,
     labels: tuple[str, ...],
     template: str | None,
     max_seq_length: int | None,
@@ -119,7 +119,7 @@ def _files(origin: Origin, tokenizer: PreTrainedTokenizerFast, model: PreTrained
     return files if generation is None else files | {"generation_config.json": generation}
 
 
-def _trace(loaded: _Loaded, plan: Plan, sample: SampleInputs, limit: int | None) -> TorchGraph:
+def _trace(loaded: _Loaded, plan: ExportPlan, sample: SampleInputs, limit: int | None) -> TorchGraph:
     arrays = sample(np.random.default_rng(0), *_TRACE_SHAPE)
     return trace(
         loaded.module,
@@ -132,7 +132,7 @@ def _trace(loaded: _Loaded, plan: Plan, sample: SampleInputs, limit: int | None)
     )
 
 
-def _by_optimum(loaded: _Loaded, plan: Plan) -> tuple[TorchGraph, Fill]:
+def _by_optimum(loaded: _Loaded, plan: ExportPlan) -> tuple[TorchGraph, Fill]:
     from .optimum_export import optimum_graph
 
     if plan.route == "pooled":
@@ -147,7 +147,7 @@ def _filled(reference: Reference, fill: Fill) -> Reference:
     return lambda inputs: reference(fill(inputs))
 
 
-def _load(origin: Origin, config: PretrainedConfig, plan: Plan, labels: tuple[str, ...]) -> _Loaded:
+def _load(origin: Origin, config: PretrainedConfig, plan: ExportPlan, labels: tuple[str, ...]) -> _Loaded:
     if plan.route == "head":
         model, names, head = load_classifier(origin, config, plan, labels)
         return _Loaded(model, model, collect(model, secondary=tied_names(model)), names, head)
@@ -165,13 +165,13 @@ def _load(origin: Origin, config: PretrainedConfig, plan: Plan, labels: tuple[st
     return _Loaded(model, module, collect(module, source_name, tied), labels, head)
 
 
-def _output_dims(loaded: _Loaded, plan: Plan) -> tuple[Dim, ...]:
+def _output_dims(loaded: _Loaded, plan: ExportPlan) -> tuple[Dim, ...]:
     if plan.route in ("causal", "masked"):
         return ("batch", "sequence", int(loaded.model.config.vocab_size))
     return ("batch", len(loaded.labels) or 1)
 
 
-def _loss(plan: Plan) -> str:
+def _loss(plan: ExportPlan) -> str:
     if plan.task == "regression":
         return "mse"
     return "cross-entropy" if plan.task == "text-classification" else "token-cross-entropy"

@@ -21,7 +21,7 @@ from zoedge.errors import InputError
 from zoedge.manifest import Dim
 
 from ..surgery.graph import Graph
-from .hf_plan import Plan
+from .hf_plan import ExportPlan
 from .onnx_clean import place_tensors
 from .onnx_reference import Fill
 from .onnx_tensors import Array, read_tensors
@@ -35,7 +35,7 @@ _TASKS = {"regression": "text-classification"}  # optimum's name where it is ano
 
 
 def optimum_graph(
-    model: PreTrainedModel, state: TorchState, plan: Plan, output_dims: tuple[Dim, ...]
+    model: PreTrainedModel, state: TorchState, plan: ExportPlan, output_dims: tuple[Dim, ...]
 ) -> tuple[TorchGraph, Fill]:
     """Return what optimum makes of a model, each tensor of ``state`` being one initializer of its own name.
 

@@ -32,7 +32,7 @@ class LossNodes:
 
 
 @dataclass(frozen=True)
-class Loss:
+class GraphLoss:
     """One built-in loss.
 
     Attributes:
@@ -94,11 +94,13 @@ def _like_logits(shape: Shape) -> Port:
     return Port(name=LABELS, dtype="float32", shape=shape)
 
 
-LOSSES: dict[str, Loss] = {
-    "cross-entropy": Loss(_cross_entropy, _class_of_rows, 2, "[batch, classes]"),
-    "token-cross-entropy": Loss(_token_cross_entropy, _class_of_rows, 3, "[batch, positions, vocabulary]"),
-    "mse": Loss(_mse, _like_logits, None, "[batch, ...]"),
-    "bce-with-logits": Loss(_bce_with_logits, _like_logits, None, "[batch, ...]"),
+LOSSES: dict[str, GraphLoss] = {
+    "cross-entropy": GraphLoss(_cross_entropy, _class_of_rows, 2, "[batch, classes]"),
+    "token-cross-entropy": GraphLoss(
+        _token_cross_entropy, _class_of_rows, 3, "[batch, positions, vocabulary]"
+    ),
+    "mse": GraphLoss(_mse, _like_logits, None, "[batch, ...]"),
+    "bce-with-logits": GraphLoss(_bce_with_logits, _like_logits, None, "[batch, ...]"),
 }
 
 

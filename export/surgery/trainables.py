@@ -43,7 +43,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Trained:
     """What to train: parameter names in table order, and whether LoRA branches are added."""
 
     names: tuple[str, ...]
@@ -79,7 +79,7 @@ def make_table(
 
 def choose(
     graph: Graph, table: Table, train: Sequence[str], live: Collection[str], dead: Collection[str]
-) -> Choice:
+) -> Trained:
     """Resolve ``--train``.
 
     Args:
@@ -106,7 +106,7 @@ def choose(
         asked |= names - useless
         frozen |= useless
     order = [row.name for row in table.rows]
-    return Choice(
+    return Trained(
         tuple(name for name in order if name in asked),
         "lora" in train,
         tuple(name for name in order if name in frozen),

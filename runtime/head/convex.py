@@ -22,7 +22,7 @@ _NEWTON_STEPS = 50
 _CG_STEPS = 250
 
 
-class Loss(NamedTuple):
+class ConvexLoss(NamedTuple):
     """A per-row loss of the scores.
 
     Attributes:
@@ -66,20 +66,20 @@ def _sigmoid(scores: Float64) -> Float64:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * scores)))
 
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, ConvexLoss] = {
     # targets are one-hot rows
-    "cross-entropy": Loss(
+    "cross-entropy": ConvexLoss(
         value=lambda s, y: _log_sum_exp(s) - (s * y).sum(axis=1),
         gradient=lambda s, y: softmax(s) - y,
         curvature=_softmax_curvature,
     ),
     # mean over the columns, as the loss graph's
-    "bce-with-logits": Loss(
+    "bce-with-logits": ConvexLoss(
         value=lambda s, y: np.asarray((np.logaddexp(0.0, s) - s * y).mean(axis=1)),
         gradient=lambda s, y: (_sigmoid(s) - y) / s.shape[1],
         curvature=lambda s: _own_curvature(_sigmoid(s) * _sigmoid(-s) / s.shape[1]),
     ),
-    "mse": Loss(
+    "mse": ConvexLoss(
         value=lambda s, y: np.asarray(((s - y) ** 2).mean(axis=1)),
         gradient=lambda s, y: 2.0 * (s - y) / s.shape[1],
         curvature=lambda s: _own_curvature(np.full_like(s, 2.0 / s.shape[1])),
@@ -93,7 +93,13 @@ def with_bias(features: NDArray[np.generic]) -> Float64:
 
 
 def solve(
-    loss: Loss, x: Float64, y: Float64, l2: float, start: Float64 | None = None, *, tolerance: float = 1e-8
+    loss: ConvexLoss,
+    x: Float64,
+    y: Float64,
+    l2: float,
+    start: Float64 | None = None,
+    *,
+    tolerance: float = 1e-8,
 ) -> Float64:
     """Return the minimiser W [c, d + 1] by Newton steps whose systems conjugate gradients solve.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..run.fold import FULL
-from .convex import LOSSES, Float64, Loss, solve, with_bias
+from .convex import LOSSES, ConvexLoss, Float64, solve, with_bias
 
 # candidates for l2, strong to weak, for features whose mean variance is 1
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 1e-3, 3e-4, 1e-4)
@@ -122,7 +122,7 @@ def _outside(x: Float64, y: Float64, rows: Sequence[int]) -> tuple[Float64, Floa
 
 
 def _left_out(
-    loss: Loss, x: Float64, y: Float64, heads: dict[int, Float64], dealt: Sequence[Sequence[int]]
+    loss: ConvexLoss, x: Float64, y: Float64, heads: dict[int, Float64], dealt: Sequence[Sequence[int]]
 ) -> float:
     total = sum(
         float(loss.value(x[list(rows)] @ heads[k].T, y[list(rows)]).sum())

@@ -46,11 +46,11 @@ class Clock:
 class Refit(Protocol):
     """Solves a head anew at the fold's present values; see ``head.refit``."""
 
-    def fit(self) -> Fitted:
+    def fit(self) -> SolvedHead:
         """Solve it."""
 
 
-class Fitted(Protocol):
+class SolvedHead(Protocol):
     """A solved head."""
 
     def record(self, step: int) -> Assign:

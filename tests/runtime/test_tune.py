@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.rates import METHODS, RATES
 from zoedge.errors import BundleError, InputError, ZoedgeError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions, make
@@ -28,9 +29,6 @@ from zoedge.runtime.tune import dry_run, tune
 
 from .networks import mlp, rows
 
-METHODS = ["fzoo", "meazo", "mezo", "subzero"]
-LR = {"mezo": 1e-2, "meazo": 0.02, "fzoo": 0.02, "subzero": 1e-2}
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -45,7 +43,8 @@ def place(tmp_path_factory):
 
 def options(method="fzoo", **changes):
     return make(
-        {"method": method, "steps": 20, "lr": LR[method], "batch_size": 32, "eval_every": 5} | changes
+        {"method": method, "steps": 20, "lr": RATES[method].network, "batch_size": 32, "eval_every": 5}
+        | changes
     )
 
 

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests.rates import METHODS
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.manifest import LOSS_FILE, PREFIX_FILE, SUFFIX_FILE
@@ -239,7 +240,7 @@ def test_several_points_need_branches(place):
 
 
 @pytest.mark.parametrize("space", ["factors", "activations"])
-@pytest.mark.parametrize("method", ["fzoo", "meazo", "mezo", "subzero"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_is_the_same_however_its_probes_are_measured(place, tmp_path, method, space):
     if (method, space) == ("subzero", "activations"):
         space = "auto"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoedge.methods import RECIPES
+from tests.rates import METHODS, RATES
 from zoedge.runtime.noise.numba_kernel import add_terms as compiled
 from zoedge.runtime.records import Assign
 from zoedge.runtime.run.fold import FULL
@@ -15,8 +15,7 @@ from zoedge.runtime.run.journal import decode, encode
 from ..folds import bits, branch, buffers, dense, fold, parabola, run
 
 SHAPES = {"w": (12, 9), "b": (7,), "conv": (3, 2, 3, 3)}
-DENSE = [(m, p) for m in sorted(RECIPES) for p in ("in-place", "out-of-place")]
-LR = {"mezo": 2e-3, "meazo": 0.05, "fzoo": 0.1, "subzero": 2e-3}
+DENSE = [(m, p) for m in METHODS for p in ("in-place", "out-of-place")]
 
 
 def delta_loss(arrays):
@@ -38,15 +37,15 @@ def test_descends_a_parabola(method, placement):
     m = dense(SHAPES)
     arrays = buffers(m)
     before = parabola(arrays)
-    run(fold(m, arrays, method=method, placement=placement), parabola, 800, LR[method])
+    run(fold(m, arrays, method=method, placement=placement), parabola, 800, RATES[method].parabola)
     assert parabola(arrays) < 0.15 * before
 
 
-@pytest.mark.parametrize("method", sorted(RECIPES))
+@pytest.mark.parametrize("method", METHODS)
 def test_descends_on_adapters(method):
     m, arrays = adapters()
     before = delta_loss(arrays)
-    lr = {"mezo": 1e-4, "meazo": 0.02, "fzoo": 0.03, "subzero": 4e-3}[method]
+    lr = RATES[method].adapters
     run(fold(m, arrays, method=method, placement="out-of-place", refresh=50), delta_loss, 400, lr)
     assert delta_loss(arrays) < 0.6 * before
 
@@ -57,7 +56,7 @@ def test_replay_gives_the_same_bits(method, placement, weight_decay):
     m = dense(SHAPES, no_decay=("b",))
     trained, rebuilt = buffers(m), buffers(m)
     first = fold(m, trained, method=method, placement=placement, weight_decay=weight_decay)
-    records = run(first, parabola, 25, LR[method])
+    records = run(first, parabola, 25, RATES[method].parabola)
     second = fold(
         m, rebuilt, method=method, placement=placement, weight_decay=weight_decay, add_terms=compiled
     )
@@ -67,11 +66,13 @@ def test_replay_gives_the_same_bits(method, placement, weight_decay):
     assert dict(second.state) == dict(first.state)
 
 
-@pytest.mark.parametrize("method", sorted(RECIPES))
+@pytest.mark.parametrize("method", METHODS)
 def test_replay_on_adapters_gives_the_same_bits(method):
     m, trained = adapters()
     _, rebuilt = adapters()
-    records = run(fold(m, trained, method=method, placement="out-of-place"), delta_loss, 25, LR[method])
+    records = run(
+        fold(m, trained, method=method, placement="out-of-place"), delta_loss, 25, RATES[method].parabola
+    )
     second = fold(m, rebuilt, method=method, placement="out-of-place")
     second.replay(records)
     second.rest()
@@ -82,14 +83,14 @@ def test_replay_on_adapters_gives_the_same_bits(method):
 def test_resume_from_a_snapshot_gives_the_same_bits(method, placement):
     m = dense(SHAPES)
     whole, parts = buffers(m), buffers(m)
-    run(fold(m, whole, method=method, placement=placement), parabola, 20, LR[method])
+    run(fold(m, whole, method=method, placement=placement), parabola, 20, RATES[method].parabola)
     first = fold(m, parts, method=method, placement=placement)
-    run(first, parabola, 13, LR[method])
+    run(first, parabola, 13, RATES[method].parabola)
     snapshot = {k: v.copy() for k, v in first.snapshot().items()}
     resumed_arrays = buffers(m)
     second = fold(m, resumed_arrays, method=method, placement=placement)
     second.restore(snapshot)
-    run(second, parabola, 7, LR[method])
+    run(second, parabola, 7, RATES[method].parabola)
     assert bits(resumed_arrays) == bits(whole)
 
 
@@ -120,7 +121,7 @@ def test_a_branch_keeps_its_delta_over_a_refresh():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("method", sorted(RECIPES))
+@pytest.mark.parametrize("method", METHODS)
 def test_a_step_without_a_finite_loss_moves_nothing(method, bad):
     m = dense(SHAPES)
     arrays = buffers(m)
@@ -152,7 +153,7 @@ def test_an_update_that_overflows_is_skipped():
 
 
 @pytest.mark.parametrize("placement", ["in-place", "out-of-place"])
-@pytest.mark.parametrize("method", sorted(RECIPES))
+@pytest.mark.parametrize("method", METHODS)
 def test_eps_zero_measures_one_point_and_goes_nowhere(method, placement):
     m = dense({"w": (6, 5)})
     arrays = buffers(m)
@@ -165,7 +166,7 @@ def test_eps_zero_measures_one_point_and_goes_nowhere(method, placement):
     assert bits(arrays) == before
 
 
-@pytest.mark.parametrize("method", sorted(RECIPES))
+@pytest.mark.parametrize("method", METHODS)
 def test_the_expected_direction_is_the_true_gradient(method):
     """The mean of g z over many steps at one theta points along torch's gradient."""
     rng = np.random.default_rng(1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.hand_bundle import DENSE, LORA, manifest
+from tests.rates import RATES
 from zoedge.manifest import ACTIVATIONS_FILE
 from zoedge.methods import RECIPES
 from zoedge.options import load, make
@@ -18,7 +19,6 @@ SINGLY = sorted(
     name for name, recipe in RECIPES.items() if "active_elements" in recipe.options.__struct_fields__
 )
 METHODS = [(method, placement) for method in SINGLY for placement in ("in-place", "out-of-place")]
-LR = {"mezo": 1e-5, "meazo": 1e-3, "fzoo": 1e-3}
 
 
 def taking_part(name, step, share):
@@ -37,7 +37,7 @@ def test_the_other_elements_keep_their_bits(method, placement):
     f = fold(dense(SHAPES), arrays, method=method, placement=placement, active_elements=0.3, weight_decay=0.1)
     for step in range(6):
         before = copies(arrays)
-        run(f, parabola, 1, LR[method])
+        run(f, parabola, 1, RATES[method].wide)
         for name, array in arrays.items():
             moved = taking_part(name, step, 0.3)
             assert (array != before[name])[moved].sum() >= 0.97 * moved.sum()
@@ -58,7 +58,7 @@ def test_all_probes_of_a_step_move_the_same_elements(method, placement):
                 points.append(copies(arrays))
                 yield parabola(arrays)
 
-        f.apply(f.measure(LR[method], at))
+        f.apply(f.measure(RATES[method].wide, at))
         f.rest()
         seen = [p for p in [*points, arrays] if bits(p) != bits(start)]
         assert len(seen) >= len(points)  # all but the base of a one-sided estimate, and the update
@@ -78,7 +78,7 @@ def test_the_placement_does_not_decide_which_elements_move(method):
         f = fold(
             dense(SHAPES), own, method=method, placement=placement, active_elements=0.3, weight_decay=0.1
         )
-        run(f, parabola, 5, LR[method])
+        run(f, parabola, 5, RATES[method].wide)
     for name in SHAPES:
         np.testing.assert_allclose(arrays["in-place"][name], arrays["out-of-place"][name], atol=2e-5)
 
@@ -97,12 +97,12 @@ def test_replay_and_resume_give_the_same_bits(method, placement):
         start(),
         start(),
     )
-    records = run(first, parabola, 20, LR[method])
+    records = run(first, parabola, 20, RATES[method].wide)
     second.replay(records)  # never settles in between: terms of many steps in one pass
     second.rest()
-    run(third, parabola, 13, LR[method])
+    run(third, parabola, 13, RATES[method].wide)
     fourth.restore(copies(third.snapshot()))
-    run(fourth, parabola, 7, LR[method])
+    run(fourth, parabola, 7, RATES[method].wide)
     assert bits(rebuilt) == bits(whole)
     assert bits(resumed) == bits(whole)
 
@@ -112,7 +112,7 @@ def test_steps_that_share_a_pass_are_steps_in_turn(weight_decay):
     """The update of a step and the perturbation of the next, of other elements, are made at once."""
     fused, apart = buffers(dense(SHAPES)), buffers(dense(SHAPES))
     settings = {"elements": 0.4, "weight_decay": weight_decay, "add_terms": compiled}
-    records = run(fold(dense(SHAPES), fused, **settings), parabola, 8, LR["mezo"])
+    records = run(fold(dense(SHAPES), fused, **settings), parabola, 8, RATES["mezo"].wide)
     f = fold(dense(SHAPES), apart, **settings)
     for record in records:
         f.replay([record])
@@ -124,8 +124,8 @@ def test_steps_that_share_a_pass_are_steps_in_turn(weight_decay):
 def test_a_share_of_one_is_every_element(method, placement):
     one, all_of_them = buffers(dense(SHAPES)), buffers(dense(SHAPES))
     given = {"method": method, "placement": placement}
-    run(fold(dense(SHAPES), one, active_elements=1.0, **given), parabola, 5, LR[method])
-    run(fold(dense(SHAPES), all_of_them, **given), parabola, 5, LR[method])
+    run(fold(dense(SHAPES), one, active_elements=1.0, **given), parabola, 5, RATES[method].wide)
+    run(fold(dense(SHAPES), all_of_them, **given), parabola, 5, RATES[method].wide)
     assert bits(one) == bits(all_of_them)
 
 
@@ -151,7 +151,7 @@ def test_descends_a_parabola(method, placement):
         eps=1e-2,
         add_terms=compiled,
     )
-    run(f, parabola, 500, {"mezo": 1e-3, "meazo": 0.15, "fzoo": 0.15}[method])
+    run(f, parabola, 500, RATES[method].share)
     assert parabola(arrays) < 0.5 * before
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.rates import METHODS
 from zoedge.errors import InputError
 from zoedge.methods import RECIPES
 from zoedge.methods.support import Layers
@@ -11,7 +12,7 @@ from zoedge.runtime.spaces.support import Moved, Support, layer_of
 from ..folds import bits, buffers, dense, fold, parabola, run
 
 SHAPES = {"embed": (6,)} | {f"h.{i}.{n}": (5, 4) for i in range(8) for n in ("up.weight", "down.weight")}
-METHODS = [(method, placement) for method in sorted(RECIPES) for placement in ("in-place", "out-of-place")]
+WHERE = [(method, placement) for method in METHODS for placement in ("in-place", "out-of-place")]
 
 
 def active(names, share, seed, step):
@@ -51,7 +52,7 @@ def test_without_numbered_layers_a_share_is_refused():
         active(["weight", "bias"], 0.5, 0, 0)
 
 
-@pytest.mark.parametrize(("method", "placement"), METHODS)
+@pytest.mark.parametrize(("method", "placement"), WHERE)
 def test_the_other_layers_stay(method, placement):
     m = dense(SHAPES)
     arrays = buffers(m)
@@ -64,7 +65,7 @@ def test_the_other_layers_stay(method, placement):
         assert moved == {name for name in SHAPES if layer_of(name) in layers}
 
 
-@pytest.mark.parametrize(("method", "placement"), METHODS)
+@pytest.mark.parametrize(("method", "placement"), WHERE)
 def test_replay_and_resume_give_the_same_bits(method, placement):
     def start():
         arrays = buffers(m)
@@ -91,7 +92,7 @@ def test_a_share_of_one_is_every_layer():
     np.testing.assert_equal(bits(one), bits(all_of_them))
 
 
-@pytest.mark.parametrize("method", sorted(RECIPES))
+@pytest.mark.parametrize("method", METHODS)
 def test_directions_can_be_of_another_distribution(method):
     m = dense({"w": (64, 64)})
     moved = {}

@@ -1,0 +1,34 @@
+"""Learning rates with which each method descends in the tests: what a new method adds is one row."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zoedge.methods import RECIPES
+
+
+class Rates(NamedTuple):
+    """By what is tuned.
+
+    Attributes:
+        parabola: a parabola of some hundred elements.
+        adapters: one over LoRA factors.
+        wide: a parabola of tens of thousands of elements, a few steps.
+        share: the same on a share of its elements, until it has halved; None where a method has no such share.
+        network: a small classifier.
+    """
+
+    parabola: float
+    adapters: float
+    wide: float
+    share: float | None
+    network: float
+
+
+RATES = {
+    "fzoo": Rates(parabola=0.1, adapters=0.03, wide=1e-3, share=0.15, network=0.02),
+    "meazo": Rates(parabola=0.05, adapters=0.02, wide=1e-3, share=0.15, network=0.02),
+    "mezo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=1e-3, network=1e-2),
+    "subzero": Rates(parabola=2e-3, adapters=4e-3, wide=1e-5, share=None, network=1e-2),
+}
+METHODS = sorted(RECIPES)

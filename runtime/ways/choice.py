@@ -17,7 +17,7 @@ import numpy as np
 from zoedge.errors import InputError
 
 from ..data.batches import MicroBatch
-from ..losses.measure import EVAL_ROWS, EVAL_TOKENS
+from ..losses.measure import EVAL_ROWS
 from ..machine.memory import give_back
 from ..passes.prefix_cache import PrefixCache
 from ..passes.probing import Forward, OneByOne, Probing
@@ -28,6 +28,8 @@ from .situation import Situation
 _REPEATS = 3
 _SECONDS = 2.0  # of repeats, for each way that is tried
 ROWS_TOGETHER = 128  # of an int8 base, below which a pass costs more for its nodes than for its rows
+# of a pass that several points share: OPT-125M gained nothing any more from sharing passes of 512 tokens
+TOKENS_TOGETHER = 512
 _FASTER = 0.95  # of the time so far: less is not worth another way
 
 
@@ -157,12 +159,12 @@ def _seconds_by_count(situation: Situation) -> dict[int, float]:
 
 
 def _most_points(situation: Situation) -> int:
-    """Return the most points whose rows together stay within what an evaluation runs at once."""
+    """Return the most points that a shared pass is tried with: beyond so many rows it holds memory for nothing."""
     if not situation.stackable or situation.rounds_together:
         return 1
     tokens = [b.inputs["input_ids"].size for b in situation.batch if "input_ids" in b.inputs]
     rows = [len(next(iter(b.targets.values()))) for b in situation.batch]
-    room = EVAL_TOKENS // max(tokens) if tokens else EVAL_ROWS // max(rows)
+    room = TOKENS_TOGETHER // max(tokens) if tokens else EVAL_ROWS // max(rows)
     return max(1, min(situation.points, room))
 
 

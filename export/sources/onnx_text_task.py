@@ -68,8 +68,8 @@ def _of_tokens(exported: Exported, tokenizer: OnnxTokenizer, width: int | str, f
     if not isinstance(width, int) or (width != known and width < words):
         raise InputError(
             f"{exported.logits} of {file} gives {width} numbers for each token and the vocabulary has {words} words, "
-            "so it is no language model: choose logits with --output-name, or export the model it was made from "
-            "(its folder or hub id) with --labels for a new head"
+            "so it is no language model, and a class for each token is no task of zoedge: export the model it was made "
+            "from (its folder or hub id) with --labels for a new head, or --output-name where it has logits besides"
         )
     return GENERATION if is_causal(exported) else FILL_MASK
 

@@ -45,6 +45,23 @@ _BUFFER_NAME = re.compile(
 )
 
 
+# operators that only place values elsewhere
+_MOVES = frozenset(
+    (
+        "Cast",
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    )
+)
+
+
 class Role(NamedTuple):
     """How a tensor is listed; ``bias`` also where the group is norm or head."""
 
@@ -84,11 +101,41 @@ def is_parameter(graph: Graph, name: str) -> bool:
 
     Running statistics, masks, tables of rotary embeddings and the settings of operators don't.
     """
-    if _BUFFER_NAME.search(name):
+    if _BUFFER_NAME.search(name) or is_frequencies(graph, name):
         return False
     shape = graph.shape(name) or ()
     single = math.prod(shape) == 1
     return math.prod(shape) > 0 and any(_learnt(graph, use, single=single) for use in uses(graph, name))
+
+
+def is_frequencies(graph: Graph, name: str) -> bool:
+    """Return whether a tensor is the vector of frequencies that turns positions into sines and cosines.
+
+    Its values meet positions, which were integers, and come to nothing but sines and cosines.
+    """
+    if sum(dim > 1 for dim in graph.shape(name) or ()) > 1:
+        return False
+    waiting, seen, meets, ends = [name], {name}, False, set[str]()
+    while waiting:
+        value = waiting.pop()
+        for node in graph.consumers(value):
+            if node.op_type in ("Sin", "Cos"):
+                ends.add(node.op_type)
+            elif node.op_type in ("MatMul", "Mul", *_MOVES):
+                products = node.op_type in ("MatMul", "Mul")
+                meets |= products and any(_was_integer(graph, v) for v in node.input if v != value)
+                waiting += [v for v in node.output if v not in seen]
+                seen.update(node.output)
+            elif node.op_type != "Shape":
+                return False
+    return meets and ends == {"Sin", "Cos"}
+
+
+def _was_integer(graph: Graph, value: str) -> bool:
+    node = graph.producer(value)
+    while node is not None and node.op_type in _MOVES and node.op_type != "Cast":
+        node = graph.producer(node.input[0])
+    return node is not None and node.op_type in ("Cast", "Range")
 
 
 def is_statistic(graph: Graph, name: str) -> bool:
@@ -104,7 +151,7 @@ def why_frozen(graph: Graph, name: str) -> str:
         return "running statistics"
     if "rounding" in kinds:
         return "scales and weights that the graph rounds"
-    if "table" in kinds or _BUFFER_NAME.search(name):
+    if "table" in kinds or _BUFFER_NAME.search(name) or is_frequencies(graph, name):
         return "tables and masks"
     return SETTING if math.prod(graph.shape(name) or ()) == 1 else "not used as weights"
 

@@ -25,7 +25,8 @@ _SHAPES = (
     "prompt and completion; instruction, input and output; messages; conversations; or text "
     "(name other columns with --prompt-key, --completion-key, --chat-key or --text-key)"
 )
-_EXTRA = ("system", "history", "tools", "documents")  # what other trainers read beside a shape's own fields
+# what other trainers read beside a shape's own fields
+_EXTRA = ("system", "history", "tools", "functions", "documents", "images", "videos", "audios", "weight")
 
 
 def prompt_of(record: Record, chat: ChatTemplate, *, labelled: bool) -> Prompt:

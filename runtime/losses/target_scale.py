@@ -171,7 +171,7 @@ def _refusal(manifest: Manifest, data: str, scale: TargetScale, seen: _Seen) -> 
     head = manifest.head
     train = ""
     if head is not None and head.bias is not None and len(manifest.targets[0].shape) <= 2:
-        train = "export with --train head beside the rest, whose weights can take the scale in, "
+        train = "export with --train head added to the others, as the head's weights can take the scale in, "
     return (
         f"the targets of {data} have {scale.moments}, and the model gives mean {seen.mean:.4g} and standard "
         f"deviation {seen.std:.4g}: {train}scale the targets to (target - {scale.mean[0]:.4g}) / "

@@ -99,7 +99,8 @@ def _columns(columns: Mapping[str, Any], port: Port, where: str) -> Array:
         )
         raise DataError(
             f"{where} has {len(numbers)} columns of numbers besides the label{found}{aside}, and the input "
-            f"{port.name} takes {'x'.join(map(str, shape)) or 1}: give one column for each value and no more"
+            f"{port.name} takes {'x'.join(map(str, shape)) or 1}: give one column for each value and no more, "
+            "and name the target's with --label-key where it is called otherwise than label or target"
         )
     return fitted(list(numbers.values()), port, where)
 

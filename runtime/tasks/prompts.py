@@ -61,8 +61,8 @@ def prompt_of(record: Record, chat: ChatTemplate, *, labelled: bool) -> Prompt:
         return Prompt(_alpaca(record), fields.text(record, output) if labelled else "")
     if fields.find(record, fields.TEXT_KEYS) is None and not fields.is_image(record):
         raise fields.missing(record, "prompt", _FIRST_KEYS, f"give {_SHAPES}")
-    _check_extra(record, "text")
     text, _ = fields.texts(record)
+    _check_extra(record, "text")
     return Prompt("", text) if labelled else Prompt(text, "")
 
 

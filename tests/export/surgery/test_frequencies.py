@@ -1,4 +1,4 @@
-"""Frequencies that turn positions into sines and cosines are no weights; a layer whose activation is a sine has some."""
+"""Frequencies that turn positions into sines and cosines are no weights; what a sine activates has some."""
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper

@@ -365,7 +365,7 @@ def test_a_scale_without_a_place_is_refused_with_the_remedies(tmp_path):
     table(tmp_path / "t.csv", *data(outputs=2, scale=1e4, offset=1e5), target=("a", "b"))
     with pytest.raises(
         InputError,
-        match=r"have mean 1\S+e\+05 .*--train head beside the rest.*scale the targets to \(target",
+        match=r"have mean 1\S+e\+05 .*--train head added to the others.*scale the targets to \(target",
     ):
         tune(tmp_path / "bundle", tmp_path / "t.csv", tmp_path / "run", options(label_key="a,b"))
     assert not (tmp_path / "run").exists()

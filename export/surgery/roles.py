@@ -45,23 +45,6 @@ _BUFFER_NAME = re.compile(
 )
 
 
-# operators that only place values elsewhere
-_MOVES = frozenset(
-    (
-        "Cast",
-        "Concat",
-        "Expand",
-        "Flatten",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    )
-)
-
-
 class Role(NamedTuple):
     """How a tensor is listed; ``bias`` also where the group is norm or head."""
 
@@ -121,7 +104,7 @@ def is_frequencies(graph: Graph, name: str) -> bool:
         for node in graph.consumers(value):
             if node.op_type in ("Sin", "Cos"):
                 ends.add(node.op_type)
-            elif node.op_type in ("MatMul", "Mul", *_MOVES):
+            elif node.op_type in ("MatMul", "Mul", _JOINED, *_MOVES):
                 products = node.op_type in ("MatMul", "Mul")
                 meets |= products and any(_was_integer(graph, v) for v in node.input if v != value)
                 waiting += [v for v in node.output if v not in seen]

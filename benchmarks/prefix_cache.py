@@ -24,11 +24,12 @@ from variants.shapes import ROWS, Shape, make_data
 from zoedge.bundle import Bundle
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.job import Job, assemble, read_rows
 from zoedge.runtime.losses.objectives import objective
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.passes.prefix_cache import PrefixCache
-from zoedge.runtime.passes.probing import OneByOne, Probing, Together
+from zoedge.runtime.passes.probing import OneByOne, Probing
 from zoedge.runtime.passes.row_store import RowStore
 from zoedge.runtime.passes.staged import Staged
 
@@ -46,11 +47,10 @@ def prepared(work: Path, model: str, trained: int) -> Bundle:
 
 def ways(job: Job, store: RowStore) -> dict[str, Probing]:
     buffers = job.fold.parameters.buffers
-    varying = {name: buffers[name] for name in sorted(job.fold.parameters.varying)}
-    once, kept = Staged(job.bundle, buffers), Staged(job.bundle, buffers)
+    once, kept = Staged(job.bundle, buffers, device=Cpu()), Staged(job.bundle, buffers, device=Cpu())
     kept.cache = PrefixCache(store)
-    whole = OneByOne(Engine(job.bundle.path("loss.onnx"), buffers))
-    return {WHOLE: whole, ONCE: Together(once, varying, 1), KEPT: Together(kept, varying, 1)}
+    whole = OneByOne(Engine(job.bundle.path("loss.onnx"), buffers, device=Cpu()))
+    return {WHOLE: whole, ONCE: OneByOne(once), KEPT: OneByOne(kept)}
 
 
 def step(job: Job, probing: Probing, number: int) -> tuple[float, ...]:
@@ -104,7 +104,7 @@ def main() -> None:
     rows = []
     for method in ("mezo", "fzoo"):
         options = TuneOptions(method=method, batch_size=shape.batch, val_size=0.0, probes_per_pass=1)
-        job = assemble(bundle, *read_rows(bundle, str(given.work / "rows.jsonl"), options))
+        job = assemble(bundle, Cpu(), *read_rows(bundle, Cpu(), str(given.work / "rows.jsonl"), options))
         job.fold.apply(job.initial())
         store = RowStore(given.work, 1 << 30)
         seconds = measured(job, store, given.rounds)

@@ -20,9 +20,9 @@ import numpy as np
 from zoedge.bundle import Bundle
 from zoedge.options import TuneOptions
 from zoedge.runtime.data.made_up import made_up_rows
+from zoedge.runtime.device import Cpu, cpu
 from zoedge.runtime.job import build_fold
 from zoedge.runtime.losses.measure import Bounds, eval_batches
-from zoedge.runtime.passes import engine
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.plan import make_plan
 
@@ -37,7 +37,7 @@ SETTINGS = {
 def options_with(entries: dict[str, str]) -> type[Any]:
     """Return onnxruntime's session options with some entries, whatever is set later."""
 
-    class Options(engine.ort.SessionOptions):  # type: ignore[misc]
+    class Options(cpu.ort.SessionOptions):  # type: ignore[misc]
         def add_session_config_entry(self, key: str, value: str) -> None:
             for name, wanted in {key: value, **entries}.items():
                 super().add_session_config_entry(name, entries.get(name, wanted))
@@ -69,11 +69,12 @@ def main() -> None:
         arguments.rows,
         has_validation=True,
     )
-    fold, buffers, _ = build_fold(bundle, plan)
+    fold = build_fold(bundle, Cpu(), plan)
+    buffers = fold.parameters.buffers
     engines = {}
     for name, entries in SETTINGS.items():
-        with mock.patch.object(engine.ort, "SessionOptions", options_with(entries)):
-            engines[name] = Engine(bundle.path("loss.onnx"), buffers)
+        with mock.patch.object(cpu.ort, "SessionOptions", options_with(entries)):
+            engines[name] = Engine(bundle.path("loss.onnx"), buffers, device=Cpu())
     point = fold.method.ask(fold.state, fold.eps)[0]
 
     def move() -> None:

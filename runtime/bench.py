@@ -14,9 +14,9 @@ import numpy as np
 from .asked import Function, Options, asked
 from .data.batches import MicroBatch
 from .data.made_up import made_up_rows
+from .device import open_device
 from .job import Job, Splits, assemble
 from .losses import objectives
-from .machine.memory import own_pages
 from .noise.reference import NOISE_VERSION
 from .plan import make_plan, written_elements
 from .records import Header
@@ -92,7 +92,8 @@ def bench(
     rows = made_up_rows(manifest, count, sequence_length, opened.folder)
     plan = make_plan(wanted.options, manifest, count, has_validation=True)
     with objectives.given(wanted.functions):
-        job = assemble(opened, Splits(rows, rows), plan, begun=True)
+        device = open_device(plan.options.provider, plan.options.threads)
+        job = assemble(opened, device, Splits(rows, rows), plan, begun=True)
     with TemporaryDirectory() as folder:
         journal = Journal.create(Path(folder) / "journal", _header(job))
         try:
@@ -104,7 +105,10 @@ def bench(
 
 def _run(job: Job, journal: Journal) -> tuple[list[dict[str, float]], int]:
     """Return the seconds of each step's parts; a step and its floor take turns, so that both see the same load."""
-    own_pages(job.fold.parameters.buffers.values())  # as after many steps of a share of the elements
+    parameters = job.fold.parameters
+    parameters.device.settle_pages(
+        parameters.buffers.values()
+    )  # as after many steps of a share of the elements
     parts: list[dict[str, float]] = []
     began = time.perf_counter()
     for step in range(STEPS + 1):

@@ -19,6 +19,7 @@ from .data.buckets import padded
 from .data.dataset import Dataset, encode
 from .data.facts import Facts
 from .data.remarks import Altered, remarks
+from .device import Array, Device
 from .head.initial import initial_head
 from .head.probe import deal
 from .head.refit import Forward, HeadRefit
@@ -26,10 +27,8 @@ from .losses.measure import Bounds, Measure, bounds_beside
 from .losses.objectives import Objective, objective
 from .losses.target_scale import InUnits, target_scale
 from .machine.threads import threads_for
-from .noise.kernels import add_terms_here
 from .noise.permutation import permutation
-from .noise.reference import Float32
-from .passes.frozen import Array, frozen_tensors
+from .passes.frozen import frozen_tensors
 from .passes.prefix_cache import PrefixCache
 from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan
 from .records import Assign
@@ -93,6 +92,7 @@ class Splits(NamedTuple):
 
 def read_rows(
     bundle: Bundle,
+    device: Device,
     data: str | InMemory,
     options: TuneOptions,
     given: Collection[str] = (),
@@ -102,6 +102,7 @@ def read_rows(
 
     Args:
         bundle: what to tune.
+        device: what will run it.
         data: the rows.
         options: the user's, or those of the run that is continued.
         given: the options that the user named; those without effect are noted.
@@ -131,7 +132,7 @@ def read_rows(
     task = task_for(bundle, options.seed, options.truncation_side)
     train, valid = source.encoded(task, options)
     altered = remarks(Altered.of(train, valid), manifest, options.truncation_side)
-    scale = target_scale(bundle, str(data), train, options) if facts is None else facts.target
+    scale = target_scale(bundle, device, str(data), train, options) if facts is None else facts.target
     if scale is not None and scale.outputs:
         train, valid = source.encoded(Standardised(task, scale), options)
     size = len(valid) if valid else 0
@@ -142,12 +143,19 @@ def read_rows(
 
 
 def assemble(
-    bundle: Bundle, splits: Splits, plan: Plan, folder: Path | None = None, *, begun: bool = False
+    bundle: Bundle,
+    device: Device,
+    splits: Splits,
+    plan: Plan,
+    folder: Path | None = None,
+    *,
+    begun: bool = False,
 ) -> Job:
     """Open what a run needs: buffers, a session, and what refits and evaluates.
 
     Args:
         bundle: what is tuned.
+        device: what runs it.
         splits: the rows.
         plan: what is to be done.
         folder: where disk may be taken until the job is closed; None for nowhere.
@@ -156,19 +164,19 @@ def assemble(
     manifest, options = bundle.manifest, plan.options
     goal = _goal(options, manifest, splits.facts)
     # before the run's own session is open: what this holds is gone by then
-    directions = None if begun else _branch_directions(bundle, options, splits.train)
-    fold, buffers, note = build_fold(bundle, plan)
+    directions = None if begun else _branch_directions(bundle, device, options, splits.train)
+    fold = build_fold(bundle, device, plan)
     dealt = _deal(options.seed, len(splits.train), plan.folds)
     choice = choose(
         Situation(
             bundle,
-            buffers,
+            fold.parameters.buffers,
             varying=fold.parameters.varying,
             batch=_a_batch(splits.train, manifest, options),
             outputs=goal.outputs,
             points=fold.method.most_points,
+            device=device,
             threads=threads_for(manifest, options.threads),
-            provider=options.provider,
             frozen=frozen_where(bundle, options),
             recurring=_recurring(folder, manifest, plan, len(splits.train)),
             rows=_layer_rows(manifest, options, splits.train),
@@ -199,7 +207,7 @@ def assemble(
     )
     refit = head_refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure.forward)
     initial = None if begun else _initial(bundle, plan, refit, directions)
-    notes = tuple(n for n in (note, choice.note, *plan.notes) if n)
+    notes = tuple(n for n in (*device.notes, choice.note, *plan.notes) if n)
     solved = refit if plan.solved else None
     if ":" in options.objective:
         # a head that is assigned first may say nothing yet, as constant outputs correlate with nothing
@@ -241,23 +249,21 @@ def frozen_where(bundle: Bundle, options: TuneOptions) -> dict[str, Array] | Non
     return frozen_tensors(bundle) if options.prepack == "no" else None
 
 
-def build_fold(bundle: Bundle, plan: Plan) -> tuple[Fold, dict[str, Float32], str | None]:
-    """Return the state before the first record, the buffers it moves, and a note about the noise kernel."""
+def build_fold(bundle: Bundle, device: Device, plan: Plan) -> Fold:
+    """Return the state before the first record."""
     options = plan.options
     method = method_of(options)
-    buffers = load_buffers(bundle)
-    add_terms, note = add_terms_here(options.threads)
     parameters = Parameters(
         bundle.manifest,
-        buffers,
+        load_buffers(bundle, device),
         seed=options.seed,
         method=method,
         placement=options.placement,
         lora_space=options.lora_space,
-        add_terms=add_terms,
+        device=device,
         fixed=plan.solved,
     )
-    return Fold(method, parameters, eps=options.eps or 0.0), buffers, note
+    return Fold(method, parameters, eps=options.eps or 0.0)
 
 
 @dataclass(frozen=True)
@@ -309,7 +315,7 @@ def _initial(
     return lambda: Assign(0, {FULL: {name: v for make in given for name, v in make().slots[FULL].items()}})
 
 
-def _branch_directions(bundle: Bundle, options: TuneOptions, train: Dataset) -> Assign | None:
+def _branch_directions(bundle: Bundle, device: Device, options: TuneOptions, train: Dataset) -> Assign | None:
     """Return the record of the directions in which LoRA branches are moved, from some training rows."""
     if options.lora_space != "activations":
         return None
@@ -317,8 +323,8 @@ def _branch_directions(bundle: Bundle, options: TuneOptions, train: Dataset) -> 
         bundle,
         train.examples,
         permutation(options.seed, "zoedge.activations", 0, len(train)),
+        device=device,
         threads=threads_for(bundle.manifest, options.threads),
-        provider=options.provider,
         max_rows=options.micro_batch_size,
     )
 

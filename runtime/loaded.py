@@ -11,6 +11,7 @@ from zoedge.errors import InputError
 from zoedge.manifest import LOSS_FILE
 
 from .data import KeyNames
+from .device import open_device
 from .machine.threads import threads_for
 from .passes.engine import Engine
 from .passes.frozen import frozen_tensors
@@ -65,14 +66,15 @@ class Loaded:
             raise InputError(
                 f"--which {which} is of a run's weights, and {bundle.folder} is a bundle: leave it out"
             )
-        buffers = load_buffers(bundle)
+        device = open_device(provider, threads)
+        buffers = load_buffers(bundle, device)
         for name, value in run.weights(which).items() if run else ():
-            np.copyto(buffers[name], np.asarray(value, np.float32).reshape(buffers[name].shape))
+            device.write(buffers[name], np.asarray(value, np.float32))
         engine = Engine(
             bundle.path(LOSS_FILE),
             buffers,
+            device=device,
             threads=threads_for(bundle.manifest, threads),
-            provider=provider,
             frozen=frozen_tensors(bundle) if run and run.options.prepack == "no" else None,
         )
         keys = KeyNames.of(run.options) if run else KeyNames()

@@ -9,6 +9,7 @@ from zoedge import options as tune_options
 from zoedge.errors import BundleError, InputError
 from zoedge.files import as_path, new_folder
 
+from .device import open_device
 from .job import build_fold
 from .losses.target_scale import folded
 from .noise.reference import NOISE_VERSION
@@ -50,7 +51,7 @@ def replay(run: RunLike, output: str | Path, *, steps: int | None = None) -> Rep
         )
     options = tune_options.make(header.options, str(opened.journal))
     plan = Plan(options, options.steps, None, tuple(header.solved), 0)
-    fold, buffers, _ = build_fold(bundle, plan)
+    fold = build_fold(bundle, open_device(options.provider, options.threads), plan)
     taken = sum(isinstance(record, Step) for record in contents.records)
     if steps is not None and steps > taken:
         raise InputError(
@@ -59,7 +60,7 @@ def replay(run: RunLike, output: str | Path, *, steps: int | None = None) -> Rep
     fold.replay(_until(contents.records, taken if steps is None else steps))
     fold.rest()
     with new_folder(output) as folder:
-        tensors = {p.name: buffers[p.name] for p in bundle.manifest.trainable}
+        tensors = fold.parameters.values(p.name for p in bundle.manifest.trainable)
         save_tensors(folder / TENSORS_FILE, folded(tensors, opened.facts.target, bundle.manifest))
     return Replayed(output / TENSORS_FILE, fold.step, contents.torn)
 

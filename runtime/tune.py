@@ -19,6 +19,7 @@ from zoedge.settings import flag
 from .asked import Asked, Function, Options, asked
 from .data import Data, InMemory, as_data
 from .data.facts import Facts
+from .device import open_device
 from .job import Job, assemble, read_rows
 from .losses import objectives
 from .losses.target_scale import folded
@@ -142,7 +143,8 @@ def _ready(
     facts: Facts | None = None,
 ) -> Job:
     """Read everything, see whether it fits, and open it."""
-    splits, plan = read_rows(bundle, data, options, wanted.given, facts)
+    device = open_device(options.provider, options.threads)
+    splits, plan = read_rows(bundle, device, data, options, wanted.given, facts)
     if preflight:
         lengths = [rows.lengths.max(initial=0) for rows in (splits.train, splits.valid) if rows is not None]
         ask = Ask(
@@ -152,8 +154,8 @@ def _ready(
             facts=splits.facts,
             own_objective=wanted.function is not None,
         )
-        plan = check(ask, bundle.manifest, plan, int(max(lengths)))
-    return assemble(bundle, splits, plan, folder, begun=begun)
+        plan = check(ask, bundle.manifest, device, plan, int(max(lengths)))
+    return assemble(bundle, device, splits, plan, folder, begun=begun)
 
 
 def _journal_of(folder: Path, resume: bool) -> Contents | None:

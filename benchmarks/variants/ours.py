@@ -9,6 +9,7 @@ from typing import Any
 from variants.shapes import load_batch
 from zoedge.bundle import Bundle
 from zoedge.options import make
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.job import assemble, read_rows
 
 
@@ -36,7 +37,8 @@ class Ours:
         ids, labels = load_batch(data)
         asked = make({"method": "mezo", "batch_size": len(ids), "val_size": 0.0, "steps": 10_000, **options})
         opened = Bundle.open(folder / bundle)
-        self._job = assemble(opened, *read_rows(opened, str(data / "rows.jsonl"), asked), begun=not begin)
+        rows = read_rows(opened, Cpu(), str(data / "rows.jsonl"), asked)
+        self._job = assemble(opened, Cpu(), *rows, begun=not begin)
         if self._job.initial:
             self._job.fold.apply(self._job.initial())
         (first,) = self._job.measure.batch(0)

@@ -23,6 +23,7 @@ from ..data.batches import MicroBatch, Result
 from ..data.dataset import Dataset
 from ..data.example import Array
 from ..data.facts import TargetScale
+from ..device import Device
 from ..machine.threads import threads_for
 from ..passes.engine import Engine
 from ..spaces.parameters import load_buffers
@@ -40,11 +41,14 @@ _CLEARLY = 100.0
 Float64 = NDArray[np.float64]
 
 
-def target_scale(bundle: Bundle, data: str, train: Dataset, options: TuneOptions) -> TargetScale | None:
+def target_scale(
+    bundle: Bundle, device: Device, data: str, train: Dataset, options: TuneOptions
+) -> TargetScale | None:
     """Return how targets are to be taken, None where they are of the usual size or nothing is to be scaled.
 
     Args:
         bundle: what is tuned.
+        device: what runs it.
         data: what the user calls the data, for errors.
         train: the training rows, with targets as the file has them.
         options: the run's.
@@ -71,7 +75,7 @@ def target_scale(bundle: Bundle, data: str, train: Dataset, options: TuneOptions
     )
     if head is not None and head.fresh:
         return scale
-    seen = _outputs(bundle, train, scale, options)
+    seen = _outputs(bundle, device, train, scale, options)
     if seen.has_units:
         return TargetScale(mean=scale.mean, std=scale.std, outputs=False)
     if head is None:
@@ -144,10 +148,12 @@ class _Seen:
     has_units: bool
 
 
-def _outputs(bundle: Bundle, train: Dataset, scale: TargetScale, options: TuneOptions) -> _Seen:
+def _outputs(
+    bundle: Bundle, device: Device, train: Dataset, scale: TargetScale, options: TuneOptions
+) -> _Seen:
     """Run some rows and compare the outputs with the targets, as they are and standardised."""
     threads = threads_for(bundle.manifest, options.threads)
-    engine = Engine(bundle.path(LOSS_FILE), load_buffers(bundle), threads=threads, provider=options.provider)
+    engine = Engine(bundle.path(LOSS_FILE), load_buffers(bundle, device), device=device, threads=threads)
     rows = np.arange(min(len(train), _MEASURED_ROWS))
     bounds = bounds_beside(options.batch_size, None, options.micro_batch_size)
     pairs = [

@@ -7,7 +7,7 @@ import gc
 import resource
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -79,13 +79,17 @@ def _used() -> int:
 
 
 class Watch:
-    """Follows the process from a thread: the kernel keeps the peak of resident memory alone.
+    """Follows what is held from a thread: the kernel keeps the peak of resident memory alone.
+
+    Args:
+        held: returns what is held now.
 
     Attributes:
         most: the most of each that was seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: Callable[[], Held] = held) -> None:
+        self._held = held
         self.most = held()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -99,11 +103,11 @@ class Watch:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self.most = self.most.most(held())
+        self.most = self.most.most(self._held())
 
     def _follow(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
-            self.most = self.most.most(held())
+            self.most = self.most.most(self._held())
 
 
 def give_back() -> None:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from . import reference
-from .reference import Addition
+from .reference import Addition, Float32
 
 
 class AddTerms(Protocol):
     """The one operation on buffers: see ``reference.add_terms``."""
 
-    def __call__(self, additions: Sequence[Addition]) -> None:
+    def __call__(self, additions: Sequence[Addition[Float32]]) -> None:
         """Make the additions, in place."""
 
 

@@ -30,7 +30,7 @@ from .lanes import (
     waiting_words,
 )
 from .philox import philox
-from .reference import BLOCK_BITS, STRETCH, Addition
+from .reference import BLOCK_BITS, STRETCH, Addition, Float32
 from .work import ALL, CHUNK, Work
 
 _PIECE = 1 << 8  # chunks that a thread takes at a time, at most
@@ -168,7 +168,7 @@ def _keyed(sources: int) -> Callable[..., None]:
 _run = compiled(_keyed(digest(Path(__file__).parent)))
 
 
-def add_terms(additions: Sequence[Addition], threads: int = 0) -> None:
+def add_terms(additions: Sequence[Addition[Float32]], threads: int = 0) -> None:
     """Make additions to buffers that don't overlap; same contract and bits as ``reference.add_terms``.
 
     Args:

@@ -24,7 +24,7 @@ import functools
 import math
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,14 +87,17 @@ class Term(NamedTuple):
         return self.table.size.bit_length() - 1
 
 
-class Addition(NamedTuple):
+T = TypeVar("T")  # what a target is: an array here, a buffer of some device elsewhere
+
+
+class Addition(NamedTuple, Generic[T]):
     """What is done to one buffer: target <- shrink * target, then each term added in order.
 
     Every operation rounds to float32. ``target`` is C-contiguous and changed in place; a shrink of 1
     skips the multiplication. Only the stretches of ``sample`` shrink, or all elements without one.
     """
 
-    target: Float32
+    target: T
     terms: Sequence[Term]
     shrink: float = 1.0
     sample: Sample | None = None
@@ -152,7 +155,7 @@ def stretches(sample: Sample, first: int, count: int) -> NDArray[np.bool_]:
     return words < np.uint64(sample.bound)
 
 
-def add_terms(additions: Sequence[Addition]) -> None:
+def add_terms(additions: Sequence[Addition[Float32]]) -> None:
     """Make additions to buffers that don't overlap."""
     for target, terms, shrink, sample in additions:
         flat = target.reshape(-1)

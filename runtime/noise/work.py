@@ -28,7 +28,7 @@ class Work(NamedTuple):
     samples: NDArray[np.uint64]  # [samples, 6]: stream, bound
 
     @classmethod
-    def of(cls, additions: Sequence[Addition]) -> Work:
+    def of(cls, additions: Sequence[Addition[Float32]]) -> Work:
         """Return additions as arrays.
 
         Raises:

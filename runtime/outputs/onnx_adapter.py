@@ -13,8 +13,8 @@ from zoedge.errors import BundleError
 from zoedge.files import new_file
 from zoedge.manifest import ADAPTED_MODEL_FILE
 
-from ..passes.ort import ORT_ERRORS, first_line
-from ..passes.ort import onnxruntime as ort
+from ..device.ort import ORT_ERRORS, first_line
+from ..device.ort import onnxruntime as ort
 
 _VERSION = 1  # of the adapter and of the model it fits: onnxruntime stores both and compares neither
 

@@ -1,39 +1,35 @@
-"""The engine: one onnxruntime inference session whose trainable weights are our own buffers.
-
-Trainable tensors are overridable initializers (initializer and graph input, IR >= 4): onnxruntime then
-neither folds nor prepacks them, and reads the array given by ``add_initializer`` at every run. Frozen ones
-stay ordinary constants, mapped from the bundle's file and prepacked: unless memory is short, when they are
-given as read-only maps and used where they lie.
-"""
+"""The engine: one inference session of a bundle's graph, whose trainable weights are our own buffers."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zoedge.errors import InputError, ZoedgeError
 from zoedge.names import PREDICT, PREDICTIONS, given, in_graph, output_of, plain
-from zoedge.sessions import STALE_OPTIMIZERS, Entry, open_exact
 
-from .ort import ORT_ERRORS, first_line
-from .ort import onnxruntime as ort
+from ..device import Array, Buffer, Device
+from ..device.ort import ORT_ERRORS, first_line
+from ..device.ort import onnxruntime as ort
 
-Array = NDArray[np.generic]
-
-# this one writes transposed matrices to memory of its own
-COPYING_OPTIMIZERS = ("ConstantFolding",)
+Begun = Mapping[str, Buffer]  # what a pass reads besides the trainable tensors, where it is run
+Stacked = Mapping[str, Buffer]  # trainable tensor -> its values at several points, [points, ...]
 
 
-class SessionSettings(TypedDict, total=False):
-    """The settings that all sessions of a run share; see ``Engine``."""
+class SessionSettings(TypedDict):
+    """The settings that all sessions of a run share.
 
-    threads: int
-    provider: str
-    frozen: Mapping[str, Array] | None
+    Attributes:
+        device: where passes run and buffers are.
+        threads, frozen: as for ``Device.open``.
+    """
+
+    device: Device
+    threads: NotRequired[int]
+    frozen: NotRequired[Mapping[str, Array] | None]
 
 
 class Engine:
@@ -41,11 +37,8 @@ class Engine:
 
     Args:
         graph: path of the ``.onnx`` file.
-        buffers: trainable name -> contiguous float32 array; changes to it are seen by the next ``run``.
-        threads: intra-op threads; 0 leaves the choice to onnxruntime.
-        provider: execution provider; "cpu".
-        frozen: name -> array of frozen tensors to use where they lie; None lets onnxruntime load, fold and
-            prepack them, which is faster on short inputs and holds a second copy of every matrix.
+        buffers: trainable name -> float32 buffer; changes to it are seen by the next pass.
+        settings: see ``SessionSettings``.
 
     Attributes:
         inputs: names of the inputs inside the graph, without the buffers.
@@ -53,56 +46,29 @@ class Engine:
         outputs: their plain names.
 
     Raises:
-        InputError: an unknown provider, or a graph that onnxruntime can't run.
+        InputError: a graph that onnxruntime can't run.
     """
 
     def __init__(
-        self,
-        graph: Path,
-        buffers: Mapping[str, Array],
-        *,
-        threads: int = 0,
-        provider: str = "cpu",
-        frozen: Mapping[str, Array] | None = None,
+        self, graph: Path, buffers: Mapping[str, Buffer], **settings: Unpack[SessionSettings]
     ) -> None:
-        shared = {**(frozen or {}), **buffers}
-        self._keep = {
-            name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in shared.items()
-        }
-        for name, (value, array) in self._keep.items():
-            if value.data_ptr() != array.ctypes.data:
-                raise ZoedgeError(
-                    f"onnxruntime copied {name} instead of sharing it: its buffer must be contiguous"
-                )
-        copying = COPYING_OPTIMIZERS if frozen is not None else ()
-
-        def open_session(entries: tuple[Entry, ...]) -> ort.InferenceSession:
-            options = _options(threads, entries, in_place=frozen is not None)
-            for name, (value, _) in self._keep.items():
-                options.add_initializer(name, value)
-            return ort.InferenceSession(
-                str(graph),
-                options,
-                providers=_providers(provider),
-                disabled_optimizers=[*STALE_OPTIMIZERS, *copying],
-            )
-
+        self._device = device = settings["device"]
+        threads, frozen = settings.get("threads", 0), settings.get("frozen")
         try:
-            self._session = open_exact(open_session, str(graph))
+            self._session = device.open(graph, buffers, threads=threads, frozen=frozen)
         except ORT_ERRORS as error:
             raise InputError(
                 f"onnxruntime {ort.__version__} can't run {graph}: {first_line(error)}"
             ) from error
-        optional = {i.name for i in self._session.get_overridable_initializers()}
-        _check_live(buffers, optional, graph)
-        self.values = tuple(o.name for o in self._session.get_outputs())
+        _check_live(buffers, self._session.optional, graph)
+        self.inputs = self._session.inputs
+        self.values = self._session.outputs
         self.outputs = tuple(map(plain, self.values))
         self._predict = PREDICT if PREDICTIONS in self.values else in_graph(PREDICT)
-        self._yes = ort.OrtValue.ortvalue_from_numpy(np.array(True)) if self._predict in optional else None
-        self.inputs = frozenset(i.name for i in self._session.get_inputs()) - set(buffers)
+        self._yes = device.put(np.array(True)) if self._predict in self._session.optional else None
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run once.
+        """Run once at the buffers' present values.
 
         Args:
             inputs: graph input name -> array, or the plain name of what export added (``names.py``); names the
@@ -110,40 +76,43 @@ class Engine:
             outputs: the outputs wanted; all by default.
 
         Returns:
-            Output name, as it was asked for, -> new array; by default the plain names.
+            Output name, as it was asked for, -> array in the host's memory; by default the plain names.
         """
-        binding = self._session.io_binding()
-        for name in self.inputs:
-            binding.bind_cpu_input(name, np.ascontiguousarray(given(inputs, name)))
+        return self.finish(self.begin(inputs), outputs)
+
+    def begin(self, inputs: Mapping[str, Array]) -> Begun:
+        """Put what the graph reads where it is run; any number of passes may follow."""
+        return self.put(inputs, self.inputs)
+
+    def finish(
+        self, begun: Begun, outputs: Sequence[str] | None = None, stacked: Stacked | None = None
+    ) -> dict[str, Array]:
+        """Run on what was begun; the result is that of ``run``.
+
+        Raises:
+            ValueError: values are stacked, which one session has no place for.
+        """
+        if stacked:
+            raise ValueError(
+                f"a pass of a whole graph is at one point, and {len(stacked)} tensors are stacked"
+            )
         wanted = tuple(outputs or self.outputs)
-        if self._yes is not None and PREDICTIONS in wanted:
-            binding.bind_ortvalue_input(self._predict, self._yes)
-        for name in wanted:
-            binding.bind_output(output_of(self.values, name))
+        return dict(zip(wanted, map(self._device.host, self.forward(begun, wanted)), strict=True))
+
+    def put(self, inputs: Mapping[str, Array | Buffer], names: Iterable[str]) -> dict[str, Buffer]:
+        """Return some of the graph's inputs where they are read."""
+        return {name: self._device.put(given(inputs, name)) for name in names}
+
+    def forward(self, begun: Begun, outputs: Sequence[str]) -> list[Buffer]:
+        """Return the outputs where they were computed."""
+        inputs = dict(begun)
+        if self._yes is not None and PREDICTIONS in outputs:
+            inputs[self._predict] = self._yes
         try:
-            self._session.run_with_iobinding(binding)
+            return self._session.run(inputs, [output_of(self.values, name) for name in outputs])
         except ORT_ERRORS as error:
-            shapes = ", ".join(sorted(f"{plain(n)} {list(given(inputs, n).shape)}" for n in self.inputs))
+            shapes = ", ".join(sorted(f"{plain(n)} {list(begun[n].shape)}" for n in self.inputs))
             raise ZoedgeError(f"the forward pass failed on {shapes}: {first_line(error)}") from error
-        return dict(zip(wanted, binding.copy_outputs_to_cpu(), strict=True))
-
-
-def _options(threads: int, entries: tuple[Entry, ...], *, in_place: bool) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what fails raises, and is told in our words
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.enable_mem_pattern = False  # shapes differ from batch to batch
-    # its arena holds less than the C library's allocator, which splits what it gets back, but asks for more
-    # address space than it fills: where memory is short, that counts against limits
-    options.enable_cpu_mem_arena = not in_place
-    options.intra_op_num_threads = threads
-    # threads that spin after a run would steal the cores from the noise kernel
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if in_place:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    for key, setting in entries:
-        options.add_session_config_entry(key, setting)
-    return options
 
 
 def _check_live(buffers: Collection[str], optional: Collection[str], graph: Path) -> None:
@@ -152,10 +121,3 @@ def _check_live(buffers: Collection[str], optional: Collection[str], graph: Path
         raise InputError(
             f"{graph} holds {frozen[0]} as a constant, so tuning could not reach it: export the bundle again"
         )
-
-
-def _providers(name: str) -> list[str]:
-    known = {"cpu": "CPUExecutionProvider"}
-    if name not in known:
-        raise InputError(f"--provider {name!r} is not supported: use {', '.join(known)}")
-    return [known[name]]

@@ -9,18 +9,26 @@ from typing import Protocol
 import numpy as np
 
 from ..data.batches import MicroBatch, Result
-from ..data.example import Array, Arrays
-from ..noise.reference import Float32
-from .staged import Staged
+from ..data.example import Array
+from ..device import Buffer, Device
+from .engine import Begun, Stacked
 
 
 class Forward(Protocol):
-    """What runs a bundle's loss graph at the buffers' present values."""
+    """What runs a bundle's loss graph at the buffers' present values; see ``Engine`` and ``Staged``."""
 
     outputs: tuple[str, ...]
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run once; see ``Engine.run``."""
+        """Run once."""
+
+    def begin(self, inputs: Mapping[str, Array]) -> Begun:
+        """Do what all points of a step have in common."""
+
+    def finish(
+        self, begun: Begun, outputs: Sequence[str] | None = None, stacked: Stacked | None = None
+    ) -> dict[str, Array]:
+        """Do the rest, at the present point or at those that are stacked."""
 
 
 class Probing(Protocol):
@@ -43,55 +51,54 @@ class Probing(Protocol):
 
 
 class OneByOne:
-    """A pass of the whole graph for each point."""
+    """A pass for each point."""
 
     count = 1
 
     def __init__(self, forward: Forward) -> None:
-        self._forward = forward
+        self.forward = forward
 
     def results(
         self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point."""
+        begun = [self.forward.begin(b.given) for b in batch]
         for _ in points:
-            yield [(b, self._forward.run(b.given, outputs)) for b in batch]
+            yield [(b, self.forward.finish(x, outputs)) for b, x in zip(batch, begun, strict=True)]
 
 
 class Together:
-    """The part before the first trainable tensor once, the rest for ``count`` points a pass.
+    """A pass for several points.
 
     Args:
-        staged: runs the two parts.
-        buffers: name -> the LoRA factors that differ between the points of a step.
-        count: most points in a pass; with 1 only the first part is shared.
+        forward: one that takes stacked values.
+        buffers: name -> the tensors that differ between the points of a step.
+        count: most points in a pass.
+        device: where the buffers are.
     """
 
-    def __init__(self, staged: Staged, buffers: Mapping[str, Float32], count: int) -> None:
-        self._staged, self._buffers, self.count = staged, buffers, count
+    def __init__(self, forward: Forward, buffers: Mapping[str, Buffer], count: int, device: Device) -> None:
+        self.forward, self._buffers, self.count, self._device = forward, buffers, count, device
 
     def results(
         self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point."""
-        begun = [self._staged.begin(b.given) for b in batch]
-        if self.count == 1:
-            for _ in points:
-                yield [(b, self._staged.finish(x, {}, outputs)) for b, x in zip(batch, begun, strict=True)]
-            return
+        begun = [self.forward.begin(b.given) for b in batch]
         left = iter(points)
         while stacked := self._stack(islice(left, self.count)):
-            count = len(next(iter(stacked.values())))
-            passes = [self._staged.finish(x, stacked, outputs) for x in begun]
-            for probe in range(count):
-                yield [(b, _part(out, probe, count)) for b, out in zip(batch, passes, strict=True)]
+            count = next(iter(stacked.values())).shape[0]
+            passes = [self.forward.finish(x, outputs, stacked) for x in begun]
+            for point in range(count):
+                yield [(b, _part(out, point, count)) for b, out in zip(batch, passes, strict=True)]
 
-    def _stack(self, points: Iterable[object]) -> Arrays:
-        """Return the factors at each of the points, [points, ...]; {} when there is none left."""
-        rows = [{name: buffer.copy() for name, buffer in self._buffers.items()} for _ in points]
-        return {name: np.stack([row[name] for row in rows]) for name in self._buffers} if rows else {}
+    def _stack(self, points: Iterable[object]) -> Stacked:
+        """Return the buffers at each of the points; {} when there is none left."""
+        copy = self._device.copy
+        rows = [{name: copy(buffer) for name, buffer in self._buffers.items()} for _ in points]
+        return {n: self._device.stack([row[n] for row in rows]) for n in self._buffers} if rows else {}
 
 
-def _part(outputs: Mapping[str, Array], probe: int, count: int) -> dict[str, Array]:
-    """Return one probe's rows."""
-    return {name: np.split(value, count)[probe] for name, value in outputs.items()}
+def _part(outputs: Mapping[str, Array], point: int, count: int) -> dict[str, Array]:
+    """Return one point's rows."""
+    return {name: np.split(value, count)[point] for name, value in outputs.items()}

@@ -1,19 +1,17 @@
-"""The loss graph as two sessions: what no trainable tensor reaches, and the rest, for several probes at once."""
+"""The loss graph as two sessions: what no trainable tensor reaches, and the rest, for several points at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Unpack
-
-import numpy as np
 
 from zoedge.bundle import Bundle
 from zoedge.manifest import PREFIX_FILE, SUFFIX_FILE
 from zoedge.names import given
 
 from ..data.example import Array, Arrays
-from .engine import Engine, SessionSettings
+from ..device import Buffer
+from .engine import Begun, Engine, SessionSettings, Stacked
 from .prefix_cache import PrefixCache
 
 
@@ -22,8 +20,8 @@ class Staged:
 
     Args:
         bundle: one whose manifest has ``stages``.
-        buffers: trainable name -> contiguous float32 array, as for ``Engine``.
-        settings: ``threads``, ``provider`` and ``frozen`` as for ``Engine``.
+        buffers: trainable name -> float32 buffer, as for ``Engine``.
+        settings: as for ``Engine``.
 
     Attributes:
         cache: what keeps the first part's results across steps; None where nothing does.
@@ -33,11 +31,12 @@ class Staged:
     """
 
     def __init__(
-        self, bundle: Bundle, buffers: Mapping[str, Array], **settings: Unpack[SessionSettings]
+        self, bundle: Bundle, buffers: Mapping[str, Buffer], **settings: Unpack[SessionSettings]
     ) -> None:
         factors = {name for branch in bundle.manifest.lora for name in (branch.a, branch.b)}
-        self._factors = {name: array for name, array in buffers.items() if name in factors}
-        dense = {name: array for name, array in buffers.items() if name not in factors}
+        self._device = settings["device"]
+        self._factors = {name: buffer for name, buffer in buffers.items() if name in factors}
+        dense = {name: buffer for name, buffer in buffers.items() if name not in factors}
         self._prefix = (
             Engine(bundle.path(PREFIX_FILE), {}, **settings) if PREFIX_FILE in bundle.manifest.files else None
         )
@@ -47,35 +46,43 @@ class Staged:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once at the buffers' present values; the same contract as ``Engine.run``."""
-        return self.finish(self.begin(inputs), {}, outputs)
+        return self.finish(self.begin(inputs), outputs)
 
-    def begin(self, inputs: Mapping[str, Array]) -> Arrays:
-        """Return the inputs with what the first part makes of them: all that ``finish`` needs."""
-        if self._prefix is None:
-            return dict(inputs)
-        read = {name: given(inputs, name) for name in self._prefix.inputs}
-        run = partial(self._prefix.run, outputs=self._prefix.values)
-        return {**inputs, **(run(read) if self.cache is None else self.cache.run(run, read))}
+    def begin(self, inputs: Mapping[str, Array]) -> Begun:
+        """Run the first part; return all that ``finish`` needs, where it is run."""
+        known: dict[str, Array | Buffer] = {**inputs, **self._first_part(inputs)}
+        return self._suffix.put(known, self._suffix.inputs - self._factors.keys())
+
+    def crossing(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Return what ``begin`` does, in the host's memory."""
+        return {name: self._device.host(value) for name, value in self.begin(inputs).items()}
 
     def finish(
-        self, begun: Arrays, stacked: Mapping[str, Array], outputs: Sequence[str] | None = None
+        self, begun: Begun, outputs: Sequence[str] | None = None, stacked: Stacked | None = None
     ) -> dict[str, Array]:
         """Run the second part.
 
         Args:
             begun: from ``begin``.
-            stacked: LoRA factor -> its values at each probe, [probes, ...]; factors not in it have their
-                buffers' present value at every probe.
             outputs: the outputs wanted; all by default.
+            stacked: LoRA factor -> its values at each point, [points, ...]; factors not in it have their
+                buffers' present value at every point.
 
         Returns:
-            Output name -> array [probes x batch, ...], probe after probe; one probe where nothing is stacked.
+            Output name -> array [points x batch, ...], point after point; one point where nothing is stacked.
         """
-        count = len(next(iter(stacked.values()))) if stacked else 1
-        rows = begun if count == 1 else {name: _tiled(array, count) for name, array in begun.items()}
-        factors = {name: stacked.get(name, buffer[np.newaxis]) for name, buffer in self._factors.items()}
-        return self._suffix.run({**rows, **factors}, outputs)
+        device, stacked = self._device, stacked or {}
+        count = next(iter(stacked.values())).shape[0] if stacked else 1
+        rows = begun if count == 1 else {name: device.repeat(value, count) for name, value in begun.items()}
+        factors = {n: stacked[n] if n in stacked else device.stack([b]) for n, b in self._factors.items()}
+        return self._suffix.finish({**rows, **factors}, outputs)
 
-
-def _tiled(array: Array, count: int) -> Array:
-    return np.tile(array, (count, *[1] * (array.ndim - 1)))
+    def _first_part(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Buffer]:
+        """Return what crosses to the second part."""
+        prefix = self._prefix
+        if prefix is None:
+            return {}
+        if self.cache is None:
+            return dict(zip(prefix.values, prefix.forward(prefix.begin(inputs), prefix.values), strict=True))
+        read: Arrays = {name: given(inputs, name) for name in prefix.inputs}
+        return self.cache.run(lambda few: prefix.run(few, prefix.values), read)

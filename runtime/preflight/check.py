@@ -15,8 +15,9 @@ from zoedge.errors import RefusedError
 from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 
-from ..machine.limits import Limit, limits
-from ..machine.memory import Held, held
+from ..device import Device
+from ..machine.limits import Limit
+from ..machine.memory import Held
 from ..plan import Plan
 from .footprint import Footprint, footprint, size_bytes
 from .rehearsal import rehearse
@@ -31,20 +32,21 @@ _WITHOUT = (
 )
 
 
-def check(ask: Ask, manifest: Manifest, plan: Plan, longest: int) -> Plan:
+def check(ask: Ask, manifest: Manifest, device: Device, plan: Plan, longest: int) -> Plan:
     """Return the plan that fits: one that may go without prepacking, and says so.
 
     Args:
         ask: the run: bundle, data and the user's options.
         manifest: the bundle's.
+        device: what will run it.
         plan: what is to be done.
         longest: tokens of the longest row; 0 where rows have none.
 
     Raises:
         RefusedError: it can't fit; the message says what would.
     """
-    now = held()
-    allowed = limits(now)
+    now = device.held()
+    allowed = device.limits(now)
     rough = footprint(manifest, plan.options, longest)
     if not _tight(rough, allowed, now, size_bytes(manifest.parameters)):
         return _with(plan, "yes" if plan.options.prepack == "auto" else plan.options.prepack)

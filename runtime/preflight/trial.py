@@ -21,11 +21,12 @@ from ..data.example import Array, Example
 from ..data.facts import Facts
 from ..data.in_memory import InMemory
 from ..data.made_up import made_up_rows
+from ..device import Device, open_device
 from ..head.refit import PROBE_ROWS
 from ..job import Job, Splits, assemble, eval_bounds, head_refit, read_rows
 from ..losses import objectives
 from ..losses.measure import EVAL_BLOCK, EVAL_ROWS, eval_batches
-from ..machine.memory import Held, Watch, held, own_pages
+from ..machine.memory import Held, Watch
 from ..plan import UNBOUNDED_STEPS, make_plan
 
 SAMPLED_STEPS = 16  # whose batches stand for the run's
@@ -97,17 +98,17 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     solves: int = 0
 
 
-def open_job(ask: Ask) -> Job:
+def open_job(ask: Ask, device: Device) -> Job:
     """Return the run to try, on the data or on rows made up."""
     bundle = Bundle.open(ask.bundle)
     if ask.data is not None:
         data = InMemory.load(Path(ask.data)) if ask.in_memory else ask.data
         with objectives.given({ask.options.objective: _no_score} if ask.own_objective else {}):
-            return assemble(bundle, *read_rows(bundle, data, ask.options, facts=ask.facts))
+            return assemble(bundle, device, *read_rows(bundle, device, data, ask.options, facts=ask.facts))
     count = max(2 * ask.options.batch_size, EVAL_ROWS)
     rows = made_up_rows(bundle.manifest, count, ask.sequence_length, bundle.folder)
     plan = make_plan(ask.options, bundle.manifest, count, has_validation=True)
-    return assemble(bundle, Splits(rows, rows), plan)
+    return assemble(bundle, device, Splits(rows, rows), plan)
 
 
 def _no_score(outputs: Mapping[str, Array], targets: Mapping[str, Array]) -> float:
@@ -116,9 +117,10 @@ def _no_score(outputs: Mapping[str, Array], targets: Mapping[str, Array]) -> flo
 
 def try_out(ask: Ask, started: float) -> Trial:
     """Try a run out in this process, which began at ``started``; its parameters are of no use afterwards."""
-    with Watch() as watch:
-        job = open_job(ask)
-        ready = held()
+    device = open_device(ask.options.provider, ask.options.threads)
+    with Watch(device.held) as watch:
+        job = open_job(ask, device)
+        ready = device.held()
         if job.directions is not None:
             job.fold.apply(job.directions)
         start_seconds = time.time() - started
@@ -193,7 +195,8 @@ def _moves(job: Job) -> tuple[float, int]:
             visited.append(index)
             yield 1.0 + 1e-6 * (index % 2)
 
-    own_pages(job.fold.parameters.buffers.values())  # a run's steps together write them all
+    parameters = job.fold.parameters
+    parameters.device.settle_pages(parameters.buffers.values())  # a run's steps together write them all
     taken = []
     for _ in range(3):
         visited.clear()

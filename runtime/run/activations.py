@@ -13,7 +13,7 @@ from zoedge.manifest import ACTIVATIONS_FILE, LoraBranch
 
 from ..data.batches import MicroBatch, Rows, micro_batches
 from ..data.example import Array, Example
-from ..machine.memory import give_back
+from ..device import Device
 from ..noise.reference import PURPOSE_INIT, Float32, Stream, directions
 from ..passes.engine import Engine
 from ..passes.frozen import frozen_tensors
@@ -37,8 +37,8 @@ def branch_bases(
     examples: Sequence[Example],
     rows: Rows,
     *,
+    device: Device,
     threads: int,
-    provider: str,
     max_rows: int | None = None,
 ) -> Assign:
     """Return the record that gives every branch its directions.
@@ -50,14 +50,14 @@ def branch_bases(
         bundle: with an activations graph.
         examples: encoded training rows.
         rows: which of them to look at, the first ``ROWS`` at most.
-        threads, provider: as for the engine.
+        device, threads: as for the engine.
         max_rows: most rows of a pass; None for the usual.
     """
-    held = _vectors_of_layers(bundle, examples, rows[:ROWS], threads, provider, max_rows)
+    held = _vectors_of_layers(bundle, examples, rows[:ROWS], device, threads, max_rows)
     found: dict[str, NDArray[np.float32]] = {}
     for branch in bundle.manifest.lora:
         found |= bases(branch, held.pop(f"{branch.module}:x"), held.pop(f"{branch.module}:y"))
-    give_back()
+    device.give_back()
     return Assign(0, {FULL: found})
 
 
@@ -65,14 +65,14 @@ def _vectors_of_layers(
     bundle: Bundle,
     examples: Sequence[Example],
     rows: Rows,
+    device: Device,
     threads: int,
-    provider: str,
     max_rows: int | None,
 ) -> dict[str, Float32]:
     """Return "module:x" and "module:y" -> vectors [n, width]."""
     # frozen tensors stay where they lie: a few passes are not worth a packed copy of them
     frozen = frozen_tensors(bundle)
-    engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, threads=threads, provider=provider, frozen=frozen)
+    engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, device=device, threads=threads, frozen=frozen)
     most = _most_vectors(bundle)
     pass_rows = PASS_ROWS if bundle.manifest.text is not None else 1
     batches = micro_batches(

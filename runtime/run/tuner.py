@@ -13,7 +13,6 @@ from zoedge.options import TuneOptions
 
 from ..losses.objectives import Criterion
 from ..machine.interrupt import Interrupt, held
-from ..machine.memory import peak_rss_bytes
 from ..noise.reference import Float32
 from ..records import Assign, Eval, Record, Step
 from . import snapshots
@@ -236,7 +235,7 @@ class Tuner:
             "lr": record.lr,
             "eps": self._fold.eps,
             "projected_gradient": math.fsum(told.g) / len(told.g) if told else None,
-            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_rss_bytes": self._fold.parameters.device.held().peak,
             "elapsed_seconds": self._clock.elapsed,
         }
         self._log.write(row if math.isfinite(loss) else row | {"loss": None, goal.metric: None})
@@ -276,7 +275,7 @@ class Tuner:
     def _tensors(self) -> dict[str, Float32]:
         """Return the tuned tensors at theta, as they are saved."""
         self._fold.rest()
-        tensors = {name: self._fold.parameters.buffers[name] for name in self._parts.names}
+        tensors = self._fold.parameters.values(self._parts.names)
         return self._parts.saved(tensors)
 
     def _snapshot_now_and_then(self) -> None:

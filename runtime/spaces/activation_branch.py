@@ -18,9 +18,9 @@ from zoedge.errors import InputError
 from zoedge.manifest import LoraBranch
 from zoedge.methods import Point, Update
 
+from ..device import Buffer
 from ..noise.reference import Addition, Float32
 from .base import Arrays, Noise, Site, Space, branch_of
-from .narrow import product_here
 from .out_of_place import OutOfPlace
 from .support import Part
 
@@ -36,28 +36,28 @@ class ActivationBranch(Space):
     def __init__(self, site: Site) -> None:
         branch = branch_of(site)
         self._a, self._b = site.buffers
-        if self._b.any():
+        if site.device.host(self._b).any():
             raise InputError(
                 f"{branch.b} is not zero, so its branch can't get new directions: use --lora-space factors"
             )
         super().__init__((branch.b,), {branch.a: self._a.shape, basis_name(branch): self._b.shape})
         self._names = (branch.a, basis_name(branch))
-        self._u: Float32 = np.zeros_like(self._b)
-        self._s: Float32 = np.zeros((branch.rank, branch.rank), np.float32)
+        self._device = site.device
+        self._u = site.device.zeros(self._b.shape)
+        self._s = site.device.zeros((branch.rank, branch.rank))
         self._current = True  # B is U S
-        self._product = product_here()
-        noise = Noise(branch.b, site.seed, site.directions, site.add_terms)
+        noise = Noise(branch.b, site.seed, site.directions)
         self._inner = OutOfPlace(replace(site, name=f"{branch.b}:s", buffers=(self._s,), decays=True), noise)
 
     def visit(self, step: int, point: Point, part: Part) -> None:
         """Remember where S is to be."""
         self._inner.visit(step, point, part)
 
-    def apply(self, step: int, update: Update, part: Part) -> list[Addition]:
+    def apply(self, step: int, update: Update, part: Part) -> list[Addition[Buffer]]:
         """Return what moves S."""
         return self._inner.apply(step, update, part)
 
-    def settle(self) -> list[Addition]:
+    def settle(self) -> list[Addition[Buffer]]:
         """Return what brings S to where it is to be."""
         additions = self._inner.settle()
         self._current = self._current and not additions
@@ -66,7 +66,7 @@ class ActivationBranch(Space):
     def settled(self) -> None:
         """Write B = U S."""
         if not self._current:
-            self._product(self._u, self._s, self._b)
+            self._device.product(self._u, self._s, self._b)
             self._current = True
 
     def theta(self) -> Float32:
@@ -77,15 +77,15 @@ class ActivationBranch(Space):
         """Take A = V^T or U."""
         a, u = self._names
         if a in values:
-            np.copyto(self._a, values[a], casting="same_kind")
+            self._device.write(self._a, values[a])
         if u in values:
-            np.copyto(self._u, values[u], casting="same_kind")
+            self._device.write(self._u, values[u])
             self._current = False
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return both bases and S."""
         a, u = self._names
-        return {a: self._a, u: self._u, **self._inner.state()}
+        return {a: self._device.host(self._a), u: self._device.host(self._u), **self._inner.state()}
 
     def load(self, state: Arrays) -> None:
         """Continue from a state."""

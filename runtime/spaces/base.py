@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from zoedge.manifest import LoraBranch
 from zoedge.methods import Directions, Point, Update
 
-from ..noise.kernels import AddTerms
+from ..device import Buffer, Device
 from ..noise.reference import Addition, Float32, Sample, Stream, Term, table, tensor_id
 from .support import Part
 
 Arrays = Mapping[str, NDArray[np.generic]]
-
-_PIECE = 1 << 16  # elements of a piece that a rule is given at a time: 256 KiB, within a second-level cache
 
 
 @dataclass(frozen=True)
@@ -33,17 +31,17 @@ class Site:
         seed: the run's.
         directions: the method's.
         arrays: names of what the method's rule keeps beside each tensor.
-        add_terms: the kernel of the noise specification.
+        device: where the buffers are.
     """
 
     name: str
-    buffers: tuple[Float32, ...]
+    buffers: tuple[Buffer, ...]
     branch: LoraBranch | None
     decays: bool
     seed: int
     directions: Directions
     arrays: tuple[str, ...]
-    add_terms: AddTerms
+    device: Device
 
 
 class Space:
@@ -71,14 +69,14 @@ class Space:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
         raise NotImplementedError
 
-    def apply(self, step: int, update: Update, part: Part) -> Sequence[Addition]:
+    def apply(self, step: int, update: Update, part: Part) -> Sequence[Addition[Buffer]]:
         """Let theta be shrink * theta + sum(scale * z_k(step)), and the buffers theta, when next settled.
 
         The caller makes the additions returned, for all spaces at once, before anything else is asked.
         """
         raise NotImplementedError
 
-    def settle(self) -> Sequence[Addition]:
+    def settle(self) -> Sequence[Addition[Buffer]]:
         """Bring the buffers up to date, but for the additions returned, which the caller makes as above."""
         return ()
 
@@ -86,7 +84,7 @@ class Space:
         """Go on with what depends on those additions, which are made now."""
 
     def theta(self) -> Float32:
-        """Return the parameter's values, or what they follow from; only between steps, settled."""
+        """Return the parameter's values in the host's memory, or what they follow from; only between steps, settled."""
         raise NotImplementedError
 
     def assign(self, values: Arrays) -> None:
@@ -102,17 +100,12 @@ class Space:
 
 
 class Noise:
-    """The terms of one tensor's directions: its stream with the run's seed, and its distribution's tables.
+    """The terms of one tensor's directions: its stream with the run's seed, and its distribution's tables."""
 
-    Attributes:
-        add_terms: the kernel of the noise specification.
-    """
-
-    def __init__(self, name: str, seed: int, directions: Directions, add_terms: AddTerms) -> None:
+    def __init__(self, name: str, seed: int, directions: Directions) -> None:
         self._seed = seed
         self._tensor = tensor_id(name)
         self._distribution = directions.distribution
-        self.add_terms = add_terms
 
     def term(self, step: int, probe: int, scale: float, sample: Sample | None) -> Term:
         """Return ``scale`` times direction ``probe`` of ``step`` on the stretches of a sample."""
@@ -132,44 +125,48 @@ class Beside:
         shape: the tensor's.
         arrays: their names.
         noise: of the tensor.
+        device: where they are.
     """
 
-    def __init__(self, name: str, shape: tuple[int, ...], arrays: Sequence[str], noise: Noise) -> None:
-        self._arrays = {array: np.zeros(shape, np.float32) for array in arrays}
-        self._name, self._noise = name, noise
+    def __init__(
+        self, name: str, shape: tuple[int, ...], arrays: Sequence[str], noise: Noise, device: Device
+    ) -> None:
+        self._arrays = {array: device.zeros(shape) for array in arrays}
+        self._name, self._noise, self._device = name, noise, device
 
-    def step(self, theta: Float32, step: int, update: Update, part: Part, shrink: float) -> None:
+    def step(self, theta: Buffer, step: int, update: Update, part: Part, shrink: float) -> None:
         """Let the rule make its step on a tensor whose buffer is at theta."""
         if update.dense is not None:
-            at_step = _AtStep({**self._arrays, "theta": theta}, self._noise, step, part)
+            at_step = _AtStep({**self._arrays, "theta": theta}, self._noise, self._device, step, part)
             update.dense(at_step, update.moves, shrink)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the arrays, under names of their own."""
-        return {f"{self._name}:{array}": values for array, values in self._arrays.items()}
+        return {f"{self._name}:{array}": self._device.host(values) for array, values in self._arrays.items()}
 
     def load(self, state: Arrays) -> None:
         """Continue from a ``state``."""
         for array, values in self._arrays.items():
-            values[...] = state[f"{self._name}:{array}"]
+            self._device.write(values, state[f"{self._name}:{array}"])
 
 
 class _AtStep:
     """A ``methods.Tensor``: what a rule sees of a tensor at a step."""
 
-    def __init__(self, arrays: Mapping[str, Float32], noise: Noise, step: int, part: Part) -> None:
-        self._arrays, self._noise, self._step, self._part = arrays, noise, step, part
+    def __init__(
+        self, arrays: Mapping[str, Buffer], noise: Noise, device: Device, step: int, part: Part
+    ) -> None:
+        self._arrays, self._noise, self._device = arrays, noise, device
+        self._step, self._part = step, part
 
     def add(self, name: str, moves: Point, shrink: float = 1.0) -> None:
         """Let an array be shrink * itself + sum(scale * z_k)."""
         terms = self._noise.terms(self._step, moves, self._part.sample)
-        self._noise.add_terms([Addition(self._arrays[name], terms, shrink, self._part.sample)])
+        self._device.add_terms([Addition(self._arrays[name], terms, shrink, self._part.sample)])
 
-    def parts(self) -> Iterator[dict[str, Float32]]:
+    def parts(self) -> Iterator[dict[str, Any]]:
         """Yield the arrays in flat pieces."""
-        flat = {name: array.reshape(-1) for name, array in self._arrays.items()}
-        for start in range(0, flat["theta"].size, _PIECE):
-            yield {name: array[start : start + _PIECE] for name, array in flat.items()}
+        return self._device.pieces(self._arrays)
 
 
 def branch_of(site: Site) -> LoraBranch:

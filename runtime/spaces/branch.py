@@ -33,7 +33,9 @@ class LowRankBranch(Space):
             )
         super().__init__((branch.b,), {})
         self._names = (branch.a, branch.b)
-        self._a, self._b = a, b = site.buffers
+        self._device = site.device
+        self._a, self._b = site.buffers
+        a, b = (site.device.host(x).astype(np.float32, copy=False) for x in site.buffers)
         self._scale = branch.alpha / branch.rank
         shape = (b.shape[0], a.shape[1])
         self._kept = branch.rank - min(spec.rank, branch.rank // 2)
@@ -67,10 +69,12 @@ class LowRankBranch(Space):
         if self._current or self._first < 0:
             return ()
         kept = self._right.shape[0]
-        self._a[...], self._b[...] = 0.0, 0.0
-        self._a[:kept], self._b[:, :kept] = self._right, self._left / self._scale
-        self._a[self._kept :] = self._window.v.T
-        self._b[:, self._kept :] = (self._window.u @ (self._s + self._offset)) / self._scale
+        a, b = np.zeros(self._a.shape, np.float32), np.zeros(self._b.shape, np.float32)
+        a[:kept], b[:, :kept] = self._right, self._left / self._scale
+        a[self._kept :] = self._window.v.T
+        b[:, self._kept :] = (self._window.u @ (self._s + self._offset)) / self._scale
+        self._device.write(self._a, a)
+        self._device.write(self._b, b)
         self._current = True
         return ()
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Point, Update
 
+from ..device import Buffer
 from ..noise.reference import Addition, Float32, Sample, Term
 from .base import Arrays, Beside, Noise, Site, Space
 from .support import Part
@@ -28,8 +29,9 @@ class InPlace(Space):
         (self._buffer,) = site.buffers
         super().__init__((site.name,), {site.name: self._buffer.shape})
         self._name = site.name
-        self._noise = Noise(site.name, site.seed, site.directions, site.add_terms)
-        self._beside = Beside(site.name, self._buffer.shape, site.arrays, self._noise)
+        self._device = site.device
+        self._noise = Noise(site.name, site.seed, site.directions)
+        self._beside = Beside(site.name, self._buffer.shape, site.arrays, self._noise, site.device)
         self._decays = site.decays
         self._offset: dict[tuple[int, int], float] = {}  # (step, probe) -> scale now in the buffer
         self._samples: dict[int, Sample | None] = {}  # of the steps in the offset, and of the present one
@@ -55,7 +57,7 @@ class InPlace(Space):
         self._offset = {}  # the buffer's point is theta now
         return ()
 
-    def settle(self) -> list[Addition]:
+    def settle(self) -> list[Addition[Buffer]]:
         """Return what was queued, as one pass over memory."""
         if not self._queue and self._shrink == 1.0:
             return []
@@ -65,7 +67,7 @@ class InPlace(Space):
 
     def theta(self) -> Float32:
         """Return the buffer."""
-        return self._buffer
+        return self._device.host(self._buffer).astype(np.float32, copy=False)
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""
@@ -73,8 +75,8 @@ class InPlace(Space):
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the buffer under the tensor's name, and what a rule keeps; only between steps."""
-        self._noise.add_terms(self.settle())
-        return {self._name: self._buffer, **self._beside.state()}
+        self._device.add_terms(self.settle())
+        return {self._name: self._device.host(self._buffer), **self._beside.state()}
 
     def load(self, state: Arrays) -> None:
         """Take everything from a state."""
@@ -83,12 +85,12 @@ class InPlace(Space):
 
     def _take(self, values: Arrays) -> None:
         self._queue, self._shrink, self._offset = [], 1.0, {}
-        self._buffer[...] = values[self._name]
+        self._device.write(self._buffer, values[self._name])
 
     def _leave(self, step: int, part: Part) -> None:
         """Bring the buffer to theta now."""
         self._go_to(step, (), part)
-        self._noise.add_terms(self.settle())
+        self._device.add_terms(self.settle())
 
     def _go_to(self, step: int, point: Point, part: Part) -> None:
         offset = {(step, move.probe): move.scale for move in point}

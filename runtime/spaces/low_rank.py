@@ -13,8 +13,6 @@ from ..noise.reference import PURPOSE_BASIS, Float32, Stream, directions, tensor
 from .base import Arrays, Site, Space
 from .support import Part
 
-_ROWS = 256  # rows of a matrix updated at a time: bounds the temporary
-
 
 class Window:
     """The pair U [out, r], V [in, r] of one refresh window, and the r x r directions inside it.
@@ -80,8 +78,9 @@ class LowRankInPlace(Space):
         (self._buffer,) = site.buffers
         super().__init__((site.name,), {site.name: self._buffer.shape})
         self._name = site.name
-        self._matrix = self._buffer.reshape(self._buffer.shape[0], -1)
-        shape = (self._matrix.shape[0], self._matrix.shape[1])
+        self._device = site.device
+        rows = self._buffer.shape[0]
+        shape = (rows, math.prod(self._buffer.shape[1:]))
         self._window = Window(site.name, shape, site.seed, low_rank(site))
         self._decays = site.decays
         self._at: NDArray[np.float64] = np.zeros(
@@ -98,14 +97,14 @@ class LowRankInPlace(Space):
         self._window.enter(part.window)
         if self._decays and update.shrink != 1.0:
             self._go_to(np.zeros_like(self._at))
-            self._matrix *= np.float32(update.shrink)
+            self._device.shrink(self._buffer, update.shrink)
         self._go_to(self._window.core(step, update.moves))
         self._at = np.zeros_like(self._at)
         return ()
 
     def theta(self) -> Float32:
         """Return the buffer."""
-        return self._buffer
+        return self._device.host(self._buffer).astype(np.float32, copy=False)
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""
@@ -113,17 +112,16 @@ class LowRankInPlace(Space):
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the buffer under the tensor's name; only between steps."""
-        return {self._name: self._buffer}
+        return {self._name: self._device.host(self._buffer)}
 
     def load(self, state: Arrays) -> None:
         """Take the buffer's values from a state."""
-        self._buffer[...] = state[self._name]
+        self._device.write(self._buffer, state[self._name])
         self._at = np.zeros_like(self._at)
 
     def _go_to(self, core: NDArray[np.float64]) -> None:
         step = core - self._at
         if step.any():
             left = (self._window.u @ step).astype(np.float32)  # [out, r]
-            for start in range(0, len(left), _ROWS):
-                self._matrix[start : start + _ROWS] += left[start : start + _ROWS] @ self._window.v.T
+            self._device.add_product(self._buffer, left, self._window.v.T)
         self._at = core

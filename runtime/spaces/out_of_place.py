@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from zoedge.methods import Point, Update
 
+from ..device import Buffer
 from ..noise.reference import Addition, Float32, Sample
 from .base import Arrays, Beside, Noise, Site, Space
 from .support import Part
@@ -26,9 +27,10 @@ class OutOfPlace(Space):
         (self._buffer,) = site.buffers
         super().__init__((site.name,), {site.name: self._buffer.shape})
         self._name = site.name
-        self._master = self._buffer.copy()
-        self._noise = noise or Noise(site.name, site.seed, site.directions, site.add_terms)
-        self._beside = Beside(site.name, self._buffer.shape, site.arrays, self._noise)
+        self._device = site.device
+        self._master = site.device.copy(self._buffer)
+        self._noise = noise or Noise(site.name, site.seed, site.directions)
+        self._beside = Beside(site.name, self._buffer.shape, site.arrays, self._noise, site.device)
         self._decays = site.decays
         self._target: tuple[int, Point, Sample | None] = (0, (), None)
         self._current = True  # the buffer is at the target
@@ -37,7 +39,7 @@ class OutOfPlace(Space):
         """Remember where to be."""
         self._target, self._current = (step, point, part.sample), False
 
-    def apply(self, step: int, update: Update, part: Part) -> list[Addition]:
+    def apply(self, step: int, update: Update, part: Part) -> list[Addition[Buffer]]:
         """Return what moves the master."""
         shrink = update.shrink if self._decays else 1.0
         self.visit(step, (), part)
@@ -47,27 +49,27 @@ class OutOfPlace(Space):
         terms = self._noise.terms(step, update.moves, part.sample)
         return [Addition(self._master, terms, shrink, part.sample)]
 
-    def settle(self) -> list[Addition]:
+    def settle(self) -> list[Addition[Buffer]]:
         """Copy the master to the buffer, and return what is to be added there."""
         if self._current:
             return []
         step, point, sample = self._target
-        np.copyto(self._buffer, self._master)
+        self._device.write(self._buffer, self._master)
         self._current = True
         return [Addition(self._buffer, self._noise.terms(step, point, sample))]
 
     def theta(self) -> Float32:
         """Return the master."""
-        return self._master
+        return self._device.host(self._master).astype(np.float32, copy=False)
 
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value."""
-        np.copyto(self._master, values[self._name], casting="same_kind")
+        self._device.write(self._master, values[self._name])
         self.visit(0, (), Part())
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the master under the tensor's name, and what a rule keeps."""
-        return {self._name: self._master, **self._beside.state()}
+        return {self._name: self._device.host(self._master), **self._beside.state()}
 
     def load(self, state: Arrays) -> None:
         """Take everything from a state."""

@@ -13,8 +13,8 @@ from zoedge.manifest import LoraBranch, Manifest, Parameter
 from zoedge.methods import Dense, LowRank, Method, Point, Update
 from zoedge.tensor_file import map_some
 
-from ..noise.kernels import AddTerms
-from ..noise.reference import Addition, Float32
+from ..device import Buffer, Device
+from ..noise.reference import Addition
 from . import ActivationBranch, Arrays, InPlace, LowRankBranch, LowRankInPlace, OutOfPlace, Site, Space
 from .support import Moved, Parts, Support
 
@@ -22,19 +22,19 @@ OUT_OF_PLACE_LIMIT = 1 << 22  # elements: up to 16 MiB of masters, sets are rebu
 _SETTLE_AFTER = 128  # visits a replay may leave unsettled: bounds the queues
 
 
-def load_buffers(bundle: Bundle) -> dict[str, Float32]:
-    """Return one float32 buffer per trainable tensor: copy-on-write views of the bundle's files."""
+def load_buffers(bundle: Bundle, device: Device) -> dict[str, Buffer]:
+    """Return one float32 buffer per trainable tensor, made of a copy-on-write view of the bundle's files."""
     names = {p.name for p in bundle.manifest.trainable}
     files = {p.file for p in bundle.manifest.trainable}
     maps = {file: map_some(bundle.path(file), names) for file in files}
-    buffers: dict[str, Float32] = {}
+    buffers: dict[str, Buffer] = {}
     for parameter in bundle.manifest.trainable:
         array = maps[parameter.file][parameter.name]
         if array.dtype != np.float32:
             raise InputError(
                 f"{parameter.name} is {parameter.dtype} and only float32 tensors can be trained: export it frozen"
             )
-        buffers[parameter.name] = np.require(array, np.float32, ["C", "A", "W"])
+        buffers[parameter.name] = device.own(array)
     return buffers
 
 
@@ -43,11 +43,11 @@ class Parameters:
 
     Args:
         manifest: the bundle's; its trainable rows are moved, except those in ``fixed``.
-        buffers: name -> float32 array, shared with the engine, changed in place.
+        buffers: name -> float32 buffer, shared with the engine, changed in place.
         seed: the run's noise seed.
         method: what moves them.
         placement: "in-place" or "out-of-place" for full-shape directions.
-        add_terms: the kernel of the noise specification.
+        device: where the buffers are.
         lora_space: "factors" (A and B) or "activations" (a small matrix between principal directions).
         fixed: names that directions leave alone (a head that is solved instead).
     """
@@ -55,17 +55,17 @@ class Parameters:
     def __init__(
         self,
         manifest: Manifest,
-        buffers: Mapping[str, Float32],
+        buffers: Mapping[str, Buffer],
         *,
         seed: int,
         method: Method,
         placement: str,
-        add_terms: AddTerms,
+        device: Device,
         lora_space: str = "factors",
         fixed: Collection[str] = (),
     ) -> None:
         self.buffers = buffers
-        self._add_terms = add_terms
+        self.device = device
         self._unsettled = 0
         self.fixed = tuple(p.name for p in manifest.trainable if p.name in fixed)
         moved = [p for p in manifest.trainable if p.name not in fixed]
@@ -73,7 +73,7 @@ class Parameters:
             raise InputError(
                 "nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora"
             )
-        builder = _Builder(buffers, seed, method, placement, lora_space, add_terms)
+        builder = _Builder(buffers, seed, method, placement, lora_space, device)
         self._named = builder.build(moved, manifest.lora)
         self.spaces = tuple(self._named.values())
         singly = {name for name, space in self._named.items() if space.singly}
@@ -114,7 +114,11 @@ class Parameters:
     def assign(self, values: Mapping[str, NDArray[np.float32]]) -> None:
         """Give fixed tensors new values, in their shape or flat."""
         for name, value in values.items():
-            self.buffers[name][...] = value.reshape(self.buffers[name].shape)
+            self.device.write(self.buffers[name], value)
+
+    def values(self, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Return buffers' present values, to be read before anything moves."""
+        return {n: self.device.host(self.buffers[n]).astype(np.float32, copy=False) for n in names}
 
     def restart(self, values: Mapping[str, NDArray[np.float32]]) -> None:
         """Let what directions move, or move along, go on from new values; only between steps.
@@ -130,7 +134,9 @@ class Parameters:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return what ``load`` needs to continue from here; only between steps."""
-        state: dict[str, NDArray[np.generic]] = {name: self.buffers[name] for name in self.fixed}
+        state: dict[str, NDArray[np.generic]] = {
+            name: self.device.host(self.buffers[name]) for name in self.fixed
+        }
         for space in self.spaces:
             state |= space.state()
         return state
@@ -138,16 +144,16 @@ class Parameters:
     def load(self, state: Arrays) -> None:
         """Continue from a ``state``."""
         for name in self.fixed:
-            self.buffers[name][...] = state[name]
+            self.device.write(self.buffers[name], state[name])
         for space in self.spaces:
             space.load(state)
         self._parts = None
 
-    def _add(self, additions: Iterable[Addition]) -> None:
+    def _add(self, additions: Iterable[Addition[Buffer]]) -> None:
         """Make the additions of all spaces in one call."""
         made = list(additions)
         if made:
-            self._add_terms(made)
+            self.device.add_terms(made)
 
     def _moving(self, step: int) -> Parts:
         """Return what a step moves; the rest stays at theta, where the step before left it."""
@@ -176,15 +182,15 @@ class _Builder:
 
     def __init__(
         self,
-        buffers: Mapping[str, Float32],
+        buffers: Mapping[str, Buffer],
         seed: int,
         method: Method,
         placement: str,
         lora_space: str,
-        add_terms: AddTerms,
+        device: Device,
     ) -> None:
         self._buffers, self._seed, self._method = buffers, seed, method
-        self._placement, self._lora_space, self._add_terms = placement, lora_space, add_terms
+        self._placement, self._lora_space, self._device = placement, lora_space, device
 
     def build(self, moved: list[Parameter], lora: tuple[LoraBranch, ...]) -> dict[str, Space]:
         """Return each space under the name of its parameter, or of its branch's frozen matrix."""
@@ -214,7 +220,7 @@ class _Builder:
             seed=self._seed,
             directions=self._method.directions,
             arrays=self._method.rule.arrays,
-            add_terms=self._add_terms,
+            device=self._device,
         )
 
 

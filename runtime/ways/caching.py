@@ -159,7 +159,7 @@ def unfit(graph: Path) -> str | None:
 
 
 def _bits(staged: Staged, passes: Sequence[Arrays]) -> list[bytes]:
-    return [array.tobytes() for x in passes for _, array in sorted(staged.begin(x).items())]
+    return [array.tobytes() for x in passes for _, array in sorted(staged.crossing(x).items())]
 
 
 def _seconds(action: Callable[[], object]) -> float:

@@ -18,7 +18,6 @@ from zoedge.errors import InputError
 
 from ..data.batches import MicroBatch
 from ..losses.measure import EVAL_ROWS
-from ..machine.memory import give_back
 from ..passes.prefix_cache import PrefixCache
 from ..passes.probing import Forward, OneByOne, Probing
 from .caching import Tried, try_cache
@@ -98,7 +97,7 @@ def _ways(situation: Situation, asked: int | None) -> Choice:
         seconds = {asked: 0.0} if asked is not None else _seconds_by_count(situation)
         if asked is not None and tried.cache is not None:
             seconds[asked] = _timed(situation, situation.together(situation.staged(), asked))
-    give_back()  # what the sessions that were tried held
+    situation.device.give_back()  # what the sessions that were tried held
     return _best(situation, seconds, tried, measured=asked is None)
 
 
@@ -206,20 +205,22 @@ def _points(situation: Situation) -> Iterator[int]:
     for point in range(situation.points):
         for name in names:
             shape = situation.buffers[name].shape
-            situation.buffers[name][...] = 0.01 * rng.standard_normal(shape, dtype=np.float32)
+            values = 0.01 * rng.standard_normal(shape, dtype=np.float32)
+            situation.device.write(situation.buffers[name], values)
         yield point
 
 
 @contextmanager
 def _trial_values(situation: Situation) -> Iterator[None]:
     """Put back what ``_points`` changes; a new head is given values, as with zeros no bits of features would show."""
-    manifest, buffers = situation.bundle.manifest, situation.buffers
+    manifest, buffers, device = situation.bundle.manifest, situation.buffers, situation.device
     head = {manifest.head.weight} if manifest.head is not None and manifest.head.fresh else set()
-    kept = {name: buffers[name].copy() for name in head.union(branch.b for branch in manifest.lora)}
+    kept = {name: device.copy(buffers[name]) for name in head.union(branch.b for branch in manifest.lora)}
     for name in head:
-        buffers[name][...] = np.random.default_rng(0).standard_normal(buffers[name].shape, dtype=np.float32)
+        values = np.random.default_rng(0).standard_normal(buffers[name].shape, dtype=np.float32)
+        device.write(buffers[name], values)
     try:
         yield
     finally:
         for name, value in kept.items():
-            buffers[name][...] = value
+            device.write(buffers[name], value)

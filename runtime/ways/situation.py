@@ -9,10 +9,9 @@ from zoedge.bundle import Bundle
 from zoedge.manifest import FEW_ROWS_FILE, LOSS_FILE
 
 from ..data.batches import MicroBatch
-from ..data.example import Array
-from ..noise.reference import Float32
+from ..device import Array, Buffer, Device
 from ..passes.engine import Engine, SessionSettings
-from ..passes.probing import Together
+from ..passes.probing import OneByOne, Probing, Together
 from ..passes.staged import Staged
 from .caching import Recurring
 
@@ -27,20 +26,20 @@ class Situation:
         batch: the passes of one step.
         outputs: what the objective reads; None for all.
         points: points of a step.
-        threads, provider, frozen: as for ``Engine``.
+        device, threads, frozen: as for ``Engine``.
         recurring: how rows recur; None where nothing is kept of them.
         rows: rows that a layer sees in the largest pass of a step, tokens where there are any; None if unknown.
         few_rows: whether the whole graph is the one with trained matrices on the left.
     """
 
     bundle: Bundle
-    buffers: Mapping[str, Float32]
+    buffers: Mapping[str, Buffer]
     varying: frozenset[str]
     batch: Sequence[MicroBatch]
     outputs: Sequence[str] | None
     points: int
+    device: Device
     threads: int
-    provider: str
     frozen: Mapping[str, Array] | None = None
     recurring: Recurring | None = None
     rows: int | None = None
@@ -68,8 +67,10 @@ class Situation:
         return Staged(self.bundle, self.buffers, **self._session())
 
     def _session(self) -> SessionSettings:
-        return {"threads": self.threads, "provider": self.provider, "frozen": self.frozen}
+        return {"device": self.device, "threads": self.threads, "frozen": self.frozen}
 
-    def together(self, staged: Staged, count: int) -> Together:
+    def together(self, staged: Staged, count: int) -> Probing:
         """Return the way that measures ``count`` points a pass."""
-        return Together(staged, {name: self.buffers[name] for name in sorted(self.varying)}, count)
+        if count == 1:
+            return OneByOne(staged)
+        return Together(staged, {n: self.buffers[n] for n in sorted(self.varying)}, count, self.device)

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from zoedge.export import to_bundle
 from zoedge.manifest import SETTING
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.loaded import load_buffers
 from zoedge.runtime.passes.engine import Engine
 
@@ -78,7 +79,7 @@ def test_every_float_tensor_is_trained_or_named(data):
             folder / "m.onnx", folder / "b", loss="mse", train=("full",), say=lambda text: None
         )
         manifest = bundle.manifest
-        buffers = load_buffers(bundle)
+        buffers = load_buffers(bundle, Cpu())
         listed = [p.shape for p in manifest.parameters] + [row.shape for row in manifest.frozen]
         assert Counter(listed) == Counter(float_tensors(model.graph))
         left = [p for p in manifest.parameters if not p.trainable]
@@ -87,7 +88,7 @@ def test_every_float_tensor_is_trained_or_named(data):
         assert len(names) == len(set(names))
         settings_alone = [row for row in manifest.frozen if row.reason == SETTING]
         assert all(np.prod(row.shape) == 1 for row in settings_alone)
-        engine = Engine(bundle.path("loss.onnx"), buffers, threads=1)
+        engine = Engine(bundle.path("loss.onnx"), buffers, device=Cpu(), threads=1)
         first = losses(engine)
         for name, array in buffers.items():
             kept = array.copy()

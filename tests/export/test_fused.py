@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from zoedge import InputError
 from zoedge.export import to_bundle
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.loaded import load_buffers
 from zoedge.runtime.passes.engine import Engine
 
@@ -43,14 +44,14 @@ def stock(path, values, given):
 
 def follows(bundle, path):
     """Change every trainable tensor; the loss graph must compute what the file with those values does."""
-    buffers = load_buffers(bundle)
+    buffers = load_buffers(bundle, Cpu())
     given = rows(bundle)
     for number, array in enumerate(buffers.values()):
         array += normal(array.shape, number, 0.2)
     wanted = stock(path, {name: array.copy() for name, array in buffers.items()}, given)
     (target,) = bundle.manifest.targets
     labels = np.zeros(wanted.shape if target.dtype == "float32" else len(wanted), target.dtype)
-    got = Engine(bundle.path("loss.onnx"), buffers, threads=1).run({**given, "labels": labels})
+    got = Engine(bundle.path("loss.onnx"), buffers, device=Cpu(), threads=1).run({**given, "labels": labels})
     np.testing.assert_allclose(got["logits"], wanted, rtol=2e-4, atol=2e-5)
 
 

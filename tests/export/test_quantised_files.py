@@ -6,6 +6,7 @@ from onnx import TensorProto
 
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import merge
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -54,7 +55,7 @@ def qdq(weight, *, activations, gemm):
 def exported(proto, folder):
     bundle = to_bundle(save(proto, folder / "m.onnx"), folder / "bundle", loss="mse", target_modules=["fc"])
     (branch,) = bundle.manifest.lora
-    buffers = load_buffers(bundle)
+    buffers = load_buffers(bundle, Cpu())
     for name in (branch.a, branch.b):
         buffers[name][...] = normal(buffers[name].shape, 8)
     return bundle, branch, buffers
@@ -71,7 +72,9 @@ def test_a_branch_beside_a_dequantised_matrix(tmp_path, weight, activations, gem
     seen = 0.05 * np.clip(np.rint(x / np.float32(0.05)), -131, 124) if activations else x
     delta = branch.alpha / branch.rank * (seen @ buffers[branch.a].T) @ buffers[branch.b].T
     given = {"x": x, "labels": np.zeros((5, 16), np.float32)}
-    logits = Engine(bundle.path("loss.onnx"), buffers, threads=1).run(given, ["logits"])["logits"]
+    logits = Engine(bundle.path("loss.onnx"), buffers, device=Cpu(), threads=1).run(given, ["logits"])[
+        "logits"
+    ]
     np.testing.assert_allclose(logits, run(proto, {"x": x})["y"] + delta, rtol=1e-3, atol=1e-3)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.zoedge.commands import run
 from zoedge.bundle import Bundle
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.run.run_folder import Run
 
 torch = pytest.importorskip("torch")
@@ -122,7 +123,7 @@ def test_eps_0_gives_g_0(opt):
     from zoedge.runtime.spaces.parameters import load_buffers
 
     bundle = Bundle.open(opt / "bundle")
-    engine = Engine(bundle.path("loss.onnx"), load_buffers(bundle))
+    engine = Engine(bundle.path("loss.onnx"), load_buffers(bundle, Cpu()), device=Cpu())
     inputs = INPUTS | {"label_positions": np.array([[1, 3], [2, 5]]), "labels": np.array([[4, 8], [9, -100]])}
     assert engine.run(inputs)["loss"].tobytes() == engine.run(inputs)["loss"].tobytes()
 

@@ -10,6 +10,7 @@ import zoedge
 from zoedge.bundle import Bundle
 from zoedge.cli.summary import bundle_lines
 from zoedge.export import to_bundle
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.loaded import load_buffers
 from zoedge.runtime.passes.engine import Engine
 
@@ -152,8 +153,8 @@ def test_weights_of_branches_and_bodies_are_trained(tmp_path, case):
     assert {(rows[name].group, rows[name].decay) for name in tensors if name.endswith("b")} <= {
         ("bias", False)
     }
-    buffers = load_buffers(bundle)
-    engine = Engine(bundle.path("loss.onnx"), buffers, threads=1)
+    buffers = load_buffers(bundle, Cpu())
+    engine = Engine(bundle.path("loss.onnx"), buffers, device=Cpu(), threads=1)
     (given,) = (port.name for port in bundle.manifest.inputs)
     for sign in (1, -1):
         for name, array in buffers.items():

@@ -4,9 +4,12 @@ import numpy as np
 
 from zoedge.manifest import ADAPTERS_FILE, LoraBranch, Manifest, Parameter, Source
 from zoedge.methods import find
-from zoedge.runtime.noise.reference import add_terms as reference
 from zoedge.runtime.run.fold import Fold
 from zoedge.runtime.spaces.parameters import Parameters
+
+from .devices import Reference
+
+REFERENCE = Reference()
 
 
 def manifest(parameters, lora=()):
@@ -60,7 +63,7 @@ def fold(
     seed=0,
     eps=1e-3,
     fixed=(),
-    add_terms=reference,
+    device=REFERENCE,
     **options,
 ):
     recipe = find(method)
@@ -73,7 +76,7 @@ def fold(
         seed=seed,
         method=built,
         placement=placement,
-        add_terms=add_terms,
+        device=device,
         fixed=fixed,
     )
     return Fold(built, parameters, eps=eps)

@@ -12,6 +12,7 @@ from zoedge.export import to_bundle
 from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 from zoedge.runtime.bench import bench
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.estimate import estimate
 from zoedge.runtime.machine.limits import Limit
 from zoedge.runtime.machine.memory import Held
@@ -96,7 +97,7 @@ def squeezed(monkeypatch):
     """Let limits be so many MiB of anonymous memory, and rehearsals show what a function says."""
 
     def squeeze(mib, need):
-        monkeypatch.setattr(preflight, "limits", lambda now: [Limit("limit here", "anonymous", mib * MIB)])
+        monkeypatch.setattr(Cpu, "limits", lambda self, now: [Limit("limit here", "anonymous", mib * MIB)])
         asked = []
 
         def rehearse(ask):

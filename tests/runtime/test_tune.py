@@ -449,7 +449,7 @@ def test_a_run_begun_before_splits_were_stratified_goes_on_with_its_own(place, t
 
     tune(place / "full", place / "data.jsonl", tmp_path / "new", settings(10))
     with monkeypatch.context() as patch:
-        patch.setattr("zoedge.runtime.tune.read_rows", lambda *given: read_rows(*given[:4], Facts()))
+        patch.setattr("zoedge.runtime.tune.read_rows", lambda *given: read_rows(*given[:5], Facts()))
         for name, steps in (("old", 10), ("whole", 20)):
             tune(place / "full", place / "data.jsonl", tmp_path / name, settings(steps))
     config = tmp_path / "old" / "config.yaml"

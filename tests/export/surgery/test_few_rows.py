@@ -12,6 +12,7 @@ from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.overridable import make_overridable
 from zoedge.export.to_bundle import to_bundle
 from zoedge.manifest import FEW_ROWS_FILE
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
 
 from ...tiny import tiny_gpt2, tiny_llama, tiny_opt
@@ -64,7 +65,7 @@ def test_a_session_reads_matrices_on_the_left_in_every_run(tmp_path):
     small, _ = few_rows_model(proto, ["w"])
     make_overridable(small, ["w"])
     onnx.save(small, tmp_path / "m.onnx")
-    engine = Engine(tmp_path / "m.onnx", tensors)
+    engine = Engine(tmp_path / "m.onnx", tensors, device=Cpu())
     for scale in (1.0, -3.0):
         tensors["w"][...] = scale * normal((6, 8), 4)
         np.testing.assert_allclose(engine.run({"x": X})["y"], X @ tensors["w"].T, rtol=1e-5, atol=1e-6)

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from tests.export.models import convnet, mlp, mlp_numpy, mlp_tensors, model, node, normal, run, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import merge
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -57,10 +58,12 @@ def test_the_graphs_compute_the_model_nearly(tmp_path, kind):
     bundle, told = make(tmp_path, quantize=kind, train=("lora", "head", "bitfit"))
     logits, _ = mlp_numpy(mlp_tensors(), X)
     inputs = {"x": X, "labels": np.zeros(6, np.int64)}
-    got = Engine(bundle.path("loss.onnx"), load_buffers(bundle)).run(inputs)["logits"]
+    got = Engine(bundle.path("loss.onnx"), load_buffers(bundle, Cpu()), device=Cpu()).run(inputs)["logits"]
     assert 1e-4 < np.abs(got - logits).max() < 0.3 * np.abs(logits).max()
     for name in ("model.onnx", "model_adapters.onnx", "model_merged.onnx"):
-        np.testing.assert_allclose(Engine(bundle.path(name), {}).run({"x": X})["y"], got, atol=1e-5)
+        np.testing.assert_allclose(
+            Engine(bundle.path(name), {}, device=Cpu()).run({"x": X})["y"], got, atol=1e-5
+        )
     assert told[0].startswith(f"{kind}: 2 matrices of 320 elements; what the model computes is off by ")
     assert bundle.manifest.quantization.noise < 0.05
 
@@ -103,8 +106,8 @@ def test_modules_are_named_as_without_rounding(tmp_path):
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_equal_weights_give_equal_bits_so_that_eps_0_gives_g_0(tmp_path, kind):
     bundle, _ = make(tmp_path, quantize=kind, train=("lora", "norm"))
-    buffers = load_buffers(bundle)
-    engine = Engine(bundle.path("loss.onnx"), buffers)
+    buffers = load_buffers(bundle, Cpu())
+    engine = Engine(bundle.path("loss.onnx"), buffers, device=Cpu())
     inputs = {"x": X, "labels": np.zeros(6, np.int64)}
     first = engine.run(inputs)["loss"]
     kept = {name: buffer.copy() for name, buffer in buffers.items()}
@@ -120,14 +123,14 @@ def test_equal_weights_give_equal_bits_so_that_eps_0_gives_g_0(tmp_path, kind):
 def test_merging_keeps_the_branches_beside_the_integers(tmp_path, kind):
     bundle, _ = make(tmp_path, quantize=kind, train=("lora", "head"))
     values = {p.name: normal(p.shape, i) for i, p in enumerate(bundle.manifest.trainable)}
-    buffers = load_buffers(bundle)
+    buffers = load_buffers(bundle, Cpu())
     for name, buffer in buffers.items():
         buffer[...] = values[name]
-    wanted = Engine(bundle.path("loss.onnx"), buffers).run({"x": X, "labels": np.zeros(6, np.int64)})[
-        "logits"
-    ]
+    wanted = Engine(bundle.path("loss.onnx"), buffers, device=Cpu()).run(
+        {"x": X, "labels": np.zeros(6, np.int64)}
+    )["logits"]
     merge(bundle, values, tmp_path / "merged")
-    engine = Engine(tmp_path / "merged" / "model.onnx", {})
+    engine = Engine(tmp_path / "merged" / "model.onnx", {}, device=Cpu())
     np.testing.assert_allclose(engine.run({"x": X})["y"], wanted, rtol=1e-4, atol=1e-4)
     floats = load_file(tmp_path / "merged" / "model.safetensors")
     assert {n: a.shape for n, a in floats.items()} == {n: a.shape for n, a in mlp_tensors().items()}

@@ -13,6 +13,7 @@ import pytest
 
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import merge, write_adapter
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -92,7 +93,7 @@ def tuned(request, tmp_path_factory):
         bundle = to_bundle(source, folder, train=case.train, labels=case.labels)
     rng = np.random.default_rng(3)
     values = {}
-    for name, buffer in load_buffers(bundle).items():
+    for name, buffer in load_buffers(bundle, Cpu()).items():
         step = 0.3 * (np.abs(buffer).mean() + 0.05) * rng.standard_normal(buffer.shape, np.float32)
         values[name] = buffer + step
     return Tuned(case, source, bundle, values, _inputs(bundle, rng))
@@ -117,7 +118,7 @@ def _inputs(bundle, rng):
 def _expected_losses(tuned):
     """The loss graph's own losses at the tuned values, and the targets they are of."""
     manifest = tuned.bundle.manifest
-    buffers = load_buffers(tuned.bundle)
+    buffers = load_buffers(tuned.bundle, Cpu())
     for name, value in tuned.values.items():
         np.copyto(buffers[name], value)
     given = dict(tuned.inputs)
@@ -126,7 +127,7 @@ def _expected_losses(tuned):
         given["labels"] = np.array([[9, 8], [7, 6], [5, -100]], np.int64)
     else:
         given["labels"] = np.array([0, 1, 1], np.int64)
-    return given, Engine(tuned.bundle.path("loss.onnx"), buffers, threads=1).run(given)["loss"]
+    return given, Engine(tuned.bundle.path("loss.onnx"), buffers, device=Cpu(), threads=1).run(given)["loss"]
 
 
 def _losses(logits, given):
@@ -173,7 +174,9 @@ def merged(tuned, tmp_path_factory):
 def test_a_stock_script_gets_the_tuned_losses(tuned, merged):
     given, losses = _expected_losses(tuned)
     np.testing.assert_allclose(_losses(merged[1], given), losses, **TOLERANCE)
-    before = Engine(tuned.bundle.path("loss.onnx"), load_buffers(tuned.bundle), threads=1).run(given)["loss"]
+    before = Engine(
+        tuned.bundle.path("loss.onnx"), load_buffers(tuned.bundle, Cpu()), device=Cpu(), threads=1
+    ).run(given)["loss"]
     assert np.abs(before - losses).max() > 0.05  # tuning made a difference
 
 

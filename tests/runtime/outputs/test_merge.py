@@ -14,6 +14,7 @@ from tests.hand_bundle import DENSE, LORA, hand_bundle, logits, seal, tensors, t
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.manifest import LoraBranch, Parameter
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import merge
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -257,14 +258,16 @@ def test_an_onnx_file_comes_back_tuned(tmp_path, train):
     rng = np.random.default_rng(5)
     values = {
         name: buffer + rng.standard_normal(buffer.shape, np.float32)
-        for name, buffer in load_buffers(bundle).items()
+        for name, buffer in load_buffers(bundle, Cpu()).items()
     }
     merge(bundle, values, tmp_path / "merged")
-    buffers = load_buffers(bundle)
+    buffers = load_buffers(bundle, Cpu())
     for name, value in values.items():
         np.copyto(buffers[name], value)
     given = {"x": X, "labels": np.arange(5) % 3}
-    expected = Engine(bundle.path("loss.onnx"), buffers, threads=1).run(given, ["logits"])["logits"]
+    expected = Engine(bundle.path("loss.onnx"), buffers, device=Cpu(), threads=1).run(given, ["logits"])[
+        "logits"
+    ]
     np.testing.assert_allclose(stock_logits(tmp_path / "merged"), expected, rtol=1e-4, atol=1e-4)
     assert np.abs(stock_logits(tmp_path / "merged") - logits(X, {})).max() > 0.1
 

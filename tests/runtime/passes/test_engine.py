@@ -6,6 +6,7 @@ import pytest
 from zoedge.errors import InputError, ZoedgeError
 from zoedge.export import to_bundle
 from zoedge.manifest import LOSS_FILE, MODEL_FILE
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
 
@@ -25,8 +26,8 @@ INPUTS = {
 
 
 def test_a_changed_buffer_is_seen_by_the_next_run_and_restoring_it_is_exact(bundle):
-    buffers = load_buffers(bundle)
-    engine = Engine(bundle.path(LOSS_FILE), buffers, threads=1)
+    buffers = load_buffers(bundle, Cpu())
+    engine = Engine(bundle.path(LOSS_FILE), buffers, device=Cpu(), threads=1)
     first = engine.run(INPUTS)["logits"]
     for buffer in buffers.values():
         saved = buffer.copy()
@@ -37,8 +38,8 @@ def test_a_changed_buffer_is_seen_by_the_next_run_and_restoring_it_is_exact(bund
 
 
 def test_it_computes_what_numpy_does(bundle):
-    w = load_buffers(bundle)
-    engine = Engine(bundle.path(LOSS_FILE), w, threads=1)
+    w = load_buffers(bundle, Cpu())
+    engine = Engine(bundle.path(LOSS_FILE), w, device=Cpu(), threads=1)
     out = engine.run(INPUTS)
     hidden = np.tanh(INPUTS["x"] @ w["fc1.weight"].T + w["fc1.bias"])
     logits = hidden @ w["fc2.weight"].T + w["fc2.bias"]
@@ -50,22 +51,17 @@ def test_it_computes_what_numpy_does(bundle):
 def test_the_bundles_file_never_changes(bundle):
     path = bundle.path("weights.safetensors")
     before = path.read_bytes()
-    for buffer in load_buffers(bundle).values():
+    for buffer in load_buffers(bundle, Cpu()).values():
         buffer += 1.0
     assert path.read_bytes() == before
 
 
 def test_a_constant_cannot_be_trained(bundle):
     with pytest.raises(InputError, match=r"holds fc1.bias as a constant"):
-        Engine(bundle.path(MODEL_FILE), load_buffers(bundle), threads=1)
-
-
-def test_an_unknown_provider(bundle):
-    with pytest.raises(InputError, match=r"--provider 'tpu' is not supported: use cpu"):
-        Engine(bundle.path(LOSS_FILE), {}, provider="tpu")
+        Engine(bundle.path(MODEL_FILE), load_buffers(bundle, Cpu()), device=Cpu(), threads=1)
 
 
 def test_a_failing_pass_names_the_shapes(bundle):
-    engine = Engine(bundle.path(LOSS_FILE), load_buffers(bundle), threads=1)
+    engine = Engine(bundle.path(LOSS_FILE), load_buffers(bundle, Cpu()), device=Cpu(), threads=1)
     with pytest.raises(ZoedgeError, match=r"the forward pass failed on labels \[4\], x \[4, 5\]"):
         engine.run({"x": np.zeros((4, 5), np.float32), "labels": np.zeros(4, np.int64)})

@@ -3,6 +3,7 @@ import pytest
 
 from tests.hand_bundle import LORA, hand_bundle
 from zoedge.manifest import LOSS_FILE
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.passes.frozen import frozen_tensors
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -22,10 +23,10 @@ def test_frozen_tensors_are_the_others_and_read_only(bundle):
 
 def test_an_engine_on_them_computes_the_same(bundle):
     given = {"x": np.ones((2, 4), np.float32), "labels": np.zeros(2, np.int64)}
-    buffers = load_buffers(bundle)
-    lean = Engine(bundle.path(LOSS_FILE), buffers, threads=1, frozen=frozen_tensors(bundle))
+    buffers = load_buffers(bundle, Cpu())
+    lean = Engine(bundle.path(LOSS_FILE), buffers, frozen=frozen_tensors(bundle), device=Cpu(), threads=1)
     before = lean.run(given)["logits"]
-    plain = Engine(bundle.path(LOSS_FILE), load_buffers(bundle), threads=1)
+    plain = Engine(bundle.path(LOSS_FILE), load_buffers(bundle, Cpu()), device=Cpu(), threads=1)
     np.testing.assert_allclose(before, plain.run(given)["logits"], rtol=1e-5)
     buffers["fc.lora_B.weight"] += 1.0
     assert (lean.run(given)["logits"] != before).any()

@@ -12,6 +12,7 @@ from zoedge.export import to_bundle
 from zoedge.manifest import LOSS_FILE, PREFIX_FILE, SUFFIX_FILE
 from zoedge.options import TuneOptions
 from zoedge.runtime.data.batches import MicroBatch
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.passes.probing import OneByOne, Together
 from zoedge.runtime.passes.staged import Staged
@@ -69,7 +70,7 @@ def losses(probing, points):
 
 def situation(place, name, *, points=4, varying=None):
     opened = bundle(place, name)
-    buffers = load_buffers(opened)
+    buffers = load_buffers(opened, Cpu())
     factors = frozenset(n for b in opened.manifest.lora for n in (b.a, b.b))
     return Situation(
         opened,
@@ -78,8 +79,8 @@ def situation(place, name, *, points=4, varying=None):
         [batch()],
         ("loss", "weight"),
         points,
+        Cpu(),
         1,
-        "cpu",
     )
 
 
@@ -94,8 +95,9 @@ def test_only_what_helps_is_written(place):
 @pytest.mark.parametrize("name", ["lora", "head"])
 def test_two_parts_compute_what_the_whole_does(place, name):
     opened = bundle(place, name)
-    buffers = load_buffers(opened)
-    whole, staged = Engine(opened.path(LOSS_FILE), buffers, threads=1), Staged(opened, buffers, threads=1)
+    buffers = load_buffers(opened, Cpu())
+    settings = {"device": Cpu(), "threads": 1}
+    whole, staged = Engine(opened.path(LOSS_FILE), buffers, **settings), Staged(opened, buffers, **settings)
     assert set(staged.outputs) == set(whole.outputs)
     for _ in wander(buffers, sorted(buffers), 3):
         inputs = {**batch().inputs, **batch().targets}
@@ -107,10 +109,10 @@ def test_two_parts_compute_what_the_whole_does(place, name):
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
 def test_points_together_are_the_points_one_by_one(place, count):
     opened = bundle(place, "lora")
-    buffers = load_buffers(opened)
+    buffers = load_buffers(opened, Cpu())
     names = sorted(buffers)
-    one = OneByOne(Engine(opened.path(LOSS_FILE), buffers, threads=1))
-    many = Together(Staged(opened, buffers, threads=1), buffers, count)
+    one = OneByOne(Engine(opened.path(LOSS_FILE), buffers, device=Cpu(), threads=1))
+    many = Together(Staged(opened, buffers, device=Cpu(), threads=1), buffers, count, Cpu())
     wanted = losses(one, wander(buffers, names, 7))
     got = losses(many, wander(buffers, names, 7))
     assert len(got) == 7
@@ -122,19 +124,21 @@ def test_points_together_are_the_points_one_by_one(place, count):
 
 def test_a_factor_that_does_not_vary_is_read_where_it_is(place):
     opened = bundle(place, "lora")
-    buffers = load_buffers(opened)
+    buffers = load_buffers(opened, Cpu())
     b = {branch.b: buffers[branch.b] for branch in opened.manifest.lora}
     buffers[opened.manifest.lora[0].a][...] = 0.3
-    one = OneByOne(Engine(opened.path(LOSS_FILE), buffers, threads=1))
+    one = OneByOne(Engine(opened.path(LOSS_FILE), buffers, device=Cpu(), threads=1))
     wanted = losses(one, wander(buffers, sorted(b), 4))
-    got = losses(Together(Staged(opened, buffers, threads=1), b, 4), wander(buffers, sorted(b), 4))
+    got = losses(
+        Together(Staged(opened, buffers, device=Cpu(), threads=1), b, 4, Cpu()), wander(buffers, sorted(b), 4)
+    )
     np.testing.assert_array_equal(np.array([x[0] for x in got]), np.array([x[0] for x in wanted]))
 
 
 def test_the_fastest_way_is_taken(place, monkeypatch):
     seconds = {0: 1.0, 1: 0.9, 2: 0.5, 4: 0.7}
     monkeypatch.setattr(
-        choice, "_timed", lambda s, probing: seconds[probing.count * isinstance(probing, Together)]
+        choice, "_timed", lambda s, probing: seconds[probing.count * isinstance(probing.forward, Staged)]
     )
     chosen = choose(situation(place, "lora"), None)
     assert isinstance(chosen.forward, Staged)
@@ -150,7 +154,7 @@ def test_the_whole_graph_is_taken_where_nothing_is_faster(place, monkeypatch):
 
 def test_other_bits_are_never_taken_however_fast(place, monkeypatch):
     monkeypatch.setattr(
-        choice, "_timed", lambda s, probing: 1.0 / (1 + probing.count * isinstance(probing, Together))
+        choice, "_timed", lambda s, probing: 1.0 / (1 + probing.count * isinstance(probing.forward, Staged))
     )
     run = Staged.finish
     monkeypatch.setattr(
@@ -259,14 +263,14 @@ def test_other_bits_show_behind_a_new_head_of_zeros(tiny_encoder, tmp_path, monk
     """With its own zeros, every loss would be the same whatever the features are."""
     made = {"task": "text-classification", "labels": ("a", "b"), "target_modules": ("*layer.1.*",)}
     opened = to_bundle(tiny_encoder, tmp_path / "bundle", **made)
-    buffers = load_buffers(opened)
+    buffers = load_buffers(opened, Cpu())
     before = {name: value.copy() for name, value in buffers.items()}
     ids = np.random.default_rng(0).integers(5, 20, (4, 8))
     inputs = {port.name: np.ones_like(ids) for port in opened.manifest.inputs} | {"input_ids": ids}
     rows_ = MicroBatch(inputs, {"labels": np.array([0, 1, 0, 1])}, np.arange(4))
     factors = frozenset(n for b in opened.manifest.lora for n in (b.a, b.b))
-    here = Situation(opened, buffers, factors, [rows_], ("loss", "weight"), 4, 1, "cpu")
-    monkeypatch.setattr(choice, "_timed", lambda s, probing: 1.0 - 0.9 * isinstance(probing, Together))
+    here = Situation(opened, buffers, factors, [rows_], ("loss", "weight"), 4, Cpu(), 1)
+    monkeypatch.setattr(choice, "_timed", lambda s, probing: 1.0 - 0.9 * isinstance(probing.forward, Staged))
     assert isinstance(choose(here, None).forward, Staged)
     begin = Staged.begin
 

@@ -12,6 +12,7 @@ from zoedge.runtime.run.activations import bases
 from zoedge.runtime.spaces import ActivationBranch, Site, basis_name
 from zoedge.runtime.spaces.support import Part
 
+from ..devices import Reference
 from ..networks import mlp
 
 RNG = np.random.default_rng(0)
@@ -48,7 +49,7 @@ def test_signs_of_size_eps_change_the_outputs_by_eps_times_their_size(scale):
             seed=0,
             directions=Dense("rademacher"),
             arrays=(),
-            add_terms=add_terms,
+            device=Reference(),
         )
     )
     space.assign(bases(BRANCH, scale * X, scale * Y))

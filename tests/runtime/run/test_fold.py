@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.rates import METHODS, RATES
-from zoedge.runtime.noise.numba_kernel import add_terms as compiled
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.records import Assign
 from zoedge.runtime.run.fold import FULL
 from zoedge.runtime.run.journal import decode, encode
@@ -57,9 +57,7 @@ def test_replay_gives_the_same_bits(method, placement, weight_decay):
     trained, rebuilt = buffers(m), buffers(m)
     first = fold(m, trained, method=method, placement=placement, weight_decay=weight_decay)
     records = run(first, parabola, 25, RATES[method].parabola)
-    second = fold(
-        m, rebuilt, method=method, placement=placement, weight_decay=weight_decay, add_terms=compiled
-    )
+    second = fold(m, rebuilt, method=method, placement=placement, weight_decay=weight_decay, device=Cpu())
     second.replay(decode(encode(r)) for r in records)
     second.rest()
     assert bits(rebuilt) == bits(trained)

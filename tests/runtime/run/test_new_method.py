@@ -15,13 +15,14 @@ from zoedge.methods.estimators import TwoPoint
 from zoedge.methods.options import DenseOptions
 from zoedge.options import make
 from zoedge.runtime.evaluate import evaluate
-from zoedge.runtime.noise.reference import Stream, add_terms, directions, tensor_id
+from zoedge.runtime.noise.reference import Stream, directions, tensor_id
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.spaces.support import NARROWINGS
 from zoedge.runtime.tune import tune
 from zoedge.settings import Setting
 
+from ..devices import Reference
 from ..folds import bits, buffers, dense, fold, parabola, run
 from ..networks import mlp, rows
 
@@ -127,7 +128,7 @@ def test_its_array_goes_into_snapshots_and_follows_from_the_journal(placement, a
     second = fold(m, again, **settings)
     second.restore(snapshot)
     run(second, parabola, 5, 1e-4)
-    fold_of_records = fold(m, replayed, **settings, add_terms=add_terms)
+    fold_of_records = fold(m, replayed, **settings, device=Reference())
     fold_of_records.replay(records)
     fold_of_records.rest()
     assert bits(whole) == bits(again) == bits(replayed)

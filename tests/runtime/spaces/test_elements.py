@@ -8,7 +8,7 @@ from tests.rates import RATES
 from zoedge.manifest import ACTIVATIONS_FILE
 from zoedge.methods import RECIPES
 from zoedge.options import load, make
-from zoedge.runtime.noise.numba_kernel import add_terms as compiled
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.noise.reference import PURPOSE_SAMPLE, STRETCH, Sample, Stream, stretches, tensor_id
 from zoedge.runtime.plan import make_plan, written_elements
 
@@ -93,7 +93,7 @@ def test_replay_and_resume_give_the_same_bits(method, placement):
     m = dense(SHAPES, no_decay=("b",))
     (whole, first), (rebuilt, second), (_, third), (resumed, fourth) = (
         start(),
-        start(add_terms=compiled),
+        start(device=Cpu()),
         start(),
         start(),
     )
@@ -111,7 +111,7 @@ def test_replay_and_resume_give_the_same_bits(method, placement):
 def test_steps_that_share_a_pass_are_steps_in_turn(weight_decay):
     """The update of a step and the perturbation of the next, of other elements, are made at once."""
     fused, apart = buffers(dense(SHAPES)), buffers(dense(SHAPES))
-    settings = {"elements": 0.4, "weight_decay": weight_decay, "add_terms": compiled}
+    settings = {"elements": 0.4, "weight_decay": weight_decay, "device": Cpu()}
     records = run(fold(dense(SHAPES), fused, **settings), parabola, 8, RATES["mezo"].wide)
     f = fold(dense(SHAPES), apart, **settings)
     for record in records:
@@ -149,7 +149,7 @@ def test_descends_a_parabola(method, placement):
         active_elements=0.5,
         queries=8,
         eps=1e-2,
-        add_terms=compiled,
+        device=Cpu(),
     )
     run(f, parabola, 500, RATES[method].share)
     assert parabola(arrays) < 0.5 * before

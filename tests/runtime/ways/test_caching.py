@@ -11,8 +11,8 @@ from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
 from zoedge.runtime.data.batches import MicroBatch
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
-from zoedge.runtime.passes.probing import Together
 from zoedge.runtime.passes.staged import Staged
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -48,11 +48,11 @@ def batch(count=5):
 
 def situation(place, folder, name="fc2", **changes):
     bundle = Bundle.open(place / name)
-    buffers = load_buffers(bundle)
+    buffers = load_buffers(bundle, Cpu())
     recurring = Recurring(folder, **({"asked": "auto", "rows": 20, "epochs": 4.0} | changes))
     outputs = ("loss", "weight")
     return Situation(
-        bundle, buffers, frozenset(buffers), [batch()], outputs, 3, 1, "cpu", recurring=recurring
+        bundle, buffers, frozenset(buffers), [batch()], outputs, 3, Cpu(), 1, recurring=recurring
     )
 
 
@@ -68,7 +68,7 @@ def timed(monkeypatch):
         times = iter([computing, reading])
         monkeypatch.setattr(caching, "_seconds", lambda action: (action(), next(times))[1])
         monkeypatch.setattr(
-            choice, "_timed", lambda s, probing: parts if isinstance(probing, Together) else whole
+            choice, "_timed", lambda s, probing: parts if isinstance(probing.forward, Staged) else whole
         )
 
     return put

@@ -13,6 +13,7 @@ from zoedge.manifest import FEW_ROWS_FILE, Port, Text
 from zoedge.options import TuneOptions
 from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.data.dataset import Dataset
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.job import _layer_rows
 from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
@@ -38,10 +39,10 @@ def place(tmp_path_factory):
 
 def situation(place, name="full", count=5):
     opened = Bundle.open(place / name)
-    buffers = load_buffers(opened)
+    buffers = load_buffers(opened, Cpu())
     x = np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)
     batch = MicroBatch({"x": x}, {"labels": np.zeros(count, np.int64)}, np.arange(count))
-    return Situation(opened, buffers, frozenset(buffers), [batch], ("loss",), 2, 1, "cpu", rows=count)
+    return Situation(opened, buffers, frozenset(buffers), [batch], ("loss",), 2, Cpu(), 1, rows=count)
 
 
 @pytest.mark.parametrize(

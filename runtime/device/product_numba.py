@@ -1,4 +1,4 @@
-"""``narrow.product`` compiled by numba: the same order of operations, without temporary matrices."""
+"""``product.product`` compiled by numba: the same order of operations, without temporary matrices."""
 
 from __future__ import annotations
 

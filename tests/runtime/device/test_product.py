@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from zoedge.runtime.spaces import narrow
-from zoedge.runtime.spaces.narrow_numba import product as compiled
+from zoedge.runtime.device import product as products
+from zoedge.runtime.device.product_numba import product as compiled
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
@@ -23,7 +23,7 @@ def matrices(draw):
 def test_both_implementations_give_the_same_bits(given_):
     u, s = given_
     one, other = np.full_like(u, np.nan), np.full_like(u, np.nan)
-    narrow.product(u, s, one)
+    products.product(u, s, one)
     compiled(u, s, other)
     np.testing.assert_array_equal(one.view(np.uint32), other.view(np.uint32))
 
@@ -32,10 +32,10 @@ def test_it_is_the_product():
     rng = np.random.default_rng(0)
     u, s = rng.standard_normal((50, 8)).astype(np.float32), rng.standard_normal((8, 8)).astype(np.float32)
     out = np.empty_like(u)
-    narrow.product_here()(u, s, out)
+    products.product_here()(u, s, out)
     np.testing.assert_allclose(out, u.astype(np.float64) @ s, rtol=1e-4, atol=1e-5)
 
 
 def test_without_numba_the_reference_runs(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert narrow.product_here() is narrow.product
+    assert products.product_here() is products.product

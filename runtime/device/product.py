@@ -32,6 +32,6 @@ def product_here() -> Product:
     """Return the fastest implementation that can run."""
     if importlib.util.find_spec("numba") is None:
         return product
-    from .narrow_numba import product as compiled
+    from .product_numba import product as compiled
 
     return compiled

@@ -1,0 +1,31 @@
+"""The hardware that runs passes and moves weights: one class each, chosen once at the start of a verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zoedge.errors import InputError
+
+from .base import Array, Buffer, Device, DeviceSession, Grain
+from .cpu import Cpu
+
+__all__ = ["DEVICES", "Array", "Buffer", "Cpu", "Device", "DeviceSession", "Grain", "open_device"]
+
+DEVICES: dict[str, Callable[[int], Device]] = {
+    "cpu": Cpu
+}  # by --provider; the threads of its moves -> device
+
+
+def open_device(provider: str, threads: int = 0) -> Device:
+    """Return the device that a provider of onnxruntime runs on.
+
+    Args:
+        provider: its name, as ``--provider`` gives it.
+        threads: that move weights at most; 0 for one per usable core.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if provider not in DEVICES:
+        raise InputError(f"--provider {provider!r} is not supported: use {', '.join(DEVICES)}")
+    return DEVICES[provider](threads)

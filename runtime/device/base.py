@@ -1,0 +1,173 @@
+"""What passes and moves need of the hardware they run on: memory, arithmetic on it, and sessions that read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..machine.limits import Limit
+from ..machine.memory import Held
+from ..noise.reference import Addition
+
+Array = NDArray[np.generic]  # in the host's memory
+
+
+class Buffer(Protocol):
+    """An array in a device's memory, which only the device reads and changes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def size(self) -> int:
+        """Its elements."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes."""
+
+
+class Grain(NamedTuple):
+    """What the shapes of passes are multiples of, so that few of them occur.
+
+    Attributes:
+        rows: of a pass; rows that only fill it up mean nothing.
+        tokens: padded ones of a row, where it has tokens and the model takes as many.
+    """
+
+    rows: int = 1
+    tokens: int = 4
+
+
+class DeviceSession(Protocol):
+    """A graph that was opened on a device.
+
+    Attributes:
+        inputs: names of what must be given to a run, the buffers left out.
+        optional: names of initializers that a run may override, buffers among them.
+        outputs: names of what it computes.
+    """
+
+    inputs: frozenset[str]
+    optional: frozenset[str]
+    outputs: tuple[str, ...]
+
+    def run(self, given: Mapping[str, Buffer], wanted: Sequence[str]) -> list[Buffer]:
+        """Return the outputs that are wanted, in that order, at the present values of the session's buffers.
+
+        Args:
+            given: all ``inputs``, and any ``optional`` ones.
+            wanted: of ``outputs``.
+
+        Raises:
+            ORT_ERRORS: the pass failed.
+        """
+
+
+class Device:
+    """Memory, arithmetic and sessions of one kind of hardware; made with the threads that its moves may use.
+
+    Arithmetic on float32 buffers rounds every product and sum to float32, in the order given: a journal is replayed
+    to the same bits on any device.
+
+    Attributes:
+        grain: of the shapes of passes.
+        notes: sentences the user should read.
+    """
+
+    grain: ClassVar[Grain] = Grain()
+    notes: tuple[str, ...] = ()
+
+    def open(
+        self,
+        graph: Path,
+        buffers: Mapping[str, Buffer],
+        *,
+        threads: int = 0,
+        frozen: Mapping[str, Array] | None = None,
+    ) -> DeviceSession:
+        """Return a session of a graph that reads our buffers in place.
+
+        Args:
+            graph: path of the ``.onnx`` file.
+            buffers: trainable name -> its buffer; changes to it are seen by the next run.
+            threads: intra-op threads; 0 leaves the choice to onnxruntime.
+            frozen: name -> array of frozen tensors to use where they lie; None lets onnxruntime load, fold and
+                prepack them, which is faster on short inputs and holds a second copy of every matrix.
+
+        Raises:
+            ORT_ERRORS: onnxruntime can't run the graph.
+            InputError: not on this device.
+        """
+        raise NotImplementedError
+
+    def own(self, array: Array) -> Buffer:
+        """Return a buffer that begins with an array's values; the array may become that buffer."""
+        raise NotImplementedError
+
+    def put(self, array: Array | Buffer) -> Buffer:
+        """Return a buffer of an array's values to be read only: what already is one stays."""
+        raise NotImplementedError
+
+    def host(self, buffer: Buffer) -> Array:
+        """Return a buffer's values to be read only, before it changes next: it may be the buffer itself."""
+        raise NotImplementedError
+
+    def zeros(self, shape: tuple[int, ...]) -> Buffer:
+        """Return a new float32 buffer of zeros."""
+        raise NotImplementedError
+
+    def copy(self, buffer: Buffer) -> Buffer:
+        """Return a new buffer of the same values."""
+        raise NotImplementedError
+
+    def write(self, buffer: Buffer, values: Array | Buffer) -> None:
+        """Give a buffer values: those of another of its shape, or of an array of as many elements."""
+        raise NotImplementedError
+
+    def stack(self, buffers: Sequence[Buffer]) -> Buffer:
+        """Return buffers of one shape as a new one, [count, ...]."""
+        raise NotImplementedError
+
+    def repeat(self, buffer: Buffer, count: int) -> Buffer:
+        """Return a buffer's rows again and again, [count x rows, ...]."""
+        raise NotImplementedError
+
+    def add_terms(self, additions: Sequence[Addition[Buffer]]) -> None:
+        """Make additions to buffers that don't overlap; see ``noise.reference.add_terms``."""
+        raise NotImplementedError
+
+    def product(self, u: Buffer, s: Buffer, out: Buffer) -> None:
+        """Let out [n, R] be u [n, R] @ s [R, R], summed over the columns of u one after the other."""
+        raise NotImplementedError
+
+    def add_product(self, matrix: Buffer, left: NDArray[np.float32], right: NDArray[np.float32]) -> None:
+        """Add left [n, r] @ right [r, m] to a matrix [n, ...] of as many elements."""
+        raise NotImplementedError
+
+    def shrink(self, buffer: Buffer, factor: float) -> None:
+        """Multiply a buffer by a factor rounded to float32."""
+        raise NotImplementedError
+
+    def pieces(self, buffers: Mapping[str, Buffer]) -> Iterator[dict[str, Any]]:
+        """Yield buffers of one size in flat pieces that NumPy's functions take and change in place."""
+        raise NotImplementedError
+
+    def settle_pages(self, buffers: Iterable[Buffer]) -> None:
+        """Take all the memory that a run's moves come to take from these buffers."""
+
+    def held(self) -> Held:
+        """Return the memory held now."""
+        raise NotImplementedError
+
+    def limits(self, now: Held) -> list[Limit]:
+        """Return what may be held."""
+        raise NotImplementedError
+
+    def give_back(self) -> None:
+        """Return freed memory to the system."""

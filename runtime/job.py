@@ -19,7 +19,7 @@ from .data.buckets import padded
 from .data.dataset import Dataset, encode
 from .data.facts import Facts
 from .data.remarks import Altered, remarks
-from .device import Array, Device
+from .device import Array, Device, Grain
 from .head.initial import initial_head
 from .head.probe import deal
 from .head.refit import Forward, HeadRefit
@@ -172,14 +172,14 @@ def assemble(
             bundle,
             fold.parameters.buffers,
             varying=fold.parameters.varying,
-            batch=_a_batch(splits.train, manifest, options),
+            batch=_a_batch(splits.train, manifest, options, device.grain),
             outputs=goal.outputs,
             points=fold.method.most_points,
             device=device,
             threads=threads_for(manifest, options.threads),
             frozen=frozen_where(bundle, options),
             recurring=_recurring(folder, manifest, plan, len(splits.train)),
-            rows=_layer_rows(manifest, options, splits.train),
+            rows=_layer_rows(manifest, options, splits.train, device.grain),
         ),
         options.probes_per_pass,
         options.few_rows,
@@ -199,7 +199,7 @@ def assemble(
         seed=options.seed,
         batch_size=options.batch_size,
         micro_batch_size=options.micro_batch_size,
-        bounds=eval_bounds(options, manifest, splits.train),
+        bounds=eval_bounds(options, manifest, splits.train, device.grain),
         dealt=dealt,
         goal=options.objective,
         probing=choice.probing,
@@ -215,18 +215,18 @@ def assemble(
     return Job(bundle, splits, plan, fold, measure, solved, directions, initial, notes, choice.cache)
 
 
-def eval_bounds(options: TuneOptions, manifest: Manifest, train: Dataset) -> Bounds:
+def eval_bounds(options: TuneOptions, manifest: Manifest, train: Dataset, grain: Grain) -> Bounds:
     """Return the bounds of the passes that evaluate a run."""
     rows = min(options.batch_size, options.micro_batch_size or options.batch_size)
-    tokens = _layer_rows(manifest, options, train) if manifest.text is not None else None
+    tokens = _layer_rows(manifest, options, train, grain) if manifest.text is not None else None
     return bounds_beside(rows, tokens, options.micro_batch_size)
 
 
-def _layer_rows(manifest: Manifest, options: TuneOptions, train: Dataset) -> int | None:
+def _layer_rows(manifest: Manifest, options: TuneOptions, train: Dataset, grain: Grain) -> int | None:
     """Return how many rows a layer sees in the largest pass that a step can have; None for pictures and the like."""
     rows = min(options.batch_size, options.micro_batch_size or options.batch_size)
     if manifest.text is not None:
-        return rows * padded(int(train.lengths.max(initial=1)), manifest.text.max_length)
+        return rows * padded(int(train.lengths.max(initial=1)), manifest.text.max_length, grain)
     return rows if all(len(port.shape) <= 2 for port in manifest.inputs) else None
 
 
@@ -294,10 +294,12 @@ def _goal(options: TuneOptions, manifest: Manifest, facts: Facts) -> Objective:
     return InUnits(goal, scale)
 
 
-def _a_batch(train: Dataset, manifest: Manifest, options: TuneOptions) -> list[MicroBatch]:
+def _a_batch(train: Dataset, manifest: Manifest, options: TuneOptions, grain: Grain) -> list[MicroBatch]:
     """Return the passes of a step like those to come."""
     rows = permutation(options.seed, "zoedge.choice", 0, len(train))[: options.batch_size]
-    return micro_batches(train.examples, rows, manifest=manifest, max_rows=options.micro_batch_size)
+    return micro_batches(
+        train.examples, rows, manifest=manifest, max_rows=options.micro_batch_size, grain=grain
+    )
 
 
 def _initial(

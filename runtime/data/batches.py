@@ -17,6 +17,7 @@ from zoedge.errors import InputError
 from zoedge.manifest import Manifest
 from zoedge.names import named_in_graph
 
+from ..device import FINE, Grain
 from ..noise.permutation import permutation
 from .buckets import Limits, split_by_length, split_by_shape
 from .example import Array, Arrays, Example
@@ -33,7 +34,7 @@ class MicroBatch:
         inputs: graph input name -> contiguous array [n, ...] of the port's dtype.
         targets: the same for the targets.
         rows: int64 [valid], the position in the step's batch of each of the first ``valid`` rows. Rows after
-            them only fill a fixed batch size; they repeat the last example and mean nothing.
+            them only fill a pass; they repeat the last example and mean nothing.
     """
 
     inputs: Arrays
@@ -94,6 +95,7 @@ def micro_batches(
     manifest: Manifest,
     max_rows: int | None = None,
     max_tokens: int | None = None,
+    grain: Grain = FINE,
 ) -> list[MicroBatch]:
     """Deal the rows of a batch into micro-batches of like lengths, each padded to its own longest.
 
@@ -105,18 +107,19 @@ def micro_batches(
         manifest: names the ports, their dtypes and fixed sizes, and the padding token.
         max_rows: most rows per micro-batch (``--micro-batch-size``).
         max_tokens: most padded tokens per micro-batch; a single longer row still gets its own.
+        grain: the device's, which shapes are multiples of.
 
     Returns:
         Micro-batches that hold every row once; ``gather`` puts their results back in order.
     """
     chosen = [examples[int(i)] for i in indices]
-    limits = Limits(max_rows, max_tokens, fixed_rows(manifest))
+    limits = Limits(max_rows, max_tokens, fixed_rows(manifest), grain)
     lengths = [example.length for example in chosen]
     if manifest.text is not None and any(lengths):
         parts = split_by_length(lengths, limits, manifest.text.max_length)
     else:
         parts = split_by_shape([_shapes(example) for example in chosen], limits)
-    return [_micro_batch(chosen, part, manifest, limits.fixed) for part in parts]
+    return [_micro_batch(chosen, part, manifest, limits) for part in parts]
 
 
 def gather(results: Sequence[Result]) -> tuple[Arrays, Arrays]:
@@ -147,11 +150,11 @@ def _joined(parts: Sequence[tuple[MicroBatch, Array]]) -> Array:
 
 
 def _micro_batch(
-    chosen: Sequence[Example], part: Sequence[int], manifest: Manifest, fixed: int | None
+    chosen: Sequence[Example], part: Sequence[int], manifest: Manifest, limits: Limits
 ) -> MicroBatch:
-    rows = [*part, *[part[-1]] * (fixed - len(part) if fixed else 0)]
-    inputs = stack([chosen[r].inputs for r in rows], manifest.inputs, manifest.text)
-    targets = stack([chosen[r].targets for r in rows], manifest.targets, manifest.text)
+    rows = [*part, *[part[-1]] * (limits.filled(len(part)) - len(part))]
+    inputs = stack([chosen[r].inputs for r in rows], manifest.inputs, manifest.text, limits.grain)
+    targets = stack([chosen[r].targets for r in rows], manifest.targets, manifest.text, limits.grain)
     return MicroBatch(inputs, targets, np.array(part, dtype=np.int64))
 
 

@@ -6,18 +6,23 @@ from collections.abc import Hashable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-ROUNDING = 4  # padded lengths are multiples of this, so that few shapes occur
+from ..device import FINE, Grain
+
 # what one more forward pass costs, in tokens; a 6-layer encoder took the same time per step for 0 to 128,
 # and 3.5 times as long without buckets (SST-2, 64 rows)
 OVERHEAD_TOKENS = 64
 
 
 class Limits(NamedTuple):
-    """What a part may hold at most; ``fixed`` is the graph's own batch size, to which parts are filled up."""
+    """What a part may hold at most; ``fixed`` is the graph's own batch size, to which parts are filled up.
+
+    ``grain`` is what the device wants shapes to be multiples of.
+    """
 
     rows: int | None = None
     tokens: int | None = None
     fixed: int | None = None
+    grain: Grain = FINE
 
     def rows_of(self, width: int) -> int | None:
         """Return the most rows of a part that is ``width`` tokens wide, None for any number."""
@@ -27,10 +32,14 @@ class Limits(NamedTuple):
         given = [limit for limit in (self.rows, by_tokens) if limit]
         return min(given) if given else None
 
+    def filled(self, rows: int) -> int:
+        """Return how many rows a pass has that holds some."""
+        return self.fixed or -(-rows // self.grain.rows) * self.grain.rows
 
-def padded(length: int, longest: int | None = None) -> int:
-    """Return a length rounded up to a multiple of ``ROUNDING``, but not beyond ``longest``."""
-    rounded = -(-length // ROUNDING) * ROUNDING
+
+def padded(length: int, longest: int | None = None, grain: Grain = FINE) -> int:
+    """Return a length rounded up to the device's multiple, but not beyond ``longest``."""
+    rounded = -(-length // grain.tokens) * grain.tokens
     return rounded if longest is None else max(length, min(rounded, longest))
 
 
@@ -52,7 +61,7 @@ def split_by_length(lengths: Sequence[int], limits: Limits, longest: int | None 
     order = sorted(
         range(len(lengths)), key=lambda row: lengths[row]
     )  # stable: equal lengths keep their order
-    widths = [padded(lengths[row], longest) for row in order]
+    widths = [padded(lengths[row], longest, limits.grain) for row in order]
     ends = [i for i in range(1, len(order) + 1) if i == len(order) or widths[i] != widths[i - 1]]
     bounds = [0, *ends]
     best: list[tuple[int, int]] = [(0, 0)]  # for each bound: cost up to it, index of the bound before

@@ -9,13 +9,14 @@ import numpy as np
 from zoedge.errors import DataError
 from zoedge.manifest import Port, Text
 
+from ..device import FINE, Grain
 from .buckets import padded
 from .example import Array, Arrays
 
 IGNORED = -100  # the label of a padded position
 
 
-def stack(rows: Sequence[Arrays], ports: Sequence[Port], text: Text | None) -> Arrays:
+def stack(rows: Sequence[Arrays], ports: Sequence[Port], text: Text | None, grain: Grain = FINE) -> Arrays:
     """Return one contiguous array [rows, ...] per port, of the port's dtype.
 
     Axes of a fixed size are padded to it. Dynamic axes are padded to the longest row: rounded up as
@@ -24,10 +25,10 @@ def stack(rows: Sequence[Arrays], ports: Sequence[Port], text: Text | None) -> A
     Raises:
         DataError: a row is larger than a fixed axis of the graph.
     """
-    return {port.name: _stack([row[port.name] for row in rows], port, text) for port in ports}
+    return {port.name: _stack([row[port.name] for row in rows], port, text, grain) for port in ports}
 
 
-def _stack(arrays: Sequence[Array], port: Port, text: Text | None) -> Array:
+def _stack(arrays: Sequence[Array], port: Port, text: Text | None, grain: Grain) -> Array:
     sizes = []
     for axis, dim in enumerate(port.shape[1:]):
         size = max(array.shape[axis] for array in arrays)
@@ -35,7 +36,8 @@ def _stack(arrays: Sequence[Array], port: Port, text: Text | None) -> Array:
             raise DataError(
                 f"a row of {size} does not fit {port.name}, which the graph fixes at {dim}: shorten it"
             )
-        sizes.append(dim if isinstance(dim, int) else padded(size, text.max_length) if text else size)
+        longest = padded(size, text.max_length, grain) if text else size
+        sizes.append(dim if isinstance(dim, int) else longest)
     stacked = np.full((len(arrays), *sizes), _fill(port, text), dtype=port.dtype)
     for row, array in enumerate(arrays):
         stacked[row : row + 1][(slice(None), *map(slice, array.shape))] = array

@@ -44,6 +44,9 @@ class Grain(NamedTuple):
     tokens: int = 4
 
 
+FINE = Grain()
+
+
 class DeviceSession(Protocol):
     """A graph that was opened on a device.
 
@@ -80,7 +83,7 @@ class Device:
         notes: sentences the user should read.
     """
 
-    grain: ClassVar[Grain] = Grain()
+    grain: ClassVar[Grain] = FINE
     notes: tuple[str, ...] = ()
 
     def open(

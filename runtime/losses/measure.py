@@ -14,6 +14,7 @@ from zoedge.manifest import Manifest
 from ..data.batches import MicroBatch, Result, Rows, batch_indices, micro_batches
 from ..data.example import Example
 from ..data.facts import TargetScale
+from ..device import FINE, Grain
 from ..passes.probing import Forward, OneByOne, Probing
 from .metrics import METRICS, ErrorMetrics
 from .objectives import Criterion, Objective
@@ -60,16 +61,22 @@ def run_rows(
     """Run any number of rows, a pass at a time; rows of a result count from the start of ``rows``."""
     for start in range(0, len(rows), EVAL_BLOCK):
         part = rows[start : start + EVAL_BLOCK]
-        for batch in eval_batches(manifest, examples, part, bounds):
+        for batch in eval_batches(manifest, examples, part, bounds, engine.grain):
             placed = MicroBatch(batch.inputs, batch.targets, batch.rows + start)
             yield placed, engine.run(batch.given, outputs)
 
 
 def eval_batches(
-    manifest: Manifest, examples: Sequence[Example], rows: Rows, bounds: Bounds = USUAL
+    manifest: Manifest,
+    examples: Sequence[Example],
+    rows: Rows,
+    bounds: Bounds = USUAL,
+    grain: Grain = FINE,
 ) -> list[MicroBatch]:
     """Return the passes of a block of rows."""
-    return micro_batches(examples, rows, manifest=manifest, max_rows=bounds.rows, max_tokens=bounds.tokens)
+    return micro_batches(
+        examples, rows, manifest=manifest, max_rows=bounds.rows, max_tokens=bounds.tokens, grain=grain
+    )
 
 
 def score(
@@ -164,7 +171,8 @@ class Measure:
         turn, fold = divmod(step, len(self._dealt))
         rows = self._dealt[fold]
         chosen = rows[batch_indices(self._seed, turn, len(rows), self._batch_size)]
-        return micro_batches(self._train, chosen, manifest=self._manifest, max_rows=self._micro_batch_size)
+        most, grain = self._micro_batch_size, self._engine.grain
+        return micro_batches(self._train, chosen, manifest=self._manifest, max_rows=most, grain=grain)
 
     @property
     def together(self) -> int:

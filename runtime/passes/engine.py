@@ -44,6 +44,7 @@ class Engine:
         inputs: names of the inputs inside the graph, without the buffers.
         values: names of the outputs inside the graph.
         outputs: their plain names.
+        grain: what the shapes of passes are multiples of.
 
     Raises:
         InputError: a graph that onnxruntime can't run.
@@ -61,6 +62,7 @@ class Engine:
                 f"onnxruntime {ort.__version__} can't run {graph}: {first_line(error)}"
             ) from error
         _check_live(buffers, self._session.optional, graph)
+        self.grain = device.grain
         self.inputs = self._session.inputs
         self.values = self._session.outputs
         self.outputs = tuple(map(plain, self.values))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.batches import MicroBatch, Result
 from ..data.example import Array
-from ..device import Buffer, Device
+from ..device import Buffer, Device, Grain
 from .engine import Begun, Stacked
 
 
@@ -18,6 +18,7 @@ class Forward(Protocol):
     """What runs a bundle's loss graph at the buffers' present values; see ``Engine`` and ``Staged``."""
 
     outputs: tuple[str, ...]
+    grain: Grain
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once."""

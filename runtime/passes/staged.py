@@ -41,6 +41,7 @@ class Staged:
             Engine(bundle.path(PREFIX_FILE), {}, **settings) if PREFIX_FILE in bundle.manifest.files else None
         )
         self._suffix = Engine(bundle.path(SUFFIX_FILE), dense, **settings)
+        self.grain = self._suffix.grain
         self.outputs = self._suffix.outputs
         self.cache: PrefixCache | None = None
 

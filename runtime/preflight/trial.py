@@ -150,15 +150,22 @@ def try_out(ask: Ask, started: float) -> Trial:
 def _longest(job: Job) -> list[MicroBatch]:
     """Return the largest passes that the data can give a step, and those that measure many rows."""
     options, manifest, train = job.plan.options, job.bundle.manifest, job.data.train
+    grain = job.fold.parameters.device.grain
     order = np.argsort(train.lengths, kind="stable")
     examples: Sequence[Example] = train.examples
     passes = micro_batches(
-        examples, order[-options.batch_size :], manifest=manifest, max_rows=options.micro_batch_size
+        examples,
+        order[-options.batch_size :],
+        manifest=manifest,
+        max_rows=options.micro_batch_size,
+        grain=grain,
     )
     measured = [job.data.valid, train if job.refit is not None else None]
     for rows in (rows for rows in measured if rows is not None):
         block = np.argsort(rows.lengths, kind="stable")[-EVAL_BLOCK:]
-        passes += eval_batches(manifest, rows.examples, block, eval_bounds(options, manifest, train))
+        passes += eval_batches(
+            manifest, rows.examples, block, eval_bounds(options, manifest, train, grain), grain
+        )
     return passes
 
 

@@ -81,6 +81,7 @@ def _vectors_of_layers(
         manifest=bundle.manifest,
         max_rows=min(pass_rows, max_rows or pass_rows),
         max_tokens=max(_FEWEST, most // _PASSES),
+        grain=device.grain,
     )
     share = most / sum(_mass(batch) for batch in batches)
     shares = [math.ceil(share * _mass(batch)) for batch in batches]

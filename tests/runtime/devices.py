@@ -1,6 +1,11 @@
 """Devices that only tests have."""
 
-from zoedge.runtime.device import Cpu
+from collections import Counter
+from typing import ClassVar
+
+import numpy as np
+
+from zoedge.runtime.device import Cpu, Device
 from zoedge.runtime.noise import reference
 
 
@@ -9,3 +14,102 @@ class Reference(Cpu):
 
     def add_terms(self, additions):
         reference.add_terms(additions)
+
+
+class Hidden:
+    """A buffer that nothing but its device can read."""
+
+    __array_ufunc__ = None  # NumPy's operators refuse it
+
+    def __init__(self, array):
+        self.array = array
+
+    shape = property(lambda self: self.array.shape)
+    size = property(lambda self: self.array.size)
+    nbytes = property(lambda self: self.array.nbytes)
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("this buffer is on a device")
+
+
+class Counting(Device):
+    """A device of its own memory, which counts what it is asked for; what it computes is the processor's.
+
+    Attributes:
+        calls: name of a method -> how often it was called, by all devices together.
+    """
+
+    calls: ClassVar[Counter] = Counter()
+
+    def __init__(self, threads=0):
+        self._cpu = Reference(threads)
+
+    def open(self, graph, buffers, *, threads=0, frozen=None):
+        self.calls["open"] += 1
+        inner = self._cpu.open(
+            graph, {n: b.array for n, b in buffers.items()}, threads=threads, frozen=frozen
+        )
+        return CountingSession(inner, self.calls)
+
+    def own(self, array):
+        return Hidden(np.array(array, np.float32))  # a copy, as memory elsewhere is
+
+    def put(self, array):
+        if isinstance(array, Hidden):
+            return array
+        self.calls["put"] += 1
+        return Hidden(np.array(array))
+
+    def host(self, buffer):
+        return buffer.array.copy()
+
+    def zeros(self, shape):
+        return Hidden(np.zeros(shape, np.float32))
+
+    def copy(self, buffer):
+        return Hidden(buffer.array.copy())
+
+    def write(self, buffer, values):
+        self._cpu.write(buffer.array, bare(values))
+
+    def stack(self, buffers):
+        return Hidden(self._cpu.stack([b.array for b in buffers]))
+
+    def repeat(self, buffer, count):
+        return Hidden(self._cpu.repeat(buffer.array, count))
+
+    def add_terms(self, additions):
+        self.calls["add_terms"] += 1
+        self._cpu.add_terms([a._replace(target=a.target.array) for a in additions])
+
+    def product(self, u, s, out):
+        self._cpu.product(u.array, s.array, out.array)
+
+    def add_product(self, matrix, left, right):
+        self._cpu.add_product(matrix.array, left, right)
+
+    def shrink(self, buffer, factor):
+        self._cpu.shrink(buffer.array, factor)
+
+    def pieces(self, buffers):
+        yield from self._cpu.pieces({n: b.array for n, b in buffers.items()})
+
+    def held(self):
+        return self._cpu.held()
+
+    def limits(self, now):
+        return self._cpu.limits(now)
+
+
+class CountingSession:
+    def __init__(self, inner, calls):
+        self._inner, self._calls = inner, calls
+        self.inputs, self.optional, self.outputs = inner.inputs, inner.optional, inner.outputs
+
+    def run(self, given, wanted):
+        self._calls["run"] += 1
+        return [Hidden(x) for x in self._inner.run({n: b.array for n, b in given.items()}, wanted)]
+
+
+def bare(values):
+    return values.array if isinstance(values, Hidden) else values

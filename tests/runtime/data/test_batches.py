@@ -11,6 +11,7 @@ from zoedge.errors import DataError, InputError
 from zoedge.manifest import Port, Text
 from zoedge.runtime.data.batches import batch_indices, epoch_order, gather, micro_batches, steps_in
 from zoedge.runtime.data.example import Example
+from zoedge.runtime.device import Grain
 
 from ..bundles import LABELS, POSITIONS, TOKEN_LABELS, arrays, bundle, tokens
 
@@ -124,6 +125,13 @@ def test_fixed_batch_repeats_the_last_example():
     (batch,) = micro_batches([example(4, 1, 7), example(4, 1, 8)], [0, 1], manifest=generation(4))
     assert batch.valid == 2
     assert batch.inputs["input_ids"][:, 0].tolist() == [7, 8, 8, 8]
+
+
+def test_a_device_with_a_coarser_grain_gets_fuller_shapes():
+    examples = [example(4, 1, 7), example(9, 1, 8), example(9, 1, 6)]
+    (batch,) = micro_batches(examples, [0, 1, 2], manifest=generation(), grain=Grain(rows=4, tokens=16))
+    assert batch.valid == 3
+    assert batch.inputs["input_ids"].shape == (4, 16)
 
 
 def test_fixed_axes():

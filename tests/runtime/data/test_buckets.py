@@ -7,15 +7,18 @@ from hypothesis import strategies as st
 
 from zoedge.runtime.data.buckets import (
     OVERHEAD_TOKENS,
-    ROUNDING,
     Limits,
     padded,
     split_by_length,
     split_by_shape,
 )
+from zoedge.runtime.device import FINE, Grain
 
+TOKENS = FINE.tokens
 LENGTHS = st.lists(st.integers(1, 130), min_size=1, max_size=40)
-LIMITS = st.builds(Limits, st.none() | st.integers(1, 10), st.none() | st.integers(1, 400), st.none())
+LIMITS = st.builds(
+    Limits, st.none() | st.integers(1, 10), st.none() | st.integers(1, 400), st.none(), st.just(FINE)
+)
 
 
 def cost(lengths, parts):
@@ -23,9 +26,10 @@ def cost(lengths, parts):
 
 
 def test_padded():
-    assert [padded(n) for n in (1, ROUNDING, ROUNDING + 1)] == [ROUNDING, ROUNDING, 2 * ROUNDING]
+    assert [padded(n) for n in (1, TOKENS, TOKENS + 1)] == [TOKENS, TOKENS, 2 * TOKENS]
     assert padded(30, 31) == 31  # never beyond what the model takes
     assert padded(33, 31) == 33
+    assert padded(33, None, Grain(tokens=32)) == 64
 
 
 @given(LENGTHS, LIMITS)

@@ -11,6 +11,7 @@ from pathlib import Path
 from zoedge.errors import DataError
 
 from .lines import read_lines
+from .quotes import quotes_fields
 from .record import Record
 from .separator import separator_of, told_separator
 
@@ -53,10 +54,13 @@ def read_csv(path: Path) -> list[Record]:
 def read_tsv(path: Path) -> list[Record]:
     """Return the rows of a ``.tsv`` file as text; a quote is an ordinary character there, as in GLUE.
 
+    Unless all quotes are as a program that puts them around fields writes them.
+
     Raises:
         DataError: a row of another width, or bytes that aren't text.
     """
-    return _parse(list(read_lines(path)), _Tsv, path)
+    lines = list(read_lines(path))
+    return _parse(lines, csv.excel_tab if quotes_fields(lines, csv.excel_tab) else _Tsv, path)
 
 
 def _csv(separator: str) -> type[csv.Dialect]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, cast, overload
+from typing import Literal, NamedTuple, cast, overload
 
 from zoedge.errors import DataError, near
 
@@ -21,19 +21,28 @@ from .parquet import read_parquet
 from .record import Record
 from .splits import SPLIT_NAMES, Split, split_file
 
-Reader = Callable[[Path, str], Sequence[Record] | None]
 
-# a new format is one file and one line here; None means that the file holds other splits only
-READERS: dict[str, Reader] = {
-    ".jsonl": lambda path, split: read_jsonl(path),
-    ".csv": lambda path, split: read_csv(path),
-    ".tsv": lambda path, split: read_tsv(path),
-    ".npz": read_npz,
-    ".json": lambda path, split: _of_json(read_json(path), split),
-    ".parquet": lambda path, split: read_parquet(path),
+class Format(NamedTuple):
+    """How files of a format are read.
+
+    Attributes:
+        read: returns the records of a split; None where the file holds other splits only.
+        splits_of: returns the splits that one file tells apart, empty where it holds one set of rows.
+    """
+
+    read: Callable[[Path, str], Sequence[Record] | None]
+    splits_of: Callable[[Path], frozenset[str]] = lambda path: frozenset()
+
+
+# a new format is one file and one line here
+READERS: dict[str, Format] = {
+    ".jsonl": Format(lambda path, split: read_jsonl(path)),
+    ".csv": Format(lambda path, split: read_csv(path)),
+    ".tsv": Format(lambda path, split: read_tsv(path)),
+    ".npz": Format(read_npz, splits_of_npz),
+    ".json": Format(lambda path, split: _of_json(read_json(path), split), splits_of_json),
+    ".parquet": Format(lambda path, split: read_parquet(path)),
 }
-# the formats of which one file may tell splits apart
-_SPLITS_OF = {".npz": splits_of_npz, ".json": splits_of_json}
 
 _ANY = KeyNames()
 _LONGEST_SHOWN = 200
@@ -98,27 +107,21 @@ def _read(text: str, split: Split) -> Sequence[Record] | None:
     path = Path(text)
     if path.is_dir():
         file = split_file(path, split, READERS)
-        return READERS[file.suffix](file, split) if file else None
+        return READERS[file.suffix].read(file, split) if file else None
     if path.is_file():
         suffix = path.suffix.lower()
-        reader = READERS.get(suffix)
-        if reader is None:
+        known = READERS.get(suffix)
+        if known is None:
             raise DataError(
                 f"{path} has the unknown format {path.suffix!r}: use {', '.join(READERS)} or a folder of them"
             )
-        if split == "valid" and not _told_splits(path):
+        if split == "valid" and not known.splits_of(path):
             return None
-        return reader(path, split)
+        return known.read(path, split)
     if path.suffix.lower() in READERS or not is_hub_id(text):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"{_shown(text)} does not exist{near(path.name, siblings) or ': check the path'}")
     return read_hub(text, split)
-
-
-def _told_splits(path: Path) -> frozenset[str]:
-    """Return the splits that one file tells apart; empty where it holds one set of rows."""
-    splits_of = _SPLITS_OF.get(path.suffix.lower())
-    return splits_of(path) if splits_of else frozenset()
 
 
 def _shown(data: str | InMemory) -> str:
@@ -137,5 +140,6 @@ def _expected(data: str | InMemory, split: Split) -> str:
         present = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
         return f"name a file {split}{', '.join(READERS)} (the folder holds {present})"
     if path.is_file():
-        return f"name its arrays {split}_... (it tells {', '.join(sorted(_told_splits(path)))} apart)"
+        told = ", ".join(sorted(READERS[path.suffix.lower()].splits_of(path)))
+        return f"name its arrays {split}_... (it tells {told} apart)"
     return f"looked for {', '.join(SPLIT_NAMES[split])}"

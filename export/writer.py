@@ -87,6 +87,8 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         Bundle.open(folder)
     if manifest.quantization is not None:
         say(str(manifest.quantization))
+    if manifest.kept_apart:
+        notes += _said_apart(manifest, exported)
     for note in notes:
         say(note)
     if assembled.beside:
@@ -97,6 +99,15 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")
     return Bundle.open(output, verify=False)
+
+
+def _said_apart(manifest: Manifest, exported: Exported) -> list[str]:
+    """Return what a user should know of branches that merging keeps apart; rounding is known to make such."""
+    whole = manifest.holds_branches(exported.weights)
+    if whole or (exported.source.kind == "onnx" and exported.quantization is not None):
+        return []
+    files = "" if exported.source.kind == "onnx" else ", so merging writes no model.safetensors"
+    return [f"a merged model.onnx keeps LoRA branches as products: {manifest.apart()}{files}"]
 
 
 class Made(NamedTuple):

@@ -65,7 +65,7 @@ def test_branches_are_added_in_float64_and_rounded_once(tmp_path):
 
 
 def test_a_large_matrix_is_merged_in_blocks(tmp_path, monkeypatch):
-    module = importlib.import_module("zoedge.runtime.outputs.merge")
+    module = importlib.import_module("zoedge.runtime.outputs.add_branch")
     monkeypatch.setattr(module, "_BLOCK_ELEMENTS", 12)  # one row of mix, three of fc, which has eight
     test_branches_are_added_in_float64_and_rounded_once(tmp_path)
 

@@ -186,15 +186,15 @@ def _described(
         structs.replace(
             each,
             apart=why_apart(plain, uses[each.weight]),
-            also=tuple(name for name in others.get(each.weight, ()) if each.module not in others[each.weight]),
+            also=tuple(
+                name for name in others.get(each.weight, ()) if each.module not in others[each.weight]
+            ),
         )
         for each in branches
     )
 
 
-def _adapted(
-    exported: Exported, targets: Mapping[str, list[Linear]], lora: Lora
-) -> onnx.ModelProto | None:
+def _adapted(exported: Exported, targets: Mapping[str, list[Linear]], lora: Lora) -> onnx.ModelProto | None:
     """Put the same branches into the inference graph, beside the uses of the same matrices; None without targets."""
     if not targets:
         return None

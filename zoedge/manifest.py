@@ -79,7 +79,9 @@ class LoraBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     b: str
     rank: int
     alpha: float
-    apart: str = ""  # why it can't be added to that matrix, behind "that": "is stored as int8"; "" where it can
+    apart: str = (
+        ""  # why it can't be added to that matrix, behind "that": "is stored as int8"; "" where it can
+    )
     also: tuple[str, ...] = ()  # other modules of the source that have the same matrix, and so the branch
 
 

@@ -30,7 +30,11 @@ def _linear(op, place, into, out, *, weight="w", **attrs):
 
 def _of_numbers(place, *nodes):
     """What is made of w alone, as one number that is added."""
-    return [*nodes, node("ReduceSum", f"m{place}", f"s{place}", keepdims=0), node("Mul", f"h{place} s{place}", f"c{place}")]
+    return [
+        *nodes,
+        node("ReduceSum", f"m{place}", f"s{place}", keepdims=0),
+        node("Mul", f"h{place} s{place}", f"c{place}"),
+    ]
 
 
 def _in_a_body(place, rows, columns):
@@ -70,7 +74,12 @@ def shared(readers, rows, columns):
         nodes += READERS[reader](k, rows, columns)
         nodes += [node("Add", f"h{k} c{k}", f"a{k}"), node("Tanh", f"a{k}", f"h{k + 1}")]
     nodes.append(node("MatMul", f"h{len(readers)} last", "y"))
-    tensors = {"w": normal((rows, columns), 1), "last": normal((WIDTH, 3), 2), "row": np.array([1]), "yes": np.array(True)}
+    tensors = {
+        "w": normal((rows, columns), 1),
+        "last": normal((WIDTH, 3), 2),
+        "row": np.array([1]),
+        "yes": np.array(True),
+    }
     for n in {rows, columns}:
         tensors |= {f"in{n}": normal((WIDTH, n), 3 + n), f"back{n}": normal((n, WIDTH), 20 + n)}
     read = {name for each in nodes for name in each.input} | {"w"}
@@ -114,3 +123,93 @@ def test_the_merged_model_is_what_the_run_computed(tmp_path_factory, first, othe
     ours, merged, adapted, _ = both(shared(readers, rows, WIDTH), tmp_path_factory.mktemp("shared"))
     np.testing.assert_allclose(merged, ours, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(adapted, ours, rtol=1e-4, atol=1e-5)
+
+
+REASONS = {
+    "Gemm": "",
+    "Identity": "",
+    "Gemm transB": "Gemm reads, too",
+    "Gemm alpha": "Gemm reads, too",
+    "Transpose": "MatMul reads, too",
+    "ReduceSum": "ReduceSum reads, too",
+    "Mul": "Mul reads, too",
+    "Gram": "MatMul reads, too",
+    "Gather": "Gather reads, too",
+    "If": "If reads, too",
+}
+
+
+@pytest.mark.parametrize("other", REASONS)
+def test_who_else_reads_the_matrix_is_said_at_export(tmp_path, other):
+    told = []
+    *_, bundle = both(shared(["MatMul", other], 4, WIDTH), tmp_path, say=told.append)
+    (branch,) = bundle.manifest.lora
+    assert branch.apart == REASONS[other]
+    said = f"a merged model.onnx keeps LoRA branches as products: w beside a matrix that {REASONS[other]}"
+    assert [text for text in told if "keeps" in text] == ([said] if REASONS[other] else [])
+    files = {path.name for path in (tmp_path / "merged").iterdir()}
+    beside = {"weights.safetensors", "adapters.safetensors"}
+    assert files == {"model.onnx"} | (beside if REASONS[other] else {"model.safetensors"})
+
+
+@pytest.mark.parametrize("rows", [4, 5])
+@pytest.mark.parametrize("turned", ["Transpose", "Gemm transB"])
+def test_a_branch_is_beside_the_layers_that_read_as_the_first_does(tmp_path, turned, rows):
+    """Those that read the matrix the other way see it as it is; NumPy does the same arithmetic."""
+    readers = ["MatMul", turned, "Gemm"]
+    proto = shared(readers, rows, WIDTH)
+    ours, *_, bundle = both(proto, tmp_path)
+    tensors = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in proto.graph.initializer}
+    (branch,) = bundle.manifest.lora
+    a, b = (normal(p.shape, 40 + i).astype(np.float64) for i, p in enumerate(bundle.manifest.trainable))
+    tuned = tensors["w"] + branch.alpha / branch.rank * (b @ a).T
+    h = normal((5, WIDTH), 9, 1.0).astype(np.float64)
+    for reader in readers:
+        w = tensors["w"].T if reader == turned else tuned
+        projected = np.tanh(h @ tensors[f"in{w.shape[0]}"])
+        h = np.tanh(h + projected @ w @ tensors[f"back{w.shape[1]}"])
+    np.testing.assert_allclose(ours, h @ tensors["last"], rtol=1e-4, atol=1e-5)
+
+
+def test_other_matrices_take_their_branches_in(tmp_path):
+    """Only what has to stays a product: it costs time in every run."""
+    proto = shared(["MatMul", "Gather"], 4, WIDTH)
+    ours, merged, _, bundle = both(proto, tmp_path, target_modules=["w", "in4"])
+    np.testing.assert_allclose(merged, ours, rtol=1e-4, atol=1e-5)
+    assert {branch.module: bool(branch.apart) for branch in bundle.manifest.lora} == {"in4": False, "w": True}
+    graph = onnx.load(tmp_path / "merged" / "model.onnx").graph
+    assert {t.name for t in graph.initializer if "lora_A" in t.name} == {"w.lora_A.weight"}
+
+
+def test_a_matrix_that_is_trained_itself_is_one_tensor_for_all_its_readers(tmp_path):
+    proto = shared(["MatMul", "Transpose", "Mul"], 4, WIDTH)
+    bundle = to_bundle(
+        save(proto, tmp_path / "m.onnx"), tmp_path / "bundle", loss="cross-entropy", train=["w"]
+    )
+    w, x = normal((4, WIDTH), 77), normal((5, WIDTH), 9, 1.0)
+    merge(bundle, {"w": w}, tmp_path / "merged")
+    for tensor in proto.graph.initializer:
+        if tensor.name == "w":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(w, "w"))
+    wanted = _stock(save(proto, tmp_path / "wanted.onnx")).run(["y"], {"h0": x})[0]
+    got = _stock(tmp_path / "merged" / "model.onnx").run(["y"], {"h0": x})[0]
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("rows", [4, 5])
+@pytest.mark.parametrize(
+    ("others", "rounded"),
+    [(["Transpose"], False), (["Gemm transB"], False), (["ReduceSum"], True), (["MatMul", "Gather"], True)],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_so_it_is_where_export_rounds_matrices(tmp_path, kind, others, rounded, rows):
+    ours, merged, adapted, bundle = both(shared(["MatMul", *others], rows, WIDTH), tmp_path, quantize=kind)
+    np.testing.assert_allclose(merged, ours, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(adapted, ours, rtol=1e-3, atol=1e-3)
+    quantization = bundle.manifest.quantization
+    assert ("w" in [matrix.name for matrix in quantization.matrices]) == rounded
+    assert quantization.error < (
+        0.03 if kind == "int8" else 0.15
+    )  # a matrix read the wrong way was off by 0.17
+    assert not (tmp_path / "merged" / "model.safetensors").exists()  # one matrix could not be both

@@ -182,10 +182,12 @@ def _described(
 ) -> tuple[LoraBranch, ...]:
     """Return the branches with why merging keeps them apart, and which other modules have their matrix."""
     uses, others = uses_of(plain, targets), _other_modules(exported)
+    rounded = exported.quantization.matrices if exported.quantization is not None else ()
+    originals = {matrix.values: matrix.name for matrix in rounded}
     return tuple(
         structs.replace(
             each,
-            apart=why_apart(plain, uses[each.weight]),
+            apart=why_apart(plain, uses[each.weight], originals.get(each.weight, "")),
             also=tuple(
                 name for name in others.get(each.weight, ()) if each.module not in others[each.weight]
             ),

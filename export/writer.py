@@ -28,6 +28,7 @@ from zoedge.manifest import (
     WEIGHTS_FILE,
     Manifest,
     Quantization,
+    said_apart,
 )
 
 from .assemble import Assembled, Request, assemble
@@ -87,8 +88,7 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         Bundle.open(folder)
     if manifest.quantization is not None:
         say(str(manifest.quantization))
-    if manifest.kept_apart:
-        notes += _said_apart(manifest, exported)
+    notes += _apart(manifest, exported)
     for note in notes:
         say(note)
     if assembled.beside:
@@ -101,13 +101,11 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
     return Bundle.open(output, verify=False)
 
 
-def _said_apart(manifest: Manifest, exported: Exported) -> list[str]:
-    """Return what a user should know of branches that merging keeps apart; rounding is known to make such."""
-    whole = manifest.holds_branches(exported.weights)
-    if whole or (exported.source.kind == "onnx" and exported.quantization is not None):
-        return []
+def _apart(manifest: Manifest, exported: Exported) -> list[str]:
+    """Return what a user should know of branches that merging keeps apart, but for those of ``--quantize``."""
+    said = said_apart(manifest.no_floats_of(exported.weights))
     files = "" if exported.source.kind == "onnx" else ", so merging writes no model.safetensors"
-    return [f"a merged model.onnx keeps LoRA branches as products: {manifest.apart()}{files}"]
+    return [f"a merged model.onnx keeps LoRA branches as products: {said}{files}"] if said else []
 
 
 class Made(NamedTuple):

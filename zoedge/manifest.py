@@ -6,7 +6,7 @@ Unknown keys are errors, so that a typo or a newer writer is noticed and not ign
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Literal
 
 import msgspec
@@ -216,23 +216,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             return self.lora if MERGED_MODEL_FILE in self.files else ()
         return tuple(branch for branch in self.lora if branch.apart)
 
-    def apart(self) -> str:
-        """Return which branches merging keeps apart, and why; "" where there are none."""
-        modules: dict[str, list[str]] = {}
-        for branch in self.lora:
-            modules.setdefault(branch.apart, []).append(branch.module)
-        modules.pop("", None)
-        return "; ".join(f"{_some(names)} beside a matrix that {why}" for why, names in modules.items())
-
-    def holds_branches(self, stored: Container[str]) -> bool:
-        """Return whether a float file of the source's tensors can hold every branch.
+    def no_floats_of(self, stored: Container[str]) -> tuple[LoraBranch, ...]:
+        """Return the branches that a float file of the source's tensors can't hold.
 
         Args:
             stored: names of the tensors in the weights file.
         """
         matrices = () if self.quantization is None else self.quantization.matrices
         rounded = {matrix.values for matrix in matrices if matrix.name not in stored}
-        return all(branch.weight in rounded for branch in self.kept_apart)
+        return tuple(branch for branch in self.kept_apart if branch.weight not in rounded)
 
     @property
     def trained_elements(self) -> int:
@@ -248,6 +240,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         known |= {b.weight: shapes[b.a][1] * shapes[b.b][0] for b in self.lora}  # 4-bit codes share bytes
         parameters = sum(known.get(p.name, math.prod(p.shape)) for p in self.parameters if p.live)
         return parameters + sum(known.get(row.name, row.size) for row in self.frozen)
+
+
+def said_apart(branches: Iterable[LoraBranch]) -> str:
+    """Return which branches stay apart, and why, in words; "" where none do."""
+    modules: dict[str, list[str]] = {}
+    for branch in branches:
+        modules.setdefault(branch.apart, []).append(branch.module)
+    modules.pop("", None)
+    return "; ".join(f"{_some(names)} beside a matrix that {why}" for why, names in modules.items())
 
 
 def _some(names: list[str]) -> str:

@@ -12,14 +12,17 @@ from .linears import Linear
 _PASSED = ("Identity", "Cast", "Transpose")  # what a matrix may go through before a layer multiplies with it
 
 
-def why_apart(graph: Graph, uses: Sequence[Linear]) -> str:
-    """Return why a branch can't be added to its matrix, to be put behind "which"; "" where it can.
+def why_apart(graph: Graph, uses: Sequence[Linear], original: str = "") -> str:
+    """Return why a branch can't be added to its matrix, to be put behind "a matrix that"; "" where it can.
 
     Args:
         graph: the inference graph without branches, only read.
         uses: every layer that has the branch; one or more, of one matrix.
+        original: the float matrix that the layers' one was rounded from, where something else still reads that.
     """
     weight = uses[0].weight
+    if original in graph.initializers:
+        return f"{_other_reader(graph, original, ())} reads, too"
     if any(use.quantized for use in uses):
         return f"is stored as {TensorProto.DataType.Name(graph.initializers[weight].data_type).lower()}"
     if any(use.rounded for use in uses):

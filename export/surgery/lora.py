@@ -79,7 +79,7 @@ def choose_targets(
         if not any(_matches(uses[0], (pattern,)) for uses in every.values()):
             known += dict.fromkeys(module.rpartition(".")[2] for module in known)
             raise RequestError.misspelt(
-                f"--target-modules {pattern} names no linear layer (convolutions get no LoRA branch)",
+                f"--target-modules {pattern} names no linear layer (convolutions and embeddings get no LoRA branch)",
                 pattern,
                 known,
                 "target_modules",

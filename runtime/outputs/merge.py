@@ -90,7 +90,7 @@ def merge(bundle: Bundle, tensors: Tensors, output: str | Path, *, columns: Sequ
             add_branch(folder / weights, entries[branch.weight], branch, factors)
         if apart:
             _copy_with(bundle.path(ADAPTERS_FILE), folder / ADAPTERS_FILE, factors)
-        if manifest.quantization is not None and manifest.holds_branches(entries):
+        if manifest.quantization is not None and not manifest.no_floats_of(entries):
             write_float_file(folder / MERGED_WEIGHTS_FILE, folder / weights, manifest, factors)
         _copy_sources(bundle, folder)
 

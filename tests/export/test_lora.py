@@ -167,7 +167,7 @@ def test_a_target_that_names_nothing_is_refused_with_near_names():
     with pytest.raises(InputError) as error:
         with_branches(mlp(), targets=("blocks.0.fd",))
     assert str(error.value) == (
-        "--target-modules blocks.0.fd names no linear layer (convolutions get no LoRA branch)"
+        "--target-modules blocks.0.fd names no linear layer (convolutions and embeddings get no LoRA branch)"
     )
     assert error.value.meant == ("blocks.0.fc", "blocks.1.fc")
 

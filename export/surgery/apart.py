@@ -22,17 +22,23 @@ def why_apart(graph: Graph, uses: Sequence[Linear], original: str = "") -> str:
     """
     weight = uses[0].weight
     if original in graph.initializers:
-        return f"{_other_reader(graph, original, ())} reads, too"
+        return f"{other_reader(graph, original, ())} reads, too"
     if any(use.quantized for use in uses):
         return f"is stored as {TensorProto.DataType.Name(graph.initializers[weight].data_type).lower()}"
     if any(use.rounded for use in uses):
         return "the graph rounds to integers"
-    other = _other_reader(graph, weight, uses)
+    other = other_reader(graph, weight, uses)
     return f"{other} reads, too" if other else ""
 
 
-def _other_reader(graph: Graph, weight: str, uses: Sequence[Linear]) -> str:
-    """Return what reads a matrix besides the layers with its branch, an operator or "the output"; "" if nothing."""
+def other_reader(graph: Graph, weight: str, uses: Sequence[Linear]) -> str:
+    """Return what reads a matrix besides some layers, an operator or "the output"; "" if nothing does.
+
+    Args:
+        graph: only read.
+        weight: the stored matrix.
+        uses: the layers, which may read it once each.
+    """
     layers = {id(use.node) for use in uses}
     waiting = [weight]
     while waiting:

@@ -66,7 +66,7 @@ def build_stages(
 
 
 def uses_of(graph: Graph, targets: Mapping[str, Sequence[Linear]]) -> dict[str, list[Linear]]:
-    """Return every use in ``graph`` of the matrices of ``targets``, read the same way, under the modules' names there."""
+    """Return every use in ``graph`` of the matrices of ``targets``, read as there, under the modules' names."""
     uses: dict[str, list[Linear]] = {}
     for linear in find_linears(graph):
         first = targets[linear.weight][0] if linear.weight in targets else None

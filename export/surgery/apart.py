@@ -50,5 +50,5 @@ def other_reader(graph: Graph, weight: str, uses: Sequence[Linear]) -> str:
             if node.op_type in _PASSED and places == [0]:
                 waiting += node.output
             elif id(node) not in layers or places != [1]:
-                return node.op_type
+                return str(node.op_type)
     return ""

@@ -141,6 +141,8 @@ def _check_branches(manifest: Manifest, added: Sequence[LoraBranch], entries: Ma
         stored = entries[branch.weight].dtype if branch.weight in entries else "packed"
         if stored not in FLOATS:
             reason = f"which is stored as {stored}"
+        elif branch.rounded:
+            reason = "which the graph rounds to integers"
         elif tied.get(branch.weight):
             reason = f"which {tied[branch.weight][0]} shares"
         else:

@@ -187,7 +187,7 @@ class _Builder:
         self._placement, self._lora_space, self._add_terms = placement, lora_space, add_terms
 
     def build(self, moved: list[Parameter], lora: tuple[LoraBranch, ...]) -> dict[str, Space]:
-        """Return each space under the name of its parameter, or of its branch's matrix, or of B where that moves, too."""
+        """Return each space by the name of its parameter, or its branch's matrix, or B where the matrix moves, too."""
         names = {p.name for p in moved}
         spaces: dict[str, Space] = {}
         kind = BRANCH_SPACES.get((self._method.directions.kind, self._lora_space))

@@ -6,7 +6,9 @@ import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
+from tests.hand_bundle import seal
 from zoedge.export import to_bundle
 from zoedge.runtime.outputs import merge
 from zoedge.runtime.passes.engine import Engine
@@ -60,7 +62,9 @@ READERS = {
     "Identity": lambda k, r, c: [node("Identity", "w", f"w{k}"), *_linear("MatMul", k, r, c, weight=f"w{k}")],
     "ReduceSum": lambda k, r, c: _of_numbers(k, node("Identity", "w", f"m{k}")),
     "Mul": lambda k, r, c: _of_numbers(k, node("Mul", "w w", f"m{k}")),
-    "Gram": lambda k, r, c: _of_numbers(k, node("Transpose", "w", f"g{k}", perm=[1, 0]), node("MatMul", f"g{k} w", f"m{k}")),
+    "Gram": lambda k, r, c: _of_numbers(
+        k, node("Transpose", "w", f"g{k}", perm=[1, 0]), node("MatMul", f"g{k} w", f"m{k}")
+    ),
     "Gather": lambda k, r, c: _of_numbers(k, node("Gather", "w row", f"m{k}")),
     "If": _in_a_body,
 }  # fmt: skip
@@ -213,3 +217,16 @@ def test_so_it_is_where_export_rounds_matrices(tmp_path, kind, others, rounded, 
         0.03 if kind == "int8" else 0.15
     )  # a matrix read the wrong way was off by 0.17
     assert not (tmp_path / "merged" / "model.safetensors").exists()  # one matrix could not be both
+
+
+def test_bundles_of_earlier_formats_keep_all_branches_of_rounded_matrices(tmp_path):
+    """They don't tell which stay apart; their graph of constants has every one."""
+    ours, merged, _, bundle = both(shared(["MatMul", "MatMul"], 4, WIDTH), tmp_path, quantize="int8")
+    (branch,) = bundle.manifest.lora
+    assert branch.apart == "is stored as int8"
+    older = structs.replace(bundle.manifest, format=2, lora=(structs.replace(branch, apart=""),))
+    values = {p.name: normal(p.shape, 40 + i) for i, p in enumerate(older.trainable)}
+    merge(seal(bundle.folder, older), values, tmp_path / "again")
+    again = _stock(tmp_path / "again" / "model.onnx").run(["y"], {"h0": normal((5, WIDTH), 9, 1.0)})[0]
+    np.testing.assert_array_equal(again, merged)
+    np.testing.assert_allclose(again, ours, rtol=1e-3, atol=1e-3)

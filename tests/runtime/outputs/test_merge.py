@@ -135,12 +135,16 @@ def test_a_quantised_weight_is_refused(tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_packed_weight_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("weight", "rounded", "reason"),
+    [("fc.qweight", False, "is stored as packed"), ("fc.weight", True, "the graph rounds to integers")],
+)
+def test_a_packed_or_rounded_weight_is_refused(tmp_path, weight, rounded, reason):
     fc = LoraBranch(
-        module="fc", weight="fc.qweight", transposed=False, a=LORA[0], b=LORA[1], rank=2, alpha=8.0
+        module="fc", weight=weight, transposed=False, a=LORA[0], b=LORA[1], rank=2, alpha=8.0, rounded=rounded
     )
     bundle = hand_bundle(tmp_path / "bundle", branches=(fc,))
-    with pytest.raises(InputError, match=r"into fc\.qweight, which is stored as packed: deploy"):
+    with pytest.raises(InputError, match=rf"into {weight}, which {reason}: deploy"):
         merge(bundle, tuned(LORA[:2]), tmp_path / "merged")
 
 

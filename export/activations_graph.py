@@ -23,12 +23,12 @@ def activations_graph(exported: Exported, branches: Sequence[LoraBranch]) -> onn
     """
     graph = Graph(exported.model)
     inputs = inputs_with_rows_first(graph, exported)
-    first: dict[str, Linear] = {}
+    first: dict[tuple[str, bool], Linear] = {}
     for linear in find_linears(graph):
-        first.setdefault(linear.weight, linear)
+        first.setdefault((linear.weight, linear.transposed), linear)
     outputs = []
     for branch in branches:
-        linear = first[branch.weight]
+        linear = first[branch.weight, branch.transposed]
         for side, value in (("x", linear.x), ("y", linear.y)):
             name = in_graph(f"{branch.module}:{side}")
             graph.add("Cast", value, output=name, to=TensorProto.FLOAT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -15,6 +15,7 @@ from .activations_graph import activations_graph
 from .exported import Exported
 from .loss_graph import LossGraph, build_loss_graph
 from .stages import StageGraphs, build_stages, uses_of
+from .surgery.apart import why_apart
 from .surgery.frozen import frozen_tensors
 from .surgery.graph import Array, Graph
 from .surgery.head import find_head
@@ -42,7 +43,7 @@ class Assembled:
         loss: the loss graph.
         adapted: the inference graph with LoRA branches; None without branches.
         stages: the loss graph in two parts; None where that saves nothing.
-        merged: the same with the branches as constants; None unless the matrices beside them are rounded.
+        merged: the same with those branches as constants that stay apart; None without such.
         activations: model inputs to what flows into and out of each branch's matrix; None without branches.
         factors: name -> first value of each LoRA tensor.
         parameters: the parameter table.
@@ -89,20 +90,19 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     table = make_table(plain, exported.parameters, exported.weights, exported.tied, head)
     train = (*request.train, *(exported.fresh_head or ()))  # a head of zeros would pass nothing on
     choice = choose(plain, table, train, live, dead)
-    targets = _targets(built, table, head, request.lora, live, dead) if choice.lora else {}
-    branches = tuple(add_branches(built.graph, targets, request.lora))
+    targets = _targets(built, exported, table, head, request.lora, live, dead) if choice.lora else {}
+    branches = _described(exported, plain, targets, add_branches(built.graph, targets, request.lora))
     factors = initial_factors(branches, built.graph)
     changing = {*choice.names, *factors}
     rows = _rows(table, choice, exported, branches, factors, live.difference(dead))
-    adapted = _adapted(exported, targets, request.lora) if branches else None
-    merged = None
+    adapted = _adapted(exported, targets, request.lora)
+    apart = {branch.weight: targets[branch.weight] for branch in branches if branch.apart}
     if adapted is not None:
-        merged = _copy(adapted) if exported.quantization is not None else None
         make_overridable(adapted, changing)
     return Assembled(
         loss=_finished(built, changing),
         adapted=adapted,
-        merged=merged,
+        merged=_adapted(exported, apart, request.lora),
         stages=build_stages(exported, targets, branches, choice.names),
         activations=activations_graph(exported, branches) if branches else None,
         factors=factors,
@@ -126,6 +126,7 @@ def _head_tensors(exported: Exported, plain: Graph) -> frozenset[str]:
 
 def _targets(
     built: LossGraph,
+    exported: Exported,
     table: Table,
     head: Collection[str],
     lora: Lora,
@@ -133,7 +134,8 @@ def _targets(
     dead: Collection[str],
 ) -> dict[str, list[Linear]]:
     embeddings = {row.name for row in table.rows if row.group == "embedding"}
-    found = choose_targets(built.graph, lora, live, embeddings.union(head))
+    modules = _layers_of_embeddings(exported, embeddings)
+    found = choose_targets(built.graph, lora, live, {*embeddings, *modules, *head}, modules)
     targets = {weight: uses for weight, uses in found.items() if weight not in dead}
     if not targets:
         raise RequestError(
@@ -161,18 +163,47 @@ def _finished(built: LossGraph, changing: Collection[str]) -> onnx.ModelProto:
     return model
 
 
-def _adapted(exported: Exported, targets: Mapping[str, list[Linear]], lora: Lora) -> onnx.ModelProto:
-    """Put the same branches into the inference graph, beside every use of the same matrices."""
+def _layers_of_embeddings(exported: Exported, embeddings: Collection[str]) -> dict[str, str]:
+    """Return weight -> module of the layer that multiplies with an embedding: the source's other name for it."""
+    rounded = exported.quantization.matrices if exported.quantization is not None else ()
+    looked_up = {*embeddings, *(matrix.values for matrix in rounded if matrix.name in embeddings)}
+    return {name: modules[-1] for name, modules in _other_modules(exported).items() if name in looked_up}
+
+
+def _other_modules(exported: Exported) -> dict[str, tuple[str, ...]]:
+    """Return matrix, as stored -> the source's other modules that have it."""
+    named = {name: tuple(o.removesuffix(".weight") for o in others) for name, others in exported.tied.items()}
+    rounded = exported.quantization.matrices if exported.quantization is not None else ()
+    return named | {matrix.values: named[matrix.name] for matrix in rounded if matrix.name in named}
+
+
+def _described(
+    exported: Exported, plain: Graph, targets: Mapping[str, list[Linear]], branches: Sequence[LoraBranch]
+) -> tuple[LoraBranch, ...]:
+    """Return the branches with why merging keeps them apart, and which other modules have their matrix."""
+    uses, others = uses_of(plain, targets), _other_modules(exported)
+    rounded = exported.quantization.matrices if exported.quantization is not None else ()
+    originals = {matrix.values: matrix.name for matrix in rounded}
+    return tuple(
+        structs.replace(
+            each,
+            apart=why_apart(plain, uses[each.weight], originals.get(each.weight, "")),
+            also=tuple(
+                name for name in others.get(each.weight, ()) if each.module not in others[each.weight]
+            ),
+        )
+        for each in branches
+    )
+
+
+def _adapted(exported: Exported, targets: Mapping[str, list[Linear]], lora: Lora) -> onnx.ModelProto | None:
+    """Put the same branches into the inference graph, beside the uses of the same matrices; None without targets."""
+    if not targets:
+        return None
     graph = Graph(exported.model)
     add_branches(graph, uses_of(graph, targets), lora)
     inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
     return graph.finish(inputs, list(exported.model.graph.output))
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    return copied
 
 
 def _rows(

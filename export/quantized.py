@@ -72,7 +72,6 @@ def quantized(exported: Exported, kind: str, train: Sequence[str]) -> Exported:
         model=model,
         weights=kept | {name: np.ascontiguousarray(array) for name, array in tensors.items()},
         parameters=tuple(name for name in exported.parameters if name not in gone),
-        tied={name: others for name, others in exported.tied.items() if name not in gone},
         quantization=Quantization(kind=kind, matrices=matrices),
     )
 

@@ -66,12 +66,12 @@ def build_stages(
 
 
 def uses_of(graph: Graph, targets: Mapping[str, Sequence[Linear]]) -> dict[str, list[Linear]]:
-    """Return every use in ``graph`` of the matrices of ``targets``, under the modules' names there."""
+    """Return every use in ``graph`` of the matrices of ``targets``, read as there, under the modules' names."""
     uses: dict[str, list[Linear]] = {}
     for linear in find_linears(graph):
-        if linear.weight in targets:
-            module = targets[linear.weight][0].module
-            uses.setdefault(linear.weight, []).append(replace(linear, module=module))
+        first = targets[linear.weight][0] if linear.weight in targets else None
+        if first is not None and linear.transposed == first.transposed:
+            uses.setdefault(linear.weight, []).append(replace(linear, module=first.module))
     return uses
 
 

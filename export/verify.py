@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoedge.errors import ZoedgeError
-from zoedge.manifest import ADAPTED_MODEL_FILE, LOSS_FILE, MODEL_FILE, Head, Manifest
+from zoedge.manifest import ADAPTED_MODEL_FILE, LOSS_FILE, MERGED_MODEL_FILE, MODEL_FILE, Head, Manifest
 from zoedge.names import FEATURES, LABELS, in_graph
 
 from .checks import check_close, draw_labels, draw_positions, label_logits
@@ -51,7 +51,7 @@ def verify_values(folder: Path, exported: Exported, manifest: Manifest, *, coars
         tolerance = QUANTIZED_TOLERANCE
     cases = _cases(exported)
     errors = []
-    for file in (MODEL_FILE, ADAPTED_MODEL_FILE):
+    for file in (MODEL_FILE, ADAPTED_MODEL_FILE, MERGED_MODEL_FILE):
         if not (folder / file).exists():
             continue
         session = Session(folder / file, file, ours=False)

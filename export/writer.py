@@ -28,6 +28,7 @@ from zoedge.manifest import (
     WEIGHTS_FILE,
     Manifest,
     Quantization,
+    said_apart,
 )
 
 from .assemble import Assembled, Request, assemble
@@ -87,6 +88,7 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         Bundle.open(folder)
     if manifest.quantization is not None:
         say(str(manifest.quantization))
+    notes += _apart(manifest, exported)
     for note in notes:
         say(note)
     if assembled.beside:
@@ -97,6 +99,13 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")
     return Bundle.open(output, verify=False)
+
+
+def _apart(manifest: Manifest, exported: Exported) -> list[str]:
+    """Return what a user should know of branches that merging keeps apart, but for those of ``--quantize``."""
+    said = said_apart(manifest.no_floats_of(exported.weights))
+    files = "" if exported.source.kind == "onnx" else ", so merging writes no model.safetensors"
+    return [f"a merged model.onnx keeps LoRA branches as products: {said}{files}"] if said else []
 
 
 class Made(NamedTuple):

@@ -66,27 +66,15 @@ def test_every_source_is_tuned_and_merged(name, train, made, tmp_path, capfd):
     run("tune", tmp_path / "bundle", "--data", data, "-o", tmp_path / "run", *FIVE_STEPS)
     told = json.loads(run("eval", tmp_path / "run", "--data", data, "--json").output)
     before = json.loads(run("eval", tmp_path / "bundle", "--data", data, "--json").output)
-    deployed = deploy(name, tmp_path)
+    run("merge", tmp_path / "run", "-o", tmp_path / "merged")
     assert capfd.readouterr() == ("", "")  # onnxruntime writes to the process's own streams
     assert told["loss"] != before["loss"]  # five steps are in the merged file
-    wanted = stock_loss(bundle, *deployed, data)
+    wanted = stock_loss(bundle, tmp_path / "merged" / "model.onnx", data)
     assert capfd.readouterr() == ("", "")
     assert told["loss"] == pytest.approx(wanted, rel=TOLERANCE.get(name, 1e-4))
 
 
 TOLERANCE = {"QDQ MLP": 2e-2, "QDQ CNN": 2e-2, "dynamic LSTM": 2e-2}  # rounding steps may flip
-
-
-def deploy(name, folder):
-    """Merge, or write the adapter where that is what the refusal tells; return a graph and an adapter or None."""
-    if not name.startswith("QDQ"):
-        run("merge", folder / "run", "-o", folder / "merged")
-        return folder / "merged" / "model.onnx", None
-    message = error("merge", folder / "run", "-o", folder / "merged")
-    assert "which is stored as I8: deploy the bundle's model_adapters.onnx with the file that" in message
-    assert not (folder / "merged").exists()
-    run("adapter", folder / "run", "-o", folder / "tuned.onnx_adapter")
-    return folder / "bundle" / "model_adapters.onnx", folder / "tuned.onnx_adapter"
 
 
 REFUSED = {
@@ -147,7 +135,7 @@ def write_rows(bundle, folder):
     return folder / "rows.jsonl"
 
 
-def stock_loss(bundle, path, adapter, data):
+def stock_loss(bundle, path, data):
     """Return the mean loss by stock onnxruntime, one row at a time, from the logits in float64."""
     from zoedge.runtime.data.record import Record
     from zoedge.runtime.tasks import task_for
@@ -155,12 +143,6 @@ def stock_loss(bundle, path, adapter, data):
     options = ort.SessionOptions()
     if clips(bundle):
         options.add_session_config_entry("session.x64quantprecision", "1")
-    run_options = ort.RunOptions()
-    if adapter is not None:
-        loaded = ort.LoraAdapter()
-        loaded.Load(str(adapter))
-        run_options.add_active_adapter(loaded)
-        options.log_severity_level = 3  # it warns of each optional input
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
     outputs = [each.name for each in session.get_outputs()]
@@ -177,7 +159,7 @@ def stock_loss(bundle, path, adapter, data):
             rows.append((given, example.targets["labels"][None], example.inputs.get("label_positions")))
     total = count = 0.0
     for given, labels, positions in rows:
-        values = session.run([last], given, run_options)[0]
+        values = session.run([last], given)[0]
         if isinstance(values, list):  # a dictionary of probabilities a row
             values = np.log([list(row.values()) for row in values])
         if positions is not None:

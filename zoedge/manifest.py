@@ -6,23 +6,26 @@ Unknown keys are errors, so that a typo or a newer writer is noticed and not ign
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Iterable
 from typing import Literal
 
 import msgspec
 
-FORMAT_VERSION = 2  # 1: what export adds to the graphs has its plain names there
+FORMAT_VERSION = 3  # 1: what export adds to the graphs has its plain names there
+TELLS_APART = 3  # since when a branch tells why merging keeps it apart
 MANIFEST_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"  # the source's tensors, each once, under its own name
 ADAPTERS_FILE = "adapters.safetensors"  # tensors that export added: LoRA factors, a new head
 MODEL_FILE = "model.onnx"  # inference as a user deploys it, without adapters
 ACTIVATIONS_FILE = "activations.onnx"  # model inputs -> what flows into and out of each LoRA target
 ADAPTED_MODEL_FILE = "model_adapters.onnx"  # the same with the adapters as optional inputs
-MERGED_MODEL_FILE = "model_merged.onnx"  # quantised bundles: the same with the adapters as constants
+MERGED_MODEL_FILE = "model_merged.onnx"  # the same with the branches that stay apart as constants
 LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
 PREFIX_FILE = "prefix.onnx"  # the part of it that no trainable tensor reaches: inputs -> Stages.crossing
 SUFFIX_FILE = "suffix.onnx"  # the rest, for several probes at once
 FEW_ROWS_FILE = "loss_few_rows.onnx"  # the same as the loss graph, faster for few rows
 
+_SHOWN = 5  # names in a message
 SETTING = "settings of one number"  # why a tensor is frozen that is no parameter at all
 
 Quantize = Literal["none", "int8", "int4"]  # how export stores frozen matrices
@@ -76,9 +79,11 @@ class LoraBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     b: str
     rank: int
     alpha: float
-    rounded: bool = (
-        False  # True where the graph rounds that matrix to integers, which merging would go through
+    apart: str = (
+        ""  # why it can't be added to that matrix, behind "that": "is stored as int8"; "" where it can
     )
+    rounded: bool = False  # formats before 3: the graph rounds that matrix, and no graph keeps the branch apart
+    also: tuple[str, ...] = ()  # other modules of the source that have the same matrix, and so the branch
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -206,6 +211,23 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return tuple(p for p in self.parameters if p.trainable)
 
     @property
+    def kept_apart(self) -> tuple[LoraBranch, ...]:
+        """The branches that merging keeps as products of constants: those that ``MERGED_MODEL_FILE`` has."""
+        if self.format < TELLS_APART:
+            return self.lora if MERGED_MODEL_FILE in self.files else ()
+        return tuple(branch for branch in self.lora if branch.apart)
+
+    def no_floats_of(self, stored: Container[str]) -> tuple[LoraBranch, ...]:
+        """Return the branches that a float file of the source's tensors can't hold.
+
+        Args:
+            stored: names of the tensors in the weights file.
+        """
+        matrices = () if self.quantization is None else self.quantization.matrices
+        rounded = {matrix.values for matrix in matrices if matrix.name not in stored}
+        return tuple(branch for branch in self.kept_apart if branch.weight not in rounded)
+
+    @property
     def trained_elements(self) -> int:
         """How many elements tuning may change."""
         return sum(math.prod(p.shape) for p in self.trainable)
@@ -219,3 +241,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         known |= {b.weight: shapes[b.a][1] * shapes[b.b][0] for b in self.lora}  # 4-bit codes share bytes
         parameters = sum(known.get(p.name, math.prod(p.shape)) for p in self.parameters if p.live)
         return parameters + sum(known.get(row.name, row.size) for row in self.frozen)
+
+
+def said_apart(branches: Iterable[LoraBranch]) -> str:
+    """Return which branches stay apart, and why, in words; "" where none do."""
+    modules: dict[str, list[str]] = {}
+    for branch in branches:
+        modules.setdefault(branch.apart, []).append(branch.module)
+    modules.pop("", None)
+    return "; ".join(f"{_some(names)} beside a matrix that {why}" for why, names in modules.items())
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -7,6 +7,7 @@ from onnx import TensorProto
 from zoedge.manifest import Head
 from zoedge.names import FEATURES
 
+from .apart import other_reader
 from .graph import Graph
 from .head import Chain, find_head
 
@@ -19,7 +20,8 @@ def find_features(graph: Graph, logits: str) -> tuple[Head, str, int] | None:
         logits: [batch, classes]; nothing but one bias may lie between the layer and them.
 
     Returns:
-        (head, name of the features, their width), or None where the logits come from anything else.
+        (head, name of the features, their width), or None where the logits come from anything else, or something
+        else reads the layer's tensors.
     """
     chain = find_head(graph, logits)
     if chain is None or not _is_float32(graph, chain):
@@ -36,6 +38,8 @@ def find_features(graph: Graph, logits: str) -> tuple[Head, str, int] | None:
     bias = biases[0] if biases else None
     if bias is not None and (graph.shape(bias) or ())[-1:] != (linear.width_out,):
         return None
+    if other_reader(graph, linear.weight, [linear]) or len(graph.consumers(bias or "")) > 1:
+        return None  # new values for the head would change more than the logits
     head = Head(weight=linear.weight, bias=bias, features=FEATURES, transposed=linear.transposed)
     return head, linear.x, linear.width_in
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 import numpy as np
 from onnx import TensorProto
@@ -22,6 +23,7 @@ from .request_error import RequestError
 # Embeddings, the vocabulary head and the classifier are left out in any case unless they are named.
 DEFAULT_TARGETS = ("*",)
 SEED = 0
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -40,32 +42,44 @@ class Lora:
 
 
 def choose_targets(
-    graph: Graph, lora: Lora, live: Collection[str], excluded: Collection[str]
+    graph: Graph,
+    lora: Lora,
+    live: Collection[str],
+    excluded: Collection[str],
+    modules: Mapping[str, str] = _NO_NAMES,
 ) -> dict[str, list[Linear]]:
     """Return weight name -> its uses, for the matrices that get a branch.
+
+    Of a matrix that some layers read turned, only those count that read it as the first does: the branch belongs to
+    one layer, and the others see the matrix as it is.
 
     Args:
         graph: only read.
         lora: the settings.
         live: values that the loss depends on; layers outside get no branch.
         excluded: weights that only a pattern of the user's brings in (embeddings, heads).
+        modules: weight -> module path of its layer, where the weight's name is that of something else.
 
     Raises:
         InputError: the graph has no linear layer, or a pattern names none.
     """
-    every = _by_weight(linear for linear in find_linears(graph) if linear.y in live)
+    every = _by_weight(
+        replace(linear, module=modules.get(linear.weight, linear.module))
+        for linear in find_linears(graph)
+        if linear.y in live
+    )
     default = {weight: uses for weight, uses in every.items() if weight not in excluded}
     if lora.targets is None:
         chosen = {w: uses for w, uses in default.items() if _matches(uses[0], DEFAULT_TARGETS)}
         if not chosen:
             raise RequestError(_no_layer(graph))
         return chosen
-    modules = [uses[0].module for uses in every.values()]
+    known = [uses[0].module for uses in every.values()]
     for pattern in lora.targets:
         if not any(_matches(uses[0], (pattern,)) for uses in every.values()):
-            known = [*modules, *dict.fromkeys(module.rpartition(".")[2] for module in modules)]
+            known += dict.fromkeys(module.rpartition(".")[2] for module in known)
             raise RequestError.misspelt(
-                f"--target-modules {pattern} names no linear layer (convolutions get no LoRA branch)",
+                f"--target-modules {pattern} names no linear layer (convolutions and embeddings get no LoRA branch)",
                 pattern,
                 known,
                 "target_modules",
@@ -112,7 +126,6 @@ def add_branches(graph: Graph, targets: dict[str, list[Linear]], lora: Lora) -> 
                 b=b,
                 rank=lora.rank,
                 alpha=lora.alpha,
-                rounded=any(use.rounded for use in uses),
             )
         )
     return branches
@@ -144,10 +157,12 @@ def _add_branch(graph: Graph, use: Linear, a: str, b: str, scale: float) -> None
 
 
 def _by_weight(linears: Iterable[Linear]) -> dict[str, list[Linear]]:
-    """Group the uses of each matrix, and make the modules' names differ."""
+    """Group the uses of each matrix that read it the same way, and make the modules' names differ."""
     groups: dict[str, list[Linear]] = {}
     for linear in linears:
-        groups.setdefault(linear.weight, []).append(linear)
+        group = groups.setdefault(linear.weight, [])
+        if not group or group[0].transposed == linear.transposed:
+            group.append(linear)
     modules: dict[str, str] = {}
     for weight, uses in groups.items():
         if modules.setdefault(uses[0].module, weight) != weight:

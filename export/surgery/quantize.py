@@ -23,18 +23,28 @@ _ROUND: dict[str, Callable[[Array], Rounded]] = {"int8": round_int8, "int4": rou
 
 
 def find_quantizable(graph: Graph, kept: Collection[str] = ()) -> dict[str, list[Linear]]:
-    """Return weight -> the linear layers that may read it as integers: float32 matrices outside ``kept``."""
+    """Return weight -> the linear layers that are to read it as integers: float32 matrices outside ``kept``.
+
+    A matrix that layers read both as it is and turned, or that one of them can't read as integers, stays as it is.
+    """
     found: dict[str, list[Linear]] = {}
     for linear in find_linears(graph):
-        stored = graph.initializers[linear.weight]
-        floats = linear.dtype == TensorProto.FLOAT and stored.data_type == TensorProto.FLOAT
-        plain = linear.node.op_type == "MatMul" or (
-            linear.node.op_type == "Gemm" and _adds_vector(graph, linear)
-        )
-        external = stored.data_location == TensorProto.EXTERNAL
-        if floats and plain and external and linear.weight not in kept:
-            found.setdefault(linear.weight, []).append(linear)
-    return found
+        found.setdefault(linear.weight, []).append(linear)
+    return {
+        weight: uses
+        for weight, uses in found.items()
+        if weight not in kept
+        and all(_fits(graph, use) and use.transposed == uses[0].transposed for use in uses)
+    }
+
+
+def _fits(graph: Graph, linear: Linear) -> bool:
+    """Whether a layer multiplies with a float32 matrix as our integer operators do."""
+    stored = graph.initializers[linear.weight]
+    floats = linear.dtype == TensorProto.FLOAT and stored.data_type == TensorProto.FLOAT
+    op = linear.node.op_type
+    plain = op == "MatMul" or (op == "Gemm" and _adds_vector(graph, linear))
+    return floats and plain and stored.data_location == TensorProto.EXTERNAL
 
 
 def _adds_vector(graph: Graph, linear: Linear) -> bool:

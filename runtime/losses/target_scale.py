@@ -95,14 +95,16 @@ def foldable_head(manifest: Manifest) -> Head | None:
 def folded(
     tensors: dict[str, NDArray[np.float32]], scale: TargetScale | None, manifest: Manifest
 ) -> dict[str, NDArray[np.float32]]:
-    """Return tuned tensors for outputs in the user's units: the head times std, its bias plus mean."""
+    """Return tuned tensors for outputs in the user's units: the head and its branch times std, its bias plus mean."""
     head = foldable_head(manifest)
     if scale is None or not scale.outputs or head is None or head.bias is None:
         return tensors
     std, mean = np.array(scale.std), np.array(scale.mean)
     weight = tensors[head.weight].astype(np.float64) * (std if head.transposed else std[:, None])
     bias = tensors[head.bias].astype(np.float64) * std + mean
-    return tensors | {head.weight: weight.astype(np.float32), head.bias: bias.astype(np.float32)}
+    beside = {branch.b for branch in manifest.lora if branch.weight == head.weight}
+    learnt = {name: (tensors[name] * std[:, None]).astype(np.float32) for name in beside}  # [out, rank]
+    return tensors | learnt | {head.weight: weight.astype(np.float32), head.bias: bias.astype(np.float32)}
 
 
 class InUnits:

@@ -2,6 +2,8 @@
 
 ``model.onnx`` refers to its tensors by file name and offset. The merged tensors keep the layout of the
 bundle's file, so the graph is copied byte for byte but for that name, which is replaced by one as long.
+A branch that can't be added to its matrix (integers, or a matrix that something else reads) stays beside it:
+then the graph is one with such branches as constants, and no name is replaced.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +20,27 @@ from numpy.typing import NDArray
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.files import new_folder
-from zoedge.manifest import ADAPTED_MODEL_FILE, ADAPTERS_FILE, MODEL_FILE, WEIGHTS_FILE, LoraBranch, Manifest
+from zoedge.manifest import (
+    ADAPTED_MODEL_FILE,
+    ADAPTERS_FILE,
+    MERGED_MODEL_FILE,
+    MODEL_FILE,
+    TELLS_APART,
+    WEIGHTS_FILE,
+    LoraBranch,
+    Manifest,
+)
 from zoedge.tensor_file import Entry, map_tensors, read_entries
 
-from .floats import FLOATS, item_bytes, read_floats, write_floats
-from .merge_quantized import write_merged
+from .add_branch import add_branch
+from .float_file import write_float_file
+from .floats import FLOATS
 from .metadata import add_feature_names
 
 CONFIG_FILE = "config.json"  # where transformers keeps a model's labels
 MERGED_WEIGHTS_FILE = "model.safetensors"  # the name that transformers looks for
 
 Tensors = Mapping[str, NDArray[np.generic]]
-
-_BLOCK_ELEMENTS = 1 << 20  # of float64 work space
 
 # protobuf's bytes of one external-data entry: field 1 = key, field 2 = value, each with its length
 _LOCATION = b"\n\x08location\x12"
@@ -43,8 +52,9 @@ def merge(bundle: Bundle, tensors: Tensors, output: str | Path, *, columns: Sequ
 
     It holds ``model.onnx``, ``model.safetensors`` under the source's own names, and the tokenizer and
     configuration files of the bundle. Beside one matrix block, memory holds nothing of the model.
-    Of a quantised bundle, ``model.onnx`` reads the rounded matrices and the branches from files of their own, and
-    ``model.safetensors`` holds what those matrices are in float32, with the branches added.
+    Where branches stay apart (``Manifest.kept_apart``), and of a quantised bundle, ``model.onnx`` reads the bundle's
+    matrices and the branches from files of their own. Then ``model.safetensors`` is float32, with rounded matrices
+    turned back and the branches added, and is left out where one can't be added there either.
 
     Args:
         bundle: the bundle that was tuned.
@@ -54,39 +64,56 @@ def merge(bundle: Bundle, tensors: Tensors, output: str | Path, *, columns: Sequ
             them in its metadata as ``feature_names``, a JSON list, unless the source's own are in it already.
 
     Raises:
-        InputError: ``output`` exists, or an adapter lies beside a weight it can't be added to.
+        InputError: ``output`` exists, or the bundle is of an early format and has a branch that would stay apart.
         BundleError: the bundle's files don't hold what its manifest says.
     """
-    columns = () if bundle.manifest.feature_names else columns
-    output, quantization = Path(output), bundle.manifest.quantization
-    if quantization is not None:
-        names = {name for branch in bundle.manifest.lora for name in (branch.a, branch.b)}
-        dense = {name: value for name, value in tensors.items() if name not in names}
-        stored = map_tensors(bundle.path(ADAPTERS_FILE)) if names else {}
-        factors = {name: tensors.get(name, stored[name]) for name in sorted(names)}
-        with new_folder(output) as folder:
-            write_merged(bundle, quantization, dense, factors, folder, MERGED_WEIGHTS_FILE)
-            add_feature_names(folder / MODEL_FILE, columns)
-            _copy_sources(bundle, folder)
-        return
+    manifest, output = bundle.manifest, Path(output)
     entries = read_entries(bundle.path(WEIGHTS_FILE))
-    _check_branches(bundle.manifest, entries)
-    dense = _dense(bundle, tensors, entries)
-    graph = bundle.path(MODEL_FILE).read_bytes()
-    changed = [*dense, *(branch.weight for branch in bundle.manifest.lora)]
-    _check_reached(graph, {name: entries[name].offset for name in changed}, bundle.path(MODEL_FILE))
+    apart = manifest.kept_apart
+    added = [branch for branch in manifest.lora if branch not in apart]
+    _check_branches(manifest, added, entries)
+    names = {name for branch in manifest.lora for name in (branch.a, branch.b)}
+    dense = {name: value for name, value in tensors.items() if name not in names}
+    _check_places(dense, entries, bundle.path(WEIGHTS_FILE))
+    factors = _factors(bundle, tensors)
+    graph = bundle.path(MERGED_MODEL_FILE if apart else MODEL_FILE)
+    changed = [*dense, *(branch.weight for branch in added)]
+    _check_reached(graph.read_bytes(), {name: entries[name].offset for name in changed}, graph)
+    as_they_are = bool(apart) or manifest.quantization is not None
+    weights = WEIGHTS_FILE if as_they_are else MERGED_WEIGHTS_FILE
     with new_folder(output) as folder:
-        (folder / MODEL_FILE).write_bytes(_renamed(graph, bundle.path(MODEL_FILE)))
-        add_feature_names(folder / MODEL_FILE, columns)
-        shutil.copyfile(bundle.path(WEIGHTS_FILE), folder / MERGED_WEIGHTS_FILE)
-        with (folder / MERGED_WEIGHTS_FILE).open("r+b") as file:
-            for name, value in dense.items():
-                file.seek(entries[name].offset)
-                file.write(value.reshape(-1).data)
-            factors = map_tensors(bundle.path(ADAPTERS_FILE)) | dict(tensors) if bundle.manifest.lora else {}
-            for branch in bundle.manifest.lora:
-                _add(file, entries[branch.weight], branch, factors)
+        raw = graph.read_bytes()
+        (folder / MODEL_FILE).write_bytes(raw if as_they_are else _renamed(raw, graph))
+        add_feature_names(folder / MODEL_FILE, () if manifest.feature_names else columns)
+        _copy_with(bundle.path(WEIGHTS_FILE), folder / weights, dense)
+        for branch in added:
+            add_branch(folder / weights, entries[branch.weight], branch, factors)
+        if apart:
+            _copy_with(bundle.path(ADAPTERS_FILE), folder / ADAPTERS_FILE, factors)
+        if manifest.quantization is not None and not manifest.no_floats_of(entries):
+            write_float_file(folder / MERGED_WEIGHTS_FILE, folder / weights, manifest, factors)
         _copy_sources(bundle, folder)
+
+
+def _factors(bundle: Bundle, tensors: Tensors) -> dict[str, NDArray[np.generic]]:
+    """Return every LoRA factor: as tuned, or as exported."""
+    if not bundle.manifest.lora:
+        return {}
+    path = bundle.path(ADAPTERS_FILE)
+    stored = map_tensors(path)
+    factors = {name: tensors.get(name, stored[name]) for b in bundle.manifest.lora for name in (b.a, b.b)}
+    _check_places(factors, read_entries(path), path)
+    return factors
+
+
+def _copy_with(source: Path, copy: Path, values: Tensors) -> None:
+    """Copy a safetensors file with some tensors replaced by others of the same shape and type."""
+    shutil.copyfile(source, copy)
+    entries = read_entries(copy)
+    with copy.open("r+b") as file:
+        for name, value in values.items():
+            file.seek(entries[name].offset)
+            file.write(np.ascontiguousarray(value).reshape(-1).data)
 
 
 def _copy_sources(bundle: Bundle, folder: Path) -> None:
@@ -107,10 +134,10 @@ def _is_sources(name: str) -> bool:
     return not name.endswith(".onnx") and name not in (WEIGHTS_FILE, ADAPTERS_FILE)
 
 
-def _check_branches(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
-    """Raise where adding a branch to its weight isn't what the branch does."""
-    tied = {p.name: p.tied_to for p in manifest.parameters}
-    for branch in manifest.lora:
+def _check_branches(manifest: Manifest, added: Sequence[LoraBranch], entries: Mapping[str, Entry]) -> None:
+    """Raise where adding a branch to its weight isn't what the branch does: formats before 3 don't tell."""
+    tied = {p.name: p.tied_to for p in manifest.parameters if manifest.format < TELLS_APART}
+    for branch in added:
         stored = entries[branch.weight].dtype if branch.weight in entries else "packed"
         if stored not in FLOATS:
             reason = f"which is stored as {stored}"
@@ -126,18 +153,15 @@ def _check_branches(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
         )
 
 
-def _dense(bundle: Bundle, tensors: Tensors, entries: Mapping[str, Entry]) -> dict[str, NDArray[np.generic]]:
-    """Return the tuned tensors that are the model's own, checked against the file they go into."""
-    factors = {name for branch in bundle.manifest.lora for name in (branch.a, branch.b)}
-    dense = {name: value for name, value in tensors.items() if name not in factors}
-    for name, value in dense.items():
+def _check_places(values: Tensors, entries: Mapping[str, Entry], path: Path) -> None:
+    """Raise where a tuned tensor isn't what lies in the file it goes into."""
+    for name, value in values.items():
         entry = entries.get(name)
         if entry is None or entry.shape != value.shape or FLOATS.get(entry.dtype) != value.dtype.str:
             raise BundleError(
                 f"the tuned {name} ({value.dtype} {list(value.shape)}) has no place in "
-                f"{bundle.path(WEIGHTS_FILE)}: merge with the bundle that was tuned"
+                f"{path}: merge with the bundle that was tuned"
             )
-    return dense
 
 
 def _check_reached(graph: bytes, offsets: Mapping[str, int], path: Path) -> None:
@@ -159,24 +183,3 @@ def _renamed(graph: bytes, path: Path) -> bytes:
     if count == 0 or count != graph.count(_LOCATION + old):
         raise BundleError(f"{path} reads tensors from elsewhere than {WEIGHTS_FILE}: export the bundle again")
     return graph.replace(_LOCATION + old, _LOCATION + new)
-
-
-def _add(file: BinaryIO, entry: Entry, branch: LoraBranch, tensors: Tensors) -> None:
-    """W += (alpha / rank) B A in float64, rounded once; W is [out, in], or [in, out] where transposed."""
-    a = tensors[branch.a].astype(np.float64)  # [rank, in]
-    b = tensors[branch.b].astype(np.float64) * (branch.alpha / branch.rank)  # [out, rank]
-    left, right = (a.T, b.T) if branch.transposed else (b, a)
-    if entry.shape != (left.shape[0], right.shape[1]):
-        raise BundleError(
-            f"{branch.weight} is {list(entry.shape)} and its adapter {[left.shape[0], right.shape[1]]}: "
-            "export the bundle again"
-        )
-    size = item_bytes(entry.dtype)
-    rows = max(1, _BLOCK_ELEMENTS // right.shape[1])
-    row_bytes = right.shape[1] * size
-    for start in range(0, len(left), rows):
-        block = left[start : start + rows] @ right
-        file.seek(entry.offset + start * row_bytes)
-        block += read_floats(file.read(block.size * size), entry.dtype).reshape(block.shape)
-        file.seek(entry.offset + start * row_bytes)
-        file.write(write_floats(block, entry.dtype))

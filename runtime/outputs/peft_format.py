@@ -54,7 +54,7 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
             f"PEFT can't load {manifest.source.name}, an ONNX file: "
             "write NAME.onnx_adapter or use zoedge merge instead"
         )
-    targets = {branch.module for branch in manifest.lora}
+    targets = {module for branch in manifest.lora for module in (branch.module, *branch.also)}
     factors = {name for branch in manifest.lora for name in (branch.a, branch.b)}
     dense = set(values) - factors - _foreign(bundle)
     classifier = _classifier(bundle, targets)
@@ -66,8 +66,9 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
     tensors = {f"{_PREFIX}{name}": _dense(stored[name], manifest, raw) for name in saved}
     tensors |= {_bias_key(name, targets): values[name] for name in biases}
     for branch in manifest.lora:
-        tensors[f"{_PREFIX}{branch.module}.lora_A.weight"] = values[branch.a]
-        tensors[f"{_PREFIX}{branch.module}.lora_B.weight"] = values[branch.b]
+        for module in (branch.module, *branch.also):
+            tensors[f"{_PREFIX}{module}.lora_A.weight"] = values[branch.a]
+            tensors[f"{_PREFIX}{module}.lora_B.weight"] = values[branch.b]
     config = _config(manifest) | {
         "task_type": _task_type(manifest, classifier),
         "modules_to_save": sorted(modules) or None,
@@ -129,7 +130,7 @@ def _config(manifest: Manifest) -> dict[str, Any]:
         "lora_alpha": _plain(alpha),
         "rank_pattern": {b.module: b.rank for b in branches if b.rank != rank},
         "alpha_pattern": {b.module: _plain(b.alpha) for b in branches if b.alpha != alpha},
-        "target_modules": [b.module for b in branches],
+        "target_modules": [module for b in branches for module in (b.module, *b.also)],
         "fan_in_fan_out": _transposed(manifest),
         "lora_dropout": 0.0,
         "inference_mode": True,

@@ -1,8 +1,10 @@
 """Files that come quantised: LoRA branches beside their matrices, or an error that names the operator."""
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto
+from safetensors.numpy import load_file
 
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
@@ -13,6 +15,7 @@ from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.sessions import clips_sums
 
 from .models import model, node, normal, run, save, value
+from .quantised import QUANTISED, quantised
 
 SCALE, ZERO = np.array(0.02, np.float32), np.array(0, np.int8)
 PER_CHANNEL = {"ws": np.linspace(0.01, 0.02, 16, dtype=np.float32), "wz": np.zeros(16, np.int8)}
@@ -67,7 +70,7 @@ def exported(proto, folder):
 def test_a_branch_beside_a_dequantised_matrix(tmp_path, weight, activations, gemm):
     proto = qdq(weight, activations=activations, gemm=gemm)
     bundle, branch, buffers = exported(proto, tmp_path)
-    assert (branch.module, branch.transposed, branch.rounded) == ("fc", True, "float" in weight)
+    assert (branch.module, branch.transposed) == ("fc", True)
     x = normal((5, 32), 3)
     seen = 0.05 * np.clip(np.rint(x / np.float32(0.05)), -131, 124) if activations else x
     delta = branch.alpha / branch.rank * (seen @ buffers[branch.a].T) @ buffers[branch.b].T
@@ -78,18 +81,39 @@ def test_a_branch_beside_a_dequantised_matrix(tmp_path, weight, activations, gem
     np.testing.assert_allclose(logits, run(proto, {"x": x})["y"] + delta, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("weight", "reason"),
-    [
-        ("per tensor", r"fc\.weight_quantized, which is stored as I8: deploy"),
-        ("float weight, rounded by the graph", r"fc\.weight, which the graph rounds to integers: deploy"),
-    ],
-)
-def test_a_quantised_matrix_takes_no_adapter_in(tmp_path, weight, reason):
-    bundle, branch, buffers = exported(qdq(weight, activations=True, gemm=False), tmp_path)
-    with pytest.raises(InputError, match=reason):
-        merge(bundle, {branch.a: buffers[branch.a], branch.b: buffers[branch.b]}, tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
+@pytest.mark.parametrize("activations", [False, True], ids=["weights only", "activations too"])
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_a_branch_stays_a_product_beside_a_quantised_matrix(tmp_path, weight, activations):
+    proto = qdq(weight, activations=activations, gemm=False)
+    bundle, branch, buffers = exported(proto, tmp_path)
+    reason = "the graph rounds to integers" if "float" in weight else "is stored as int8"
+    assert branch.apart == reason
+    check_merged(bundle, buffers, normal((5, 32), 3), tmp_path)
+    stored = "fc.weight" if "float" in weight else "fc.weight_quantized"
+    kept = load_file(tmp_path / "merged" / "weights.safetensors")[stored]
+    np.testing.assert_array_equal(kept, WEIGHTS[weight][1][stored])
+
+
+@pytest.mark.parametrize("form", QUANTISED)
+def test_a_lone_quantised_layer_is_merged(tmp_path, form):
+    bundle, branch, buffers = exported(quantised(form), tmp_path)
+    assert branch.apart.startswith("is stored as ")
+    check_merged(bundle, buffers, normal((5, 32), 3), tmp_path)
+
+
+def check_merged(bundle, buffers, x, folder):
+    """Stock onnxruntime computes with the merged file what the run did, and the branch matters."""
+    merge(bundle, {name: buffer.copy() for name, buffer in buffers.items()}, folder / "merged")
+    given = {"x": x, "labels": np.zeros((len(x), 16), np.float32)}
+    logits = Engine(bundle.path("loss.onnx"), buffers, threads=1).run(given, ["logits"])["logits"]
+    merged, before = (
+        ort.InferenceSession(folder / name / "model.onnx", providers=["CPUExecutionProvider"]).run(
+            ["y"], {"x": x}
+        )[0]
+        for name in ("merged", "bundle")
+    )
+    np.testing.assert_allclose(merged, logits, rtol=1e-3, atol=1e-3)
+    assert np.abs(merged - before).max() > 0.1
 
 
 def test_four_bits_in_blocks(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..manifest import Manifest, said_apart
 from . import flags
 
 
@@ -21,11 +22,21 @@ def merge(run: Path, output: Path, which: str | None) -> None:
     opened = Run.open(run)
     weights = opened.weights(which)
     write(opened.bundle(), weights, output, columns=opened.facts.columns)
-    quantization = opened.bundle().manifest.quantization
-    if quantization is not None:
-        click.echo(
-            f"model.onnx keeps the {quantization.kind} matrices and the branches beside them; model.safetensors is "
-            "float32, made from the rounded matrices, so merge into the source by zoedge adapter where you have it",
-            err=True,
-        )
+    said = _said(opened.bundle().manifest, floats=(output / "model.safetensors").exists())
+    if said:
+        click.echo(said, err=True)
     click.echo(f"{output} holds {', '.join(sorted(p.name for p in output.iterdir()))}")
+
+
+def _said(manifest: Manifest, *, floats: bool) -> str:
+    """Return what a user should know of a merged folder; ``floats`` tells whether it has a float file."""
+    quantization, apart = manifest.quantization, said_apart(manifest.kept_apart)
+    if quantization is not None and floats:
+        return (
+            f"model.onnx keeps the {quantization.kind} matrices and the branches beside them; model.safetensors is "
+            "float32, made from the rounded matrices, so merge into the source by zoedge adapter where you have it"
+        )
+    if not apart:
+        return ""
+    files = "" if manifest.source.kind == "onnx" else "; other libraries take what zoedge adapter writes"
+    return f"model.onnx keeps LoRA branches as products: {apart}{files}"

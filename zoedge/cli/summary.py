@@ -12,7 +12,7 @@ import msgspec
 from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
-from zoedge.manifest import MANIFEST_FILE, Manifest, Port
+from zoedge.manifest import MANIFEST_FILE, Manifest, Port, said_apart
 from zoedge.runtime.losses.objectives import criterion_of
 from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.run import journal as journals
@@ -42,6 +42,7 @@ def bundle_lines(bundle: Bundle) -> list[str]:
         ("outputs", _ports(manifest.outputs)),
         *_trainable(manifest),
         ("LoRA", _lora(manifest)),
+        ("kept apart", said_apart(manifest.kept_apart)),
         ("quantised", "" if manifest.quantization is None else str(manifest.quantization)),
     ]
     sizes = {name: bundle.path(name).stat().st_size for name in (MANIFEST_FILE, *manifest.files)}

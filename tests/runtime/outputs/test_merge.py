@@ -66,7 +66,7 @@ def test_branches_are_added_in_float64_and_rounded_once(tmp_path):
 
 
 def test_a_large_matrix_is_merged_in_blocks(tmp_path, monkeypatch):
-    module = importlib.import_module("zoedge.runtime.outputs.merge")
+    module = importlib.import_module("zoedge.runtime.outputs.add_branch")
     monkeypatch.setattr(module, "_BLOCK_ELEMENTS", 12)  # one row of mix, three of fc, which has eight
     test_branches_are_added_in_float64_and_rounded_once(tmp_path)
 
@@ -136,12 +136,16 @@ def test_a_quantised_weight_is_refused(tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_packed_weight_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("weight", "rounded", "reason"),
+    [("fc.qweight", False, "is stored as packed"), ("fc.weight", True, "the graph rounds to integers")],
+)
+def test_a_packed_or_rounded_weight_is_refused(tmp_path, weight, rounded, reason):
     fc = LoraBranch(
-        module="fc", weight="fc.qweight", transposed=False, a=LORA[0], b=LORA[1], rank=2, alpha=8.0
+        module="fc", weight=weight, transposed=False, a=LORA[0], b=LORA[1], rank=2, alpha=8.0, rounded=rounded
     )
     bundle = hand_bundle(tmp_path / "bundle", branches=(fc,))
-    with pytest.raises(InputError, match=r"into fc\.qweight, which is stored as packed: deploy"):
+    with pytest.raises(InputError, match=rf"into {weight}, which {reason}: deploy"):
         merge(bundle, tuned(LORA[:2]), tmp_path / "merged")
 
 

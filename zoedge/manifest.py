@@ -82,7 +82,9 @@ class LoraBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     apart: str = (
         ""  # why it can't be added to that matrix, behind "that": "is stored as int8"; "" where it can
     )
-    rounded: bool = False  # formats before 3: the graph rounds that matrix, and no graph keeps the branch apart
+    rounded: bool = (
+        False  # formats before 3: the graph rounds that matrix, and no graph keeps the branch apart
+    )
     also: tuple[str, ...] = ()  # other modules of the source that have the same matrix, and so the branch
 
 

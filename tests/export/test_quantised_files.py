@@ -105,7 +105,9 @@ def check_merged(bundle, buffers, x, folder):
     """Stock onnxruntime computes with the merged file what the run did, and the branch matters."""
     merge(bundle, {name: buffer.copy() for name, buffer in buffers.items()}, folder / "merged")
     given = {"x": x, "labels": np.zeros((len(x), 16), np.float32)}
-    logits = Engine(bundle.path("loss.onnx"), buffers, threads=1).run(given, ["logits"])["logits"]
+    logits = Engine(bundle.path("loss.onnx"), buffers, device=Cpu(), threads=1).run(given, ["logits"])[
+        "logits"
+    ]
     merged, before = (
         ort.InferenceSession(folder / name / "model.onnx", providers=["CPUExecutionProvider"]).run(
             ["y"], {"x": x}

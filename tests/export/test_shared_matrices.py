@@ -10,6 +10,7 @@ from msgspec import structs
 
 from tests.hand_bundle import seal
 from zoedge.export import to_bundle
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import merge
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -95,13 +96,15 @@ def both(proto, folder, **asked):
     """Return (logits of the run's own passes, of stock onnxruntime on the merged file, with the adapter; bundle)."""
     asked = {"loss": "cross-entropy", "target_modules": ["w"], "lora_rank": 2, **asked}
     bundle = to_bundle(save(proto, folder / "m.onnx"), folder / "bundle", **asked)
-    buffers = load_buffers(bundle)
+    buffers = load_buffers(bundle, Cpu())
     for seed, (name, buffer) in enumerate(buffers.items()):
         if "lora" in name:
             buffer[...] = normal(buffer.shape, 40 + seed)
     x = normal((5, WIDTH), 9, 1.0)
     given_ = {"h0": x, "labels": np.arange(5) % 3}
-    ours = Engine(bundle.path("loss.onnx"), buffers, threads=1).run(given_, ["logits"])["logits"]
+    ours = Engine(bundle.path("loss.onnx"), buffers, device=Cpu(), threads=1).run(given_, ["logits"])[
+        "logits"
+    ]
     values = {name: buffer.copy() for name, buffer in buffers.items()}
     merge(bundle, values, folder / "merged")
     merged = _stock(folder / "merged" / "model.onnx").run(["y"], {"h0": x})[0]

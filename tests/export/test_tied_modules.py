@@ -10,6 +10,7 @@ import pytest
 from tests.zoedge.commands import run
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
+from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import merge, write_adapter
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -25,15 +26,15 @@ TEXT = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
 
 def tuned(bundle):
     rng = np.random.default_rng(0)
-    values = load_buffers(bundle)
+    values = load_buffers(bundle, Cpu())
     return {name: (v + 0.3 * rng.standard_normal(v.shape)).astype(np.float32) for name, v in values.items()}
 
 
 def passes(bundle, values, given, output):
-    buffers = load_buffers(bundle)
+    buffers = load_buffers(bundle, Cpu())
     for name, value in values.items():
         np.copyto(buffers[name], value)
-    return Engine(bundle.path("loss.onnx"), buffers, threads=1).run(given, [output])[output]
+    return Engine(bundle.path("loss.onnx"), buffers, device=Cpu(), threads=1).run(given, [output])[output]
 
 
 def stock(folder, inputs):

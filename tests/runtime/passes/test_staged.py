@@ -97,7 +97,10 @@ def test_two_parts_compute_what_the_whole_does(place, name):
     opened = bundle(place, name)
     buffers = load_buffers(opened, Cpu())
     settings = {"device": Cpu(), "threads": 1}
-    whole, staged = Engine(opened.path(LOSS_FILE), buffers, **settings), Staged(opened, buffers, **settings)
+    whole, staged = (
+        Engine(opened.path(LOSS_FILE), buffers, **settings, device=Cpu()),
+        Staged(opened, buffers, **settings, device=Cpu()),
+    )
     assert set(staged.outputs) == set(whole.outputs)
     for _ in wander(buffers, sorted(buffers), 3):
         inputs = {**batch().inputs, **batch().targets}

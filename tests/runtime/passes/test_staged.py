@@ -98,8 +98,8 @@ def test_two_parts_compute_what_the_whole_does(place, name):
     buffers = load_buffers(opened, Cpu())
     settings = {"device": Cpu(), "threads": 1}
     whole, staged = (
-        Engine(opened.path(LOSS_FILE), buffers, **settings, device=Cpu()),
-        Staged(opened, buffers, **settings, device=Cpu()),
+        Engine(opened.path(LOSS_FILE), buffers, **settings),
+        Staged(opened, buffers, **settings),
     )
     assert set(staged.outputs) == set(whole.outputs)
     for _ in wander(buffers, sorted(buffers), 3):

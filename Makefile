@@ -26,7 +26,7 @@ lint: $(VENV)/ready
 
 # mypy sees the package as it is installed: three folders here, one package there
 types: $(VENV)/ready
-	rm -rf $(VENV)/typed
+	rm -rf $(VENV)/typed build
 	$(VENV)/bin/python $(PIP) --no-deps --target $(VENV)/typed .
 	cd $(VENV) && MYPYPATH=typed bin/python -m mypy --config-file ../pyproject.toml -p zoedge
 

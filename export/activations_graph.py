@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx
 from onnx import TensorProto, helper
 
-from zoedge.manifest import LoraBranch
+from zoedge.manifest import Branch
 from zoedge.names import in_graph
 
 from .exported import Exported
@@ -16,7 +16,7 @@ from .surgery.graph import Graph
 from .surgery.linears import Linear, find_linears
 
 
-def activations_graph(exported: Exported, branches: Sequence[LoraBranch]) -> onnx.ModelProto:
+def activations_graph(exported: Exported, branches: Sequence[Branch]) -> onnx.ModelProto:
     """Return model inputs -> "MODULE:x" [..., in] and "MODULE:y" [..., out] for each branch, float32.
 
     Of a matrix that several layers share, the first use is shown.

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 import onnx
 from msgspec import structs
 
-from zoedge.manifest import ADAPTERS_FILE, Frozen, Head, LoraBranch, Parameter, Port
+from zoedge.manifest import ADAPTERS_FILE, Branch, Frozen, Head, Parameter, Port
 from zoedge.names import LOSS, in_graph
 
 from .activations_graph import activations_graph
+from .adapters.base import BranchSettings
+from .adapters.branches import add_branches, initial_factors
+from .adapters.targets import choose_targets
 from .exported import Exported
 from .loss_graph import LossGraph, build_loss_graph
 from .stages import StageGraphs, build_stages, uses_of
@@ -20,7 +23,6 @@ from .surgery.frozen import frozen_tensors
 from .surgery.graph import Array, Graph
 from .surgery.head import find_head
 from .surgery.linears import Linear
-from .surgery.lora import Lora, add_branches, choose_targets, initial_factors
 from .surgery.overridable import make_overridable
 from .surgery.request_error import RequestError
 from .surgery.roles import layer_of
@@ -29,10 +31,10 @@ from .surgery.trainables import Table, Trained, choose, make_table
 
 @dataclass(frozen=True)
 class Request:
-    """What the user wants trained: entries of ``--train`` and the settings of LoRA branches."""
+    """What the user wants trained: entries of ``--train`` and the settings of branches."""
 
     train: tuple[str, ...]
-    lora: Lora = field(default_factory=Lora)
+    branches: BranchSettings = field(default_factory=BranchSettings)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Assembled:
         activations: model inputs to what flows into and out of each branch's matrix; None without branches.
         factors: name -> first value of each LoRA tensor.
         parameters: the parameter table.
-        lora: the branches.
+        branches: what is trained beside frozen matrices.
         head: the linear head.
         inputs, targets, outputs: ports of the loss graph.
         frozen: parameters that were asked for as part of a group and have no effect on the loss.
@@ -62,7 +64,7 @@ class Assembled:
     activations: onnx.ModelProto | None
     factors: dict[str, Array]
     parameters: tuple[Parameter, ...]
-    lora: tuple[LoraBranch, ...]
+    branches: tuple[Branch, ...]
     head: Head | None
     inputs: tuple[Port, ...]
     targets: tuple[Port, ...]
@@ -90,31 +92,31 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     table = make_table(plain, exported.parameters, exported.weights, exported.tied, head)
     train = (*request.train, *(exported.fresh_head or ()))  # a head of zeros would pass nothing on
     choice = choose(plain, table, train, live, dead)
-    targets = _targets(built, exported, table, head, request.lora, live, dead) if choice.lora else {}
-    branches = _described(exported, plain, targets, add_branches(built.graph, targets, request.lora))
-    factors = initial_factors(branches, built.graph)
+    targets = _targets(built, exported, table, head, request.branches, live, dead) if choice.adapter else {}
+    branches = _described(exported, plain, targets, add_branches(built.graph, targets, request.branches))
+    factors = initial_factors(branches)
     changing = {*choice.names, *factors}
     rows = _rows(table, choice, exported, branches, factors, live.difference(dead))
-    adapted = _adapted(exported, targets, request.lora)
+    adapted = _adapted(exported, targets, request.branches)
     apart = {branch.weight: targets[branch.weight] for branch in branches if branch.apart}
     if adapted is not None:
         make_overridable(adapted, changing)
     return Assembled(
         loss=_finished(built, changing),
         adapted=adapted,
-        merged=_adapted(exported, apart, request.lora),
+        merged=_adapted(exported, apart, request.branches),
         stages=build_stages(exported, targets, branches, choice.names),
         activations=activations_graph(exported, branches) if branches else None,
         factors=factors,
         parameters=rows,
-        lora=branches,
+        branches=branches,
         head=_head(built.head, exported),
         inputs=built.inputs,
         targets=built.targets,
         outputs=built.outputs,
         frozen=choice.frozen,
         untrainable=frozen_tensors(plain, live, {row.name for row in rows}),
-        beside=_without_branch(table, choice, targets, live) if request.lora.targets is None else (),
+        beside=_without_branch(table, choice, targets, live) if request.branches.targets is None else (),
     )
 
 
@@ -129,13 +131,13 @@ def _targets(
     exported: Exported,
     table: Table,
     head: Collection[str],
-    lora: Lora,
+    settings: BranchSettings,
     live: Collection[str],
     dead: Collection[str],
 ) -> dict[str, list[Linear]]:
     embeddings = {row.name for row in table.rows if row.group == "embedding"}
     modules = _layers_of_embeddings(exported, embeddings)
-    found = choose_targets(built.graph, lora, live, {*embeddings, *modules, *head}, modules)
+    found = choose_targets(built.graph, settings, live, {*embeddings, *modules, *head}, modules)
     targets = {weight: uses for weight, uses in found.items() if weight not in dead}
     if not targets:
         raise RequestError(
@@ -149,7 +151,7 @@ def _without_branch(
     table: Table, choice: Trained, targets: Collection[str], live: Collection[str]
 ) -> tuple[str, ...]:
     """Return the matrices that neither branches nor the user's other words train."""
-    if not choice.lora:
+    if not choice.adapter:
         return ()
     matrices = [row for row in table.rows if len(row.shape) > 1 and row.decay and row.name in live]
     passed = {*targets, *choice.names, *table.head}
@@ -178,8 +180,8 @@ def _other_modules(exported: Exported) -> dict[str, tuple[str, ...]]:
 
 
 def _described(
-    exported: Exported, plain: Graph, targets: Mapping[str, list[Linear]], branches: Sequence[LoraBranch]
-) -> tuple[LoraBranch, ...]:
+    exported: Exported, plain: Graph, targets: Mapping[str, list[Linear]], branches: Sequence[Branch]
+) -> tuple[Branch, ...]:
     """Return the branches with why merging keeps them apart, and which other modules have their matrix."""
     uses, others = uses_of(plain, targets), _other_modules(exported)
     rounded = exported.quantization.matrices if exported.quantization is not None else ()
@@ -196,12 +198,14 @@ def _described(
     )
 
 
-def _adapted(exported: Exported, targets: Mapping[str, list[Linear]], lora: Lora) -> onnx.ModelProto | None:
+def _adapted(
+    exported: Exported, targets: Mapping[str, list[Linear]], settings: BranchSettings
+) -> onnx.ModelProto | None:
     """Put the same branches into the inference graph, beside the uses of the same matrices; None without targets."""
     if not targets:
         return None
     graph = Graph(exported.model)
-    add_branches(graph, uses_of(graph, targets), lora)
+    add_branches(graph, uses_of(graph, targets), settings)
     inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
     return graph.finish(inputs, list(exported.model.graph.output))
 
@@ -210,7 +214,7 @@ def _rows(
     table: Table,
     choice: Trained,
     exported: Exported,
-    branches: tuple[LoraBranch, ...],
+    branches: tuple[Branch, ...],
     factors: Mapping[str, Array],
     live: Collection[str],
 ) -> tuple[Parameter, ...]:

@@ -91,11 +91,11 @@ def map_trainable(folder: Path, manifest: Manifest) -> Arrays:
 
 
 def _open_branches(buffers: Arrays, manifest: Manifest) -> None:
-    """Fill B, without which A shows no effect."""
+    """Fill what is zero in branches, without which the rest shows no effect."""
     rng = np.random.default_rng(2)
-    for branch in manifest.lora:
-        b = buffers[branch.b]
-        b[...] = 0.1 * rng.standard_normal(b.shape)
+    for name in manifest.factors:
+        if not buffers[name].any():
+            buffers[name][...] = 0.1 * rng.standard_normal(buffers[name].shape)
 
 
 def draw_inputs(exported: Exported, manifest: Manifest, batch: int, length: int, *, seed: int = 3) -> Arrays:

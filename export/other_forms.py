@@ -47,7 +47,7 @@ def write_other_forms(
         say: is told which form doesn't compute the same and is left out.
     """
     tolerance = COARSE_TOLERANCE if coarse else TOLERANCE
-    if not manifest.lora and not _has_layers(assembled.stages):
+    if not manifest.branches and not _has_layers(assembled.stages):
         manifest = _write_few_rows(folder, exported, assembled.loss, manifest, weights, tolerance, say)
     if assembled.stages is not None:
         before = manifest

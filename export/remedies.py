@@ -60,7 +60,7 @@ def advice(source: Exported, request: Request, quantize: str, error: RequestErro
 
 def _meant(request: Request, quantize: str, option: str, value: str) -> tuple[Request, str]:
     if option == "target_modules":
-        return replace(request, lora=replace(request.lora, targets=(value,))), quantize
+        return replace(request, branches=replace(request.branches, targets=(value,))), quantize
     return replace(request, train=(value,)), quantize
 
 
@@ -79,13 +79,13 @@ def _remedies(source: Exported, request: Request, quantize: str, option: str) ->
 
 
 def _requests(source: Exported, request: Request, quantize: str) -> Iterator[_Remedy]:
-    plain = replace(request.lora, targets=None)
-    lora = "--train lora" if request.lora.targets is None else "--train lora without --target-modules"
+    plain = replace(request.branches, targets=None)
+    lora = "--train lora" if request.branches.targets is None else "--train lora without --target-modules"
     yield _Remedy(lora, Request(("lora",), plain), quantize)
     for entry in ("full", "head", "bitfit", "norm"):
         yield _Remedy(f"--train {entry}", Request((entry,), plain), quantize)
     for module in dict.fromkeys(linear.module for linear in reversed(find_linears(Graph(source.model)))):
-        targets = replace(request.lora, targets=(module,))
+        targets = replace(request.branches, targets=(module,))
         yield _Remedy(
             f"--train lora --target-modules {module}", Request(("lora",), targets), quantize, last=True
         )

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import onnx
 from onnx import helper
 
-from zoedge.manifest import LoraBranch, Port
+from zoedge.manifest import Branch, Port
 
+from .adapters.branches import StackedBranches
 from .exported import Exported
 from .loss_graph import LossGraph, build_loss_graph
 from .surgery.graph import Graph
 from .surgery.linears import Linear, find_linears
 from .surgery.overridable import make_overridable
-from .surgery.stacked import StackedBranches
 from .surgery.stages import crossing_values, cut, elem_types
 
 
@@ -38,7 +38,7 @@ class StageGraphs:
 def build_stages(
     exported: Exported,
     targets: Mapping[str, Sequence[Linear]],
-    branches: Sequence[LoraBranch],
+    branches: Sequence[Branch],
     dense: Collection[str],
 ) -> StageGraphs | None:
     """Return both parts; None where neither a part computed once nor stacked probes would save anything.
@@ -76,7 +76,7 @@ def uses_of(graph: Graph, targets: Mapping[str, Sequence[Linear]]) -> dict[str, 
 
 
 def _with_branches(
-    exported: Exported, targets: Mapping[str, Sequence[Linear]], branches: Sequence[LoraBranch]
+    exported: Exported, targets: Mapping[str, Sequence[Linear]], branches: Sequence[Branch]
 ) -> tuple[LossGraph, list[onnx.ValueInfoProto]]:
     built = build_loss_graph(exported)
     return built, StackedBranches(built.graph, branches).add(uses_of(built.graph, targets))

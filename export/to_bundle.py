@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from zoedge.adapters import ADAPTERS, LORA
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.files import check_new_folder
@@ -128,20 +129,29 @@ def _write(
     """Check what is cheap to check, then read and write."""
     need("onnx", purpose="exporting a model", extra="onnx")
     need("onnxruntime", purpose="checking an exported model", extra="cpu")
+    from .adapters.base import BranchSettings
     from .assemble import Request
     from .quantized import quantized
     from .remedies import advice
-    from .surgery.lora import Lora
     from .surgery.request_error import RequestError
     from .writer import write_bundle
 
     check_new_folder(output)
-    request = Request(wanted.train, Lora(wanted.lora_rank, wanted.lora_alpha, wanted.target_modules))
+    settings = BranchSettings(wanted.lora_rank, wanted.lora_alpha, wanted.target_modules, _kind(wanted.train))
+    request = Request(wanted.train, settings)
     source = _read(model, given, wanted.train, say)
     try:
         return write_bundle(quantized(source, wanted.quantize, wanted.train), request, output, say)
     except RequestError as error:
         raise InputError(f"{error.problem}{advice(source, request, wanted.quantize, error)}") from error
+
+
+def _kind(train: Sequence[str]) -> str:
+    """Return the kind of the branches; there is one."""
+    kinds = [entry for entry in dict.fromkeys(train) if entry in ADAPTERS]
+    if len(kinds) > 1:
+        raise InputError(f"--train names {' and '.join(kinds)}, and a matrix gets one adapter: leave one out")
+    return kinds[0] if kinds else LORA
 
 
 def _read(

@@ -60,9 +60,9 @@ def _factors(folder: Path, manifest: Manifest, seed: int) -> Arrays:
     """Return values for every LoRA factor under which branches matter."""
     rng = np.random.default_rng(seed)
     factors: Arrays = {}
-    for branch in manifest.lora:
-        tensors = map_tensors(folder / next(p.file for p in manifest.parameters if p.name == branch.a))
-        for name in (branch.a, branch.b):
+    for branch in manifest.branches:
+        for name in branch.tensors.values():
+            tensors = map_tensors(folder / next(p.file for p in manifest.parameters if p.name == name))
             factors[name] = (0.05 * rng.standard_normal(tensors[name].shape)).astype(np.float32)
     return factors
 

@@ -205,7 +205,7 @@ def _write_live(
 
 def _without_effect(found: Collection[str], assembled: Assembled) -> set[str]:
     """Return what to leave out: dense tensors by name, and the matrices whose branches do nothing."""
-    weights = {factor: branch.weight for branch in assembled.lora for factor in (branch.a, branch.b)}
+    weights = {factor: branch.weight for branch in assembled.branches for factor in branch.tensors.values()}
     return {weights.get(name, name) for name in found}
 
 
@@ -251,7 +251,7 @@ def _manifest(exported: Exported, assembled: Assembled, files: dict[str, str]) -
         model_outputs=tuple(port_of(value) for value in exported.model.graph.output),
         parameters=assembled.parameters,
         frozen=assembled.untrainable,
-        lora=assembled.lora,
+        branches=assembled.branches,
         head=assembled.head,
         labels=exported.labels,
         feature_names=exported.feature_names,

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from zoedge.adapters import lora_branches
 from zoedge.errors import InputError
 from zoedge.manifest import ACTIVATIONS_FILE, Manifest
 from zoedge.methods import Defaults, Length, Recipe, find
@@ -92,7 +93,7 @@ def make_plan(
     total = _total_steps(options, defaults.steps, train_rows)
     space = _lora_space(options, manifest, recipe)
     small = placement_for(manifest, solved) == "out-of-place"
-    length = _length(defaults, space, lora=bool(manifest.lora), small=small)
+    length = _length(defaults, space, branches=bool(manifest.branches), small=small)
     filled = msgspec.structs.replace(
         options,
         lr=_or(options.lr, length.lr),
@@ -150,17 +151,17 @@ def _folds(batch_size: int, rows: int) -> int:
     return min(MAX_FOLDS, rows // batch_size)
 
 
-def _length(defaults: Defaults, lora_space: str, *, lora: bool, small: bool) -> Length:
+def _length(defaults: Defaults, lora_space: str, *, branches: bool, small: bool) -> Length:
     if lora_space == "activations" and defaults.activations is not None:
         return defaults.activations
-    if lora:
+    if branches:
         return defaults.factors
     return defaults.small if small else defaults.dense
 
 
 def _lora_space(options: TuneOptions, manifest: Manifest, recipe: Recipe) -> str:
     own_directions = recipe.defaults.activations is None
-    possible = bool(manifest.lora) and ACTIVATIONS_FILE in manifest.files and not own_directions
+    possible = bool(lora_branches(manifest)) and ACTIVATIONS_FILE in manifest.files and not own_directions
     if options.lora_space == "activations" and not possible:
         raise InputError(
             f"--lora-space activations needs LoRA branches and a method that moves between them, not {recipe.name} on "

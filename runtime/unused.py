@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from zoedge.adapters import lora_branches
 from zoedge.manifest import Manifest
 from zoedge.methods import Dense, Method, Recipe, having
 from zoedge.options import FACTS, known_settings
@@ -60,7 +61,7 @@ def _reasons(here: Circumstances) -> dict[str, str]:
         reasons["head_init"] = "the bundle has no new head"
     if not here.solved:
         reasons["head_refit_every"] = "no head is solved in closed form"
-    if not here.manifest.lora:
+    if not lora_branches(here.manifest):
         reasons["lora_space"] = "the bundle has no LoRA branches"
     elif here.recipe.defaults.activations is None:
         reasons["lora_space"] = f"{name} has its own directions in LoRA branches"

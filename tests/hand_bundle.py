@@ -13,11 +13,13 @@ import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
+from zoedge.adapters import LoraBranch
 from zoedge.bundle import Bundle, encode
-from zoedge.manifest import Head, LoraBranch, Manifest, Parameter, Port, Source
+from zoedge.manifest import Head, Manifest, Parameter, Port, Source
 from zoedge.tensor_file import read_entries
 
 RANK, ALPHA = 2, 8.0
+SHAPES = {"fc": (8, 4), "mix": (8, 8)}  # (out, in)
 LABELS = ("a", "b", "c")
 LORA = ("fc.lora_A.weight", "fc.lora_B.weight", "mix.lora_A.weight", "mix.lora_B.weight")
 DENSE = ("fc.weight", "fc.bias", "mix.weight", "classifier.weight", "classifier.bias")
@@ -122,11 +124,12 @@ def manifest(*, lora: bool, trainable: tuple[str, ...], branches=None, **changes
             module=module,
             weight=f"{module}.weight",
             transposed=module == "mix",
+            shape=SHAPES[module],
             a=f"{module}.lora_A.weight",
             b=f"{module}.lora_B.weight",
             rank=RANK,
             alpha=ALPHA,
-        )
+        ).branch
         for module in ("fc", "mix")
     )
     fields = {
@@ -141,7 +144,7 @@ def manifest(*, lora: bool, trainable: tuple[str, ...], branches=None, **changes
         "model_inputs": (X,),
         "model_outputs": (LOGITS,),
         "parameters": tuple(rows),
-        "lora": (own if branches is None else branches) if lora else (),
+        "branches": (own if branches is None else branches) if lora else (),
         "head": Head(weight="classifier.weight", bias="classifier.bias"),
         "labels": LABELS,
         "opset": 18,

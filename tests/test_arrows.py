@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # from the ground up; a folder or file of runtime/ may import from its own floor and from those before it
 FLOORS = (
-    ("records", "machine"),
+    ("records", "machine", "adapters"),
     ("noise",),
     ("device",),
     ("data",),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from .adapters import LORA
 from .errors import BundleError
 from .files import as_path, sha256
-from .manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest
+from .manifest import FORMAT_VERSION, MANIFEST_FILE, TELLS_APART, Manifest
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,30 @@ def _decode(raw: bytes, path: Path) -> Manifest:
             raise BundleError(
                 f"{path} has format {version}, and this zoedge reads up to {FORMAT_VERSION}: upgrade zoedge"
             )
+        if version < TELLS_APART:
+            raw = _with_kinds(raw)
         return msgspec.json.decode(raw, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
         raise BundleError(f"{path} can't be read: {error}; export the bundle again") from error
+
+
+def _with_kinds(raw: bytes) -> bytes:
+    """Return the manifest of an early format with its branches as later ones tell them: all were LoRA."""
+    known: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Any])
+    if "lora" not in known:
+        return raw
+    shapes = {row["name"]: row["shape"] for row in known["parameters"]}
+    known["branches"] = [
+        {
+            **{name: value for name, value in old.items() if name not in ("a", "b", "rank", "alpha")},
+            "kind": LORA,
+            "shape": [shapes[old["b"]][0], shapes[old["a"]][1]],
+            "tensors": {"a": old["a"], "b": old["b"]},
+            "settings": {"rank": old["rank"], "alpha": old["alpha"]},
+        }
+        for old in known.pop("lora")
+    ]
+    return msgspec.json.encode(known)
 
 
 class _Version(msgspec.Struct):

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 FORMAT_VERSION = 3  # 1: what export adds to the graphs has its plain names there
-TELLS_APART = 3  # since when a branch tells why merging keeps it apart
+TELLS_APART = 3  # since when a branch tells its kind, and why merging keeps it apart
 MANIFEST_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"  # the source's tensors, each once, under its own name
 ADAPTERS_FILE = "adapters.safetensors"  # tensors that export added: LoRA factors, a new head
@@ -69,16 +69,16 @@ class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return 0 if self.reason == SETTING else math.prod(self.shape)
 
 
-class LoraBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """A branch y += (alpha / rank) * (x A^T) B^T beside a frozen matrix; A is [rank, in], B is [out, rank]."""
+class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What is trained beside a frozen matrix; ``adapters.ADAPTERS`` has the kinds, which give these their meaning."""
 
+    kind: str  # "lora"
     module: str  # the source's module path, "encoder.layer.0.attention.self.query"
     weight: str  # name of the matrix in the parameter table
     transposed: bool  # True where that matrix is stored as [in, out]
-    a: str
-    b: str
-    rank: int
-    alpha: float
+    shape: tuple[int, int]  # of the layer: (out, in)
+    tensors: dict[str, str]  # what the kind calls a trained tensor -> its name
+    settings: dict[str, float] = {}
     apart: str = (
         ""  # why it can't be added to that matrix, behind "that": "is stored as int8"; "" where it can
     )
@@ -196,7 +196,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model_outputs: tuple[Port, ...]
     parameters: tuple[Parameter, ...]
     frozen: tuple[Frozen, ...] = ()  # what else the loss depends on
-    lora: tuple[LoraBranch, ...] = ()
+    branches: tuple[Branch, ...] = ()
     stages: Stages | None = None
     head: Head | None = None
     quantization: Quantization | None = None
@@ -213,13 +213,18 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return tuple(p for p in self.parameters if p.trainable)
 
     @property
-    def kept_apart(self) -> tuple[LoraBranch, ...]:
+    def factors(self) -> tuple[str, ...]:
+        """Names of what is trained of the branches, in order."""
+        return tuple(name for branch in self.branches for name in branch.tensors.values())
+
+    @property
+    def kept_apart(self) -> tuple[Branch, ...]:
         """The branches that merging keeps as products of constants: those that ``MERGED_MODEL_FILE`` has."""
         if self.format < TELLS_APART:
-            return self.lora if MERGED_MODEL_FILE in self.files else ()
-        return tuple(branch for branch in self.lora if branch.apart)
+            return self.branches if MERGED_MODEL_FILE in self.files else ()
+        return tuple(branch for branch in self.branches if branch.apart)
 
-    def no_floats_of(self, stored: Container[str]) -> tuple[LoraBranch, ...]:
+    def no_floats_of(self, stored: Container[str]) -> tuple[Branch, ...]:
         """Return the branches that a float file of the source's tensors can't hold.
 
         Args:
@@ -239,13 +244,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """How many elements the loss depends on, trainable or not; those of rounded matrices as before rounding."""
         matrices = () if self.quantization is None else self.quantization.matrices
         known = {matrix.values: math.prod(matrix.shape) for matrix in matrices}
-        shapes = {p.name: p.shape for p in self.parameters}
-        known |= {b.weight: shapes[b.a][1] * shapes[b.b][0] for b in self.lora}  # 4-bit codes share bytes
+        known |= {b.weight: math.prod(b.shape) for b in self.branches}  # 4-bit codes share bytes
         parameters = sum(known.get(p.name, math.prod(p.shape)) for p in self.parameters if p.live)
         return parameters + sum(known.get(row.name, row.size) for row in self.frozen)
 
 
-def said_apart(branches: Iterable[LoraBranch]) -> str:
+def said_apart(branches: Iterable[Branch]) -> str:
     """Return which branches stay apart, and why, in words; "" where none do."""
     modules: dict[str, list[str]] = {}
     for branch in branches:

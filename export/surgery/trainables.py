@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from zoedge.adapters import ADAPTERS
 from zoedge.manifest import Parameter
 
 from .graph import Array, Graph
@@ -44,10 +45,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Trained:
-    """What to train: parameter names in table order, and whether LoRA branches are added."""
+    """What to train: parameter names in table order, and whether branches are added."""
 
     names: tuple[str, ...]
-    lora: bool
+    adapter: bool
     frozen: tuple[str, ...]  # asked for as part of a group, without effect on the loss
 
 
@@ -108,14 +109,14 @@ def choose(
     order = [row.name for row in table.rows]
     return Trained(
         tuple(name for name in order if name in asked),
-        "lora" in train,
+        any(entry in ADAPTERS for entry in train),
         tuple(name for name in order if name in frozen),
     )
 
 
 def _named(graph: Graph, table: Table, entry: str) -> Iterable[str]:
     names = [row.name for row in table.rows]
-    if entry == "lora":
+    if entry in ADAPTERS:
         return []
     if entry == "full":
         _refuse_quantized(graph)

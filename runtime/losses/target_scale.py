@@ -19,6 +19,7 @@ from zoedge.errors import InputError
 from zoedge.manifest import LOSS_FILE, Head, Manifest
 from zoedge.options import TuneOptions
 
+from ..adapters.base import adapter_of
 from ..data.batches import MicroBatch, Result
 from ..data.dataset import Dataset
 from ..data.example import Array
@@ -102,8 +103,10 @@ def folded(
     std, mean = np.array(scale.std), np.array(scale.mean)
     weight = tensors[head.weight].astype(np.float64) * (std if head.transposed else std[:, None])
     bias = tensors[head.bias].astype(np.float64) * std + mean
-    beside = {branch.b for branch in manifest.lora if branch.weight == head.weight}
-    learnt = {name: (tensors[name] * std[:, None]).astype(np.float32) for name in beside}  # [out, rank]
+    learnt: dict[str, NDArray[np.float32]] = {}
+    for branch in manifest.branches:
+        if branch.weight == head.weight:
+            learnt |= adapter_of(branch).times(branch, tensors, std)
     return tensors | learnt | {head.weight: weight.astype(np.float32), head.bias: bias.astype(np.float32)}
 
 

@@ -38,7 +38,7 @@ def write_adapter(
         InputError: the bundle has no LoRA branch, the output exists, or PEFT can't load the model.
     """
     output = Path(output)
-    if not bundle.manifest.lora:
+    if not bundle.manifest.branches:
         raise InputError(
             f"{bundle.folder} has no LoRA branches to write as an adapter: "
             "use zoedge merge, or export with --train lora and tune again"
@@ -56,7 +56,7 @@ def write_adapter(
 def _factors(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
     """Return the factors as exported: what an untuned one still is."""
     stored = map_tensors(bundle.path(ADAPTERS_FILE))
-    return {name: stored[name] for branch in bundle.manifest.lora for name in (branch.a, branch.b)}
+    return {name: stored[name] for name in bundle.manifest.factors}
 
 
 def _write_peft(bundle: Bundle, values: Mapping[str, NDArray[np.generic]], output: Path) -> set[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zoedge.manifest import Manifest, QuantizedMatrix
 from zoedge.tensor_file import Entry, map_tensors, read_entries
 
-from .add_branch import delta
+from ..adapters.merging import merged
 from .dequantize import dequantized, source_tensors
 
 Source = QuantizedMatrix | NDArray[np.generic]
@@ -29,7 +29,7 @@ def write_float_file(
         manifest: of a quantised bundle.
         factors: every LoRA factor; a branch beside a rounded matrix is added to what that is in float32.
     """
-    by_weight = {branch.weight: branch for branch in manifest.lora}
+    by_weight = {branch.weight: branch for branch in manifest.branches}
     stored = map_tensors(weights)
     sources = source_tensors(stored, manifest.quantization)
     kind = manifest.quantization.kind if manifest.quantization is not None else ""
@@ -39,8 +39,10 @@ def write_float_file(
             if isinstance(tensor, QuantizedMatrix):
                 matrix = dequantized(tensor, kind, stored)
                 if tensor.values in by_weight:
-                    learnt = delta(by_weight[tensor.values], factors)
-                    matrix += (learnt.T if tensor.transposed else learnt).astype(np.float32)
+                    whole = merged(
+                        by_weight[tensor.values], factors, matrix.T if tensor.transposed else matrix
+                    )
+                    matrix = (whole.T if tensor.transposed else whole).astype(np.float32)
                 file.write(matrix.reshape(-1).data)
             else:
                 file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)

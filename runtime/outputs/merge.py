@@ -27,14 +27,14 @@ from zoedge.manifest import (
     MODEL_FILE,
     TELLS_APART,
     WEIGHTS_FILE,
-    LoraBranch,
+    Branch,
     Manifest,
 )
 from zoedge.tensor_file import Entry, map_tensors, read_entries
 
-from .add_branch import add_branch
+from ..adapters.floats import FLOATS
+from ..adapters.merging import add_branch
 from .float_file import write_float_file
-from .floats import FLOATS
 from .metadata import add_feature_names
 
 CONFIG_FILE = "config.json"  # where transformers keeps a model's labels
@@ -70,9 +70,9 @@ def merge(bundle: Bundle, tensors: Tensors, output: str | Path, *, columns: Sequ
     manifest, output = bundle.manifest, Path(output)
     entries = read_entries(bundle.path(WEIGHTS_FILE))
     apart = manifest.kept_apart
-    added = [branch for branch in manifest.lora if branch not in apart]
+    added = [branch for branch in manifest.branches if branch not in apart]
     _check_branches(manifest, added, entries)
-    names = {name for branch in manifest.lora for name in (branch.a, branch.b)}
+    names = set(manifest.factors)
     dense = {name: value for name, value in tensors.items() if name not in names}
     _check_places(dense, entries, bundle.path(WEIGHTS_FILE))
     factors = _factors(bundle, tensors)
@@ -97,11 +97,11 @@ def merge(bundle: Bundle, tensors: Tensors, output: str | Path, *, columns: Sequ
 
 def _factors(bundle: Bundle, tensors: Tensors) -> dict[str, NDArray[np.generic]]:
     """Return every LoRA factor: as tuned, or as exported."""
-    if not bundle.manifest.lora:
+    if not bundle.manifest.branches:
         return {}
     path = bundle.path(ADAPTERS_FILE)
     stored = map_tensors(path)
-    factors = {name: tensors.get(name, stored[name]) for b in bundle.manifest.lora for name in (b.a, b.b)}
+    factors = {name: tensors.get(name, stored[name]) for name in bundle.manifest.factors}
     _check_places(factors, read_entries(path), path)
     return factors
 
@@ -134,7 +134,7 @@ def _is_sources(name: str) -> bool:
     return not name.endswith(".onnx") and name not in (WEIGHTS_FILE, ADAPTERS_FILE)
 
 
-def _check_branches(manifest: Manifest, added: Sequence[LoraBranch], entries: Mapping[str, Entry]) -> None:
+def _check_branches(manifest: Manifest, added: Sequence[Branch], entries: Mapping[str, Entry]) -> None:
     """Raise where adding a branch to its weight isn't what the branch does: formats before 3 don't tell."""
     tied = {p.name: p.tied_to for p in manifest.parameters if manifest.format < TELLS_APART}
     for branch in added:

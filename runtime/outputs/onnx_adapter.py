@@ -35,8 +35,7 @@ def write_onnx_adapter(bundle: Bundle, values: Mapping[str, NDArray[np.generic]]
     """
     path = bundle.path(ADAPTED_MODEL_FILE)
     optional = _optional_inputs(path)
-    factors = [name for branch in bundle.manifest.lora for name in (branch.a, branch.b)]
-    missing = sorted(set(factors) - optional)
+    missing = sorted(set(bundle.manifest.factors) - optional)
     if missing:
         raise BundleError(f"{path} doesn't take {missing[0]} as an input: export the bundle again")
     arrays = {name: np.asarray(value, order="C") for name, value in values.items() if name in optional}

@@ -7,8 +7,7 @@ LoRA factors are its core. Besides, ``modules_to_save`` replaces whole modules (
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
-from zoedge.manifest import WEIGHTS_FILE, Manifest, QuantizedMatrix
+from zoedge.manifest import WEIGHTS_FILE, Branch, Manifest, QuantizedMatrix
 from zoedge.tensor_file import map_tensors
 
+from ..adapters.base import adapter_of
 from .dequantize import dequantized, source_tensors
 
 CONFIG_FILE = "adapter_config.json"
@@ -54,8 +54,8 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
             f"PEFT can't load {manifest.source.name}, an ONNX file: "
             "write NAME.onnx_adapter or use zoedge merge instead"
         )
-    targets = {module for branch in manifest.lora for module in (branch.module, *branch.also)}
-    factors = {name for branch in manifest.lora for name in (branch.a, branch.b)}
+    targets = {module for branch in manifest.branches for module in (branch.module, *branch.also)}
+    factors = set(manifest.factors)
     dense = set(values) - factors - _foreign(bundle)
     classifier = _classifier(bundle, targets)
     modules = _outermost(_replaceable(manifest, dense, targets) | ({classifier} if classifier else set()))
@@ -65,10 +65,9 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
     biases = {name for name in dense - saved if _leaf(name) == "bias"}
     tensors = {f"{_PREFIX}{name}": _dense(stored[name], manifest, raw) for name in saved}
     tensors |= {_bias_key(name, targets): values[name] for name in biases}
-    for branch in manifest.lora:
-        for module in (branch.module, *branch.also):
-            tensors[f"{_PREFIX}{module}.lora_A.weight"] = values[branch.a]
-            tensors[f"{_PREFIX}{module}.lora_B.weight"] = values[branch.b]
+    for branch in manifest.branches:
+        for name, value in adapter_of(branch).peft_tensors(branch, values).items():
+            tensors |= {f"{_PREFIX}{module}.{name}": value for module in (branch.module, *branch.also)}
     config = _config(manifest) | {
         "task_type": _task_type(manifest, classifier),
         "modules_to_save": sorted(modules) or None,
@@ -119,20 +118,13 @@ def _outermost(modules: Set[str]) -> set[str]:
 
 
 def _config(manifest: Manifest) -> dict[str, Any]:
-    branches = manifest.lora
-    rank = Counter(b.rank for b in branches).most_common(1)[0][0]
-    alpha = Counter(b.alpha for b in branches).most_common(1)[0][0]
+    branches = manifest.branches
     return {
-        "peft_type": "LORA",
+        **_own_config(branches),
         "base_model_name_or_path": manifest.source.name,
         "revision": manifest.source.revision,
-        "r": rank,
-        "lora_alpha": _plain(alpha),
-        "rank_pattern": {b.module: b.rank for b in branches if b.rank != rank},
-        "alpha_pattern": {b.module: _plain(b.alpha) for b in branches if b.alpha != alpha},
         "target_modules": [module for b in branches for module in (b.module, *b.also)],
         "fan_in_fan_out": _transposed(manifest),
-        "lora_dropout": 0.0,
         "inference_mode": True,
     }
 
@@ -141,11 +133,17 @@ def _transposed(manifest: Manifest) -> bool:
     """Whether the source's matrices are transformers' Conv1D, [in, out]."""
     matrices = manifest.quantization.matrices if manifest.quantization else ()
     rounded = {matrix.values: matrix.transposed for matrix in matrices}
-    return any(rounded.get(branch.weight, branch.transposed) for branch in manifest.lora)
+    return any(rounded.get(branch.weight, branch.transposed) for branch in manifest.branches)
 
 
-def _plain(alpha: float) -> float | int:
-    return int(alpha) if alpha == int(alpha) else alpha
+def _own_config(branches: Sequence[Branch]) -> dict[str, Any]:
+    """Return what the kind of the branches adds; a bundle has one kind."""
+    config = adapter_of(branches[0]).peft_config(branches)
+    if config is None:
+        raise InputError(
+            f"PEFT has no adapter of the kind {branches[0].kind}: write NAME.onnx_adapter or use zoedge merge instead"
+        )
+    return config
 
 
 def _task_type(manifest: Manifest, classifier: str | None) -> str | None:

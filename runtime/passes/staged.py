@@ -33,7 +33,7 @@ class Staged:
     def __init__(
         self, bundle: Bundle, buffers: Mapping[str, Buffer], **settings: Unpack[SessionSettings]
     ) -> None:
-        factors = {name for branch in bundle.manifest.lora for name in (branch.a, branch.b)}
+        factors = set(bundle.manifest.factors)
         self._device = settings["device"]
         self._factors = {name: buffer for name, buffer in buffers.items() if name in factors}
         dense = {name: buffer for name, buffer in buffers.items() if name not in factors}

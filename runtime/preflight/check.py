@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import msgspec
 
+from zoedge.adapters import lora_branches
 from zoedge.errors import RefusedError
 from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
@@ -152,7 +153,8 @@ def _last_resort(manifest: Manifest, rough: Footprint) -> str:
     dense = size_bytes(manifest.trainable) - lora
     if dense > max(lora, rough.copied):
         return f"export with --train lora (what is trained takes {rough.trained // _MIB} MiB)"
-    if lora > rough.copied and manifest.lora:
-        rank = max(1, manifest.lora[0].rank // 2)
+    branches = lora_branches(manifest)
+    if lora > rough.copied and branches:
+        rank = max(1, branches[0].rank // 2)
         return f"export with --lora-rank {rank} (what is trained takes {rough.trained // _MIB} MiB)"
     return "export with --quantize int8"

@@ -73,8 +73,7 @@ def _seen_bytes(manifest: Manifest, options: TuneOptions, longest: int) -> int:
     """Return what branches' inputs and outputs take for the rows looked at, all as long as the longest."""
     if options.lora_space != "activations":
         return 0
-    shapes = {p.name: p.shape for p in manifest.parameters}
-    widths = sum(shapes[branch.a][1] + shapes[branch.b][0] for branch in manifest.lora)
+    widths = sum(sum(branch.shape) for branch in manifest.branches)
     return 4 * ROWS * max(longest, 1) * widths
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from zoedge.adapters import LoraBranch, lora_branches
 from zoedge.bundle import Bundle
-from zoedge.manifest import ACTIVATIONS_FILE, LoraBranch
+from zoedge.manifest import ACTIVATIONS_FILE
 
 from ..data.batches import MicroBatch, Rows, micro_batches
 from ..data.example import Array, Example
@@ -55,7 +56,7 @@ def branch_bases(
     """
     held = _vectors_of_layers(bundle, examples, rows[:ROWS], device, threads, max_rows)
     found: dict[str, NDArray[np.float32]] = {}
-    for branch in bundle.manifest.lora:
+    for branch in lora_branches(bundle.manifest):
         found |= bases(branch, held.pop(f"{branch.module}:x"), held.pop(f"{branch.module}:y"))
     device.give_back()
     return Assign(0, {FULL: found})
@@ -159,8 +160,7 @@ def _vectors(values: Array, batch: MicroBatch) -> Float32:
 
 def _most_vectors(bundle: Bundle) -> int:
     """Return how many vectors of every layer are kept, by the sum of the layers' widths."""
-    shapes = {p.name: p.shape for p in bundle.manifest.parameters}
-    widths = sum(shapes[branch.a][1] + shapes[branch.b][0] for branch in bundle.manifest.lora)
+    widths = sum(sum(branch.shape) for branch in bundle.manifest.branches)
     return max(_FEWEST, min(TOKENS, HELD_BYTES // (4 * widths)))
 
 

@@ -14,13 +14,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from zoedge.adapters import LoraBranch
 from zoedge.errors import InputError
-from zoedge.manifest import LoraBranch
 from zoedge.methods import Point, Update
 
 from ..device import Buffer
 from ..noise.reference import Addition, Float32
-from .base import Arrays, Noise, Site, Space, branch_of
+from .base import Arrays, Noise, Site, Space, lora_of
 from .out_of_place import OutOfPlace
 from .support import Part
 
@@ -34,7 +34,7 @@ class ActivationBranch(Space):
     """The factors ``a`` [R, in] and ``b`` [out, R] of one branch; until its bases are assigned it does nothing."""
 
     def __init__(self, site: Site) -> None:
-        branch = branch_of(site)
+        branch = lora_of(site)
         self._a, self._b = site.buffers
         if site.device.host(self._b).any():
             raise InputError(

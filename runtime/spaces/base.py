@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from zoedge.manifest import LoraBranch
+from zoedge.adapters import LoraBranch
+from zoedge.manifest import Branch
 from zoedge.methods import Directions, Point, Update
 
 from ..device import Buffer, Device
@@ -26,7 +27,7 @@ class Site:
     Attributes:
         name: the parameter's, or that of a branch's frozen matrix.
         buffers: what the session reads: the parameter's array, or a branch's A and B.
-        branch: the LoRA branch; None for a tensor by itself.
+        branch: the branch beside a frozen matrix; None for a tensor by itself.
         decays: whether weight decay shrinks it.
         seed: the run's.
         directions: the method's.
@@ -36,7 +37,7 @@ class Site:
 
     name: str
     buffers: tuple[Buffer, ...]
-    branch: LoraBranch | None
+    branch: Branch | None
     decays: bool
     seed: int
     directions: Directions
@@ -169,12 +170,12 @@ class _AtStep:
         return self._device.pieces(self._arrays)
 
 
-def branch_of(site: Site) -> LoraBranch:
-    """Return the branch of a site that must be one.
+def lora_of(site: Site) -> LoraBranch:
+    """Return the branch of a site that must be one of LoRA.
 
     Raises:
         ValueError: it is a tensor by itself.
     """
     if site.branch is None:
         raise ValueError(f"{site.name} is no LoRA branch")
-    return site.branch
+    return LoraBranch.of(site.branch)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from zoedge.errors import InputError
 from zoedge.methods import Point, Update
 
-from .base import Arrays, Site, Space, branch_of
+from .base import Arrays, Site, Space, lora_of
 from .low_rank import Window, low_rank
 from .support import Part
 
@@ -25,7 +25,7 @@ class LowRankBranch(Space):
     """The factors ``a`` [R, in] and ``b`` [out, R] of one branch."""
 
     def __init__(self, site: Site) -> None:
-        branch, spec = branch_of(site), low_rank(site)
+        branch, spec = lora_of(site), low_rank(site)
         if branch.rank < 2:
             raise InputError(
                 f"low-rank directions need branches of rank 2 or more and {branch.module} has {branch.rank}: "

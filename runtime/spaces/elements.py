@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from zoedge.adapters import lora_branches
 from zoedge.manifest import Manifest, Parameter
 from zoedge.methods import Dense, Method
 from zoedge.methods.support import Stretches
@@ -31,7 +32,7 @@ def written(manifest: Manifest, options: TuneOptions, solved: Collection[str]) -
     """Return the parameters that a move writes: B alone where a small matrix moves in a branch."""
     kept = set(solved)
     if options.lora_space == "activations":
-        kept |= {branch.a for branch in manifest.lora}
+        kept |= {branch.a for branch in lora_branches(manifest)}
     return [p for p in manifest.trainable if p.name not in kept]
 
 
@@ -48,7 +49,7 @@ def moved_singly(
     """
     if method.directions.kind != Dense.kind:
         return []  # matrices move as a whole
-    whole = {branch.b for branch in manifest.lora} if options.lora_space == "activations" else set()
+    whole = {branch.b for branch in lora_branches(manifest)} if options.lora_space == "activations" else set()
     return [p for p in written(manifest, options, solved) if p.name not in whole]
 
 

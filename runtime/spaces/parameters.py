@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from zoedge.adapters import LORA
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
-from zoedge.manifest import LoraBranch, Manifest, Parameter
+from zoedge.manifest import Branch, Manifest, Parameter
 from zoedge.methods import Dense, LowRank, Method, Point, Update
 from zoedge.tensor_file import map_some
 
@@ -74,7 +75,7 @@ class Parameters:
                 "nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora"
             )
         builder = _Builder(buffers, seed, method, placement, lora_space, device)
-        self._named = builder.build(moved, manifest.lora)
+        self._named = builder.build(moved, manifest.branches)
         self.spaces = tuple(self._named.values())
         singly = {name for name, space in self._named.items() if space.singly}
         self._support = Support(method.support, Moved(tuple(self._named), singly), seed)
@@ -170,10 +171,10 @@ SPACES: dict[tuple[str, str], Callable[[Site], Space]] = {  # by the kind of dir
     (LowRank.kind, "in-place"): LowRankInPlace,
     (LowRank.kind, "out-of-place"): LowRankInPlace,
 }
-# by the kind of direction, and what moves in a branch
-BRANCH_SPACES: dict[tuple[str, str], Callable[[Site], Space]] = {
-    (Dense.kind, "activations"): ActivationBranch,
-    (LowRank.kind, "factors"): LowRankBranch,
+# by the kind of adapter and of direction, and what moves in a branch
+BRANCH_SPACES: dict[tuple[str, str, str], Callable[[Site], Space]] = {
+    (LORA, Dense.kind, "activations"): ActivationBranch,
+    (LORA, LowRank.kind, "factors"): LowRankBranch,
 }  # others move their factors as any tensors are moved
 
 
@@ -192,16 +193,17 @@ class _Builder:
         self._buffers, self._seed, self._method = buffers, seed, method
         self._placement, self._lora_space, self._device = placement, lora_space, device
 
-    def build(self, moved: list[Parameter], lora: tuple[LoraBranch, ...]) -> dict[str, Space]:
-        """Return each space by the name of its parameter, or its branch's matrix, or B where the matrix moves, too."""
+    def build(self, moved: list[Parameter], branches: tuple[Branch, ...]) -> dict[str, Space]:
+        """Return each space by its parameter, or its branch's matrix, or its last tensor where that moves, too."""
         names = {p.name for p in moved}
         spaces: dict[str, Space] = {}
-        kind = BRANCH_SPACES.get((self._method.directions.kind, self._lora_space))
-        for branch in lora:
-            if kind is not None and {branch.a, branch.b} <= names:
-                name = branch.b if branch.weight in names else branch.weight
-                spaces[name] = kind(self._site(name, (branch.a, branch.b), branch))
-                names -= {branch.a, branch.b}
+        for branch in branches:
+            made = BRANCH_SPACES.get((branch.kind, self._method.directions.kind, self._lora_space))
+            factors = tuple(branch.tensors.values())
+            if made is not None and names.issuperset(factors):
+                name = factors[-1] if branch.weight in names else branch.weight
+                spaces[name] = made(self._site(name, factors, branch))
+                names -= set(factors)
         return spaces | {p.name: self._single(p) for p in moved if p.name in names}
 
     def _single(self, parameter: Parameter) -> Space:
@@ -211,7 +213,7 @@ class _Builder:
         return SPACES[kind, self._placement](site)
 
     def _site(
-        self, name: str, buffers: Sequence[str], branch: LoraBranch | None = None, *, decays: bool = True
+        self, name: str, buffers: Sequence[str], branch: Branch | None = None, *, decays: bool = True
     ) -> Site:
         return Site(
             name=name,

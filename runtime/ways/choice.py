@@ -201,7 +201,7 @@ def _first_row(batch: MicroBatch) -> MicroBatch:
 def _points(situation: Situation) -> Iterator[int]:
     """Let the branches differ from point to point, as probes do."""
     rng = np.random.default_rng(0)
-    names = [branch.b for branch in situation.bundle.manifest.lora]
+    names = sorted(situation.varying.intersection(situation.bundle.manifest.factors))
     for point in range(situation.points):
         for name in names:
             shape = situation.buffers[name].shape
@@ -215,7 +215,7 @@ def _trial_values(situation: Situation) -> Iterator[None]:
     """Put back what ``_points`` changes; a new head is given values, as with zeros no bits of features would show."""
     manifest, buffers, device = situation.bundle.manifest, situation.buffers, situation.device
     head = {manifest.head.weight} if manifest.head is not None and manifest.head.fresh else set()
-    kept = {name: device.copy(buffers[name]) for name in head.union(branch.b for branch in manifest.lora)}
+    kept = {name: device.copy(buffers[name]) for name in head.union(manifest.factors) & buffers.keys()}
     for name in head:
         values = np.random.default_rng(0).standard_normal(buffers[name].shape, dtype=np.float32)
         device.write(buffers[name], values)

@@ -48,8 +48,8 @@ class Situation:
     @property
     def stackable(self) -> bool:
         """Whether several points fit into one pass: only LoRA factors differ between them."""
-        factors = {name for branch in self.bundle.manifest.lora for name in (branch.a, branch.b)}
-        return self.bundle.manifest.stages is not None and self.varying <= factors
+        manifest = self.bundle.manifest
+        return manifest.stages is not None and self.varying.issubset(manifest.factors)
 
     @property
     def rounds_together(self) -> bool:

@@ -87,7 +87,7 @@ def test_branches_lie_beside_linear_layers(tmp_path, case):
     path = save(CASES[case]().model, tmp_path / "m.onnx")
     export = partial(to_bundle, path, tmp_path / "b", loss="mse", train=("lora",), target_modules=("*",))
     if case in LAYERS:
-        assert [branch.weight for branch in export().manifest.lora] == LAYERS[case]
+        assert [branch.weight for branch in export().manifest.branches] == LAYERS[case]
     elif case in OTHERS:
         with pytest.raises(InputError, match=r"names no linear layer .*: use --train full"):
             export()
@@ -103,7 +103,7 @@ def test_matrices_without_a_branch_are_named(tmp_path, case, named):
         made.model.graph.initializer.append(numpy_helper.from_array(array, name))
     made.model.graph.output[0].CopyFrom(value("out", ["n", 2]))
     bundle = to_bundle(save(made.model, tmp_path / "m.onnx"), tmp_path / "b", loss="mse", say=said.append)
-    assert "tail" in {branch.weight for branch in bundle.manifest.lora}
+    assert "tail" in {branch.weight for branch in bundle.manifest.branches}
     (text,) = (text for text in said if "LoRA" in text)
     assert text.startswith(
         f"no LoRA branch lies beside {named}, which convolutions, recurrent or fused operators"
@@ -131,7 +131,7 @@ def test_rounded_fused_operators(tmp_path, case, branches, elements):
     assert {"w", "s"} <= {row.name for row in biases.frozen}
     if branches:
         lora = to_bundle(path, tmp_path / "lora", loss="mse", target_modules=("w",)).manifest
-        assert [branch.weight for branch in lora.lora] == branches
+        assert [branch.weight for branch in lora.branches] == branches
         assert lora.elements == elements + sum(np.prod(p.shape) for p in lora.trainable)
     else:
         with pytest.raises(InputError, match=r"no linear layer for a LoRA branch: .*: use --train bitfit"):
@@ -179,7 +179,7 @@ def test_a_fused_bert(tmp_path):
     follows(bundle, tmp_path / "m.onnx")
     said = []
     lora = to_bundle(tmp_path / "m.onnx", tmp_path / "lora", loss="cross-entropy", say=said.append).manifest
-    assert len(lora.lora) == 2 * 3 + 1
+    assert len(lora.branches) == 2 * 3 + 1
     assert said == [
         "no LoRA branch lies beside Attention_0_qkv_weight, Attention_1_qkv_weight, which convolutions, recurrent or "
         "fused operators, branches or bodies read: name them in --train to train them too"

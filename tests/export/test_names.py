@@ -8,6 +8,7 @@ from torch import nn
 
 import zoedge
 from zoedge import InputError
+from zoedge.adapters import lora_branches
 from zoedge.bundle import Bundle
 from zoedge.export import to_bundle
 from zoedge.names import OWN
@@ -98,7 +99,7 @@ def test_tensors_called_like_lora_factors(tmp_path):
     )
     names = [p.name for p in bundle.manifest.parameters]
     assert len(names) == len(set(names)) == 5
-    (branch,) = bundle.manifest.lora
+    (branch,) = lora_branches(bundle.manifest)
     assert {branch.a, branch.b}.isdisjoint(tensors)
     wanted = X @ (tensors["fc.weight"] + tensors["fc.lora_A.weight"] @ tensors["fc.lora_B.weight"])
     np.savez(tmp_path / "d.npz", x=X, y=wanted)
@@ -183,7 +184,7 @@ def test_values_called_like_what_branches_see(tmp_path):
     tensors = {"fc.weight": normal((4, 4), 1), "head": normal((4, 4), 2)}
     proto = model(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], tensors)
     bundle = to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "b", loss="mse")
-    assert [branch.module for branch in bundle.manifest.lora] == ["fc"]
+    assert [branch.module for branch in bundle.manifest.branches] == ["fc"]
     wanted = np.maximum(X, 0) @ tensors["fc.weight"] @ tensors["head"] + 1.0
     after, merged = falls(tmp_path, bundle, {"x": X, "y": wanted})
     np.testing.assert_allclose(np.square(merged.run(None, {"x": X})[0] - wanted).mean(), after, rtol=1e-4)

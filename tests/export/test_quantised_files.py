@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto
 from safetensors.numpy import load_file
 
+from zoedge.adapters import lora_branches
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
@@ -57,7 +58,7 @@ def qdq(weight, *, activations, gemm):
 
 def exported(proto, folder):
     bundle = to_bundle(save(proto, folder / "m.onnx"), folder / "bundle", loss="mse", target_modules=["fc"])
-    (branch,) = bundle.manifest.lora
+    (branch,) = lora_branches(bundle.manifest)
     buffers = load_buffers(bundle, Cpu())
     for name in (branch.a, branch.b):
         buffers[name][...] = normal(buffers[name].shape, 8)
@@ -155,7 +156,7 @@ def test_the_head_of_a_quantised_file_is_no_default_target(tmp_path):
     tensors = {"fc.weight_quantized": Q, "out.weight_quantized": Q[:16, :3].copy(), "ws": SCALE, "wz": ZERO}
     proto = model(nodes, [value("x", ["n", 32])], [value("y", ["n", 3])], tensors)
     bundle = to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "bundle", task="classification")
-    assert [branch.module for branch in bundle.manifest.lora] == ["fc"]
+    assert [branch.module for branch in bundle.manifest.branches] == ["fc"]
 
 
 def test_a_layer_among_integers_is_refused_by_name(tmp_path):

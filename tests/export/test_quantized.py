@@ -114,7 +114,7 @@ def test_the_vocabulary_head_is_a_rounded_copy_and_the_embedding_stays(opt, kind
     names = {p.name for p in manifest.parameters}
     tied = next(m for m in manifest.quantization.matrices if "embed_tokens" in m.name)
     assert tied.name in names
-    assert len(manifest.quantization.matrices) == len(manifest.lora) + 1
+    assert len(manifest.quantization.matrices) == len(manifest.branches) + 1
 
 
 def test_eps_0_gives_g_0(opt):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from tests.hand_bundle import seal
+from zoedge.adapters import lora_branches
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import merge
@@ -150,7 +151,7 @@ REASONS = {
 def test_who_else_reads_the_matrix_is_said_at_export(tmp_path, other):
     told = []
     *_, bundle = both(shared(["MatMul", other], 4, WIDTH), tmp_path, say=told.append)
-    (branch,) = bundle.manifest.lora
+    (branch,) = bundle.manifest.branches
     assert branch.apart == REASONS[other]
     said = f"a merged model.onnx keeps LoRA branches as products: w beside a matrix that {REASONS[other]}"
     assert [text for text in told if "keeps" in text] == ([said] if REASONS[other] else [])
@@ -167,9 +168,9 @@ def test_a_branch_is_beside_the_layers_that_read_as_the_first_does(tmp_path, tur
     proto = shared(readers, rows, WIDTH)
     ours, *_, bundle = both(proto, tmp_path)
     tensors = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in proto.graph.initializer}
-    (branch,) = bundle.manifest.lora
+    (branch,) = lora_branches(bundle.manifest)
     a, b = (normal(p.shape, 40 + i).astype(np.float64) for i, p in enumerate(bundle.manifest.trainable))
-    tuned = tensors["w"] + branch.alpha / branch.rank * (b @ a).T
+    tuned = tensors["w"] + branch.scale * (b @ a).T
     h = normal((5, WIDTH), 9, 1.0).astype(np.float64)
     for reader in readers:
         w = tensors["w"].T if reader == turned else tuned
@@ -183,7 +184,10 @@ def test_other_matrices_take_their_branches_in(tmp_path):
     proto = shared(["MatMul", "Gather"], 4, WIDTH)
     ours, merged, _, bundle = both(proto, tmp_path, target_modules=["w", "in4"])
     np.testing.assert_allclose(merged, ours, rtol=1e-4, atol=1e-5)
-    assert {branch.module: bool(branch.apart) for branch in bundle.manifest.lora} == {"in4": False, "w": True}
+    assert {branch.module: bool(branch.apart) for branch in bundle.manifest.branches} == {
+        "in4": False,
+        "w": True,
+    }
     graph = onnx.load(tmp_path / "merged" / "model.onnx").graph
     assert {t.name for t in graph.initializer if "lora_A" in t.name} == {"w.lora_A.weight"}
 
@@ -225,9 +229,9 @@ def test_so_it_is_where_export_rounds_matrices(tmp_path, kind, others, rounded, 
 def test_bundles_of_earlier_formats_keep_all_branches_of_rounded_matrices(tmp_path):
     """They don't tell which stay apart; their graph of constants has every one."""
     ours, merged, _, bundle = both(shared(["MatMul", "MatMul"], 4, WIDTH), tmp_path, quantize="int8")
-    (branch,) = bundle.manifest.lora
+    (branch,) = bundle.manifest.branches
     assert branch.apart == "is stored as int8"
-    older = structs.replace(bundle.manifest, format=2, lora=(structs.replace(branch, apart=""),))
+    older = structs.replace(bundle.manifest, format=2, branches=(structs.replace(branch, apart=""),))
     values = {p.name: normal(p.shape, 40 + i) for i, p in enumerate(older.trainable)}
     merge(seal(bundle.folder, older), values, tmp_path / "again")
     again = _stock(tmp_path / "again" / "model.onnx").run(["y"], {"h0": normal((5, WIDTH), 9, 1.0)})[0]

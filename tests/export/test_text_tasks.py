@@ -8,10 +8,10 @@ from onnx import TensorProto, numpy_helper
 from safetensors.numpy import load_file
 
 from zoedge.errors import InputError, ZoedgeError
+from zoedge.export.adapters.base import BranchSettings
 from zoedge.export.assemble import Request
 from zoedge.export.exported import Exported
 from zoedge.export.sources.onnx_file import from_onnx
-from zoedge.export.surgery.lora import Lora
 from zoedge.export.writer import write_bundle
 from zoedge.manifest import Source, Text
 
@@ -125,8 +125,8 @@ def test_a_tied_embedding_is_one_parameter_that_both_uses_follow(tmp_path):
 
 
 def test_branches_leave_out_the_tied_head(tmp_path):
-    bundle = write_bundle(exported(), Request(("lora",), Lora(2, 4.0)), tmp_path / "bundle", print)
-    assert [b.module for b in bundle.manifest.lora] == ["layers.0.mlp"]
+    bundle = write_bundle(exported(), Request(("lora",), BranchSettings(2, 4.0)), tmp_path / "bundle", print)
+    assert [b.module for b in bundle.manifest.branches] == ["layers.0.mlp"]
 
 
 def test_files_of_the_source_and_tensors_outside_the_graph_are_carried(tmp_path):
@@ -158,4 +158,6 @@ def test_a_fresh_head_is_trained_even_if_only_branches_are_asked_for(tmp_path):
 def test_the_tied_head_is_no_target_under_its_other_name(tmp_path):
     source = exported()
     with pytest.raises(InputError, match="--target-modules lm_head names no linear layer"):
-        write_bundle(source, Request(("lora",), Lora(2, 4.0, ("lm_head",))), tmp_path / "bundle", print)
+        write_bundle(
+            source, Request(("lora",), BranchSettings(2, 4.0, ("lm_head",))), tmp_path / "bundle", print
+        )

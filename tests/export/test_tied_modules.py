@@ -60,9 +60,13 @@ def head(tiny_opt, tmp_path_factory):
 
 def test_a_tied_head_is_called_by_its_own_name_and_stays_beside_the_embedding(head, tmp_path):
     bundle, told = head
-    *others, branch = bundle.manifest.lora
+    *others, branch = bundle.manifest.branches
     assert (branch.module, branch.weight) == ("lm_head", "model.decoder.embed_tokens.weight")
-    assert (branch.a, branch.apart, branch.also) == ("lm_head.lora_A.weight", "Gather reads, too", ())
+    assert (branch.tensors["a"], branch.apart, branch.also) == (
+        "lm_head.lora_A.weight",
+        "Gather reads, too",
+        (),
+    )
     assert not any(each.apart for each in others)
     said = "lm_head beside a matrix that Gather reads, too"
     assert told == [
@@ -119,7 +123,7 @@ def test_layers_that_share_a_matrix_share_the_branch(turned, tmp_path):
     bundle = to_bundle(
         net, tmp_path / "bundle", task="classification", example_inputs={"x": x}, target_modules=["one"]
     )
-    (branch,) = bundle.manifest.lora
+    (branch,) = bundle.manifest.branches
     assert (branch.module, branch.also) == ("one", ("two",))
     assert branch.apart == ("MatMul reads, too" if turned else "")
     values = tuned(bundle)

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 
 import zoedge.export.writer
 from zoedge import InputError, ZoedgeError
+from zoedge.adapters import lora_branches
 from zoedge.export import to_bundle
 from zoedge.tensor_file import map_tensors, read_entries
 
@@ -124,7 +125,7 @@ def test_every_trainable_buffer_is_read_in_place(tmp_path):
     for i, buffer in enumerate(buffers.values()):
         buffer += normal(buffer.shape, i)
     merged = {name: buffers[name] for name in mlp_tensors()}
-    for branch in bundle.manifest.lora:
+    for branch in lora_branches(bundle.manifest):
         product = branch.alpha / branch.rank * buffers[branch.b] @ buffers[branch.a]
         merged[branch.weight] = merged[branch.weight] + (product.T if branch.transposed else product)
     logits = run_ours(made, {"x": X, "labels": LABELS})["logits"]
@@ -159,7 +160,7 @@ def test_a_stock_adapter_feeds_the_adapted_model(tmp_path):
     values = {p.name: normal(p.shape, i) for i, p in enumerate(bundle.manifest.trainable)}
     got = session(bundle.path("model_adapters.onnx")).run(["y"], {"x": X, **values})[0]
     merged = mlp_tensors() | {k: v for k, v in values.items() if "lora" not in k}
-    for branch in bundle.manifest.lora:
+    for branch in lora_branches(bundle.manifest):
         product = 1.5 * values[branch.b] @ values[branch.a]
         merged[branch.weight] = merged[branch.weight] + (product.T if branch.transposed else product)
     np.testing.assert_allclose(got, mlp_numpy(merged, X)[0], rtol=1e-4, atol=1e-4)
@@ -245,7 +246,7 @@ def quantised():
 
 def test_a_quantised_model_is_tuned_by_branches(tmp_path):
     bundle = make(tmp_path, quantised(), train=("lora", "bitfit"))
-    assert [(b.module, b.weight) for b in bundle.manifest.lora] == [
+    assert [(b.module, b.weight) for b in bundle.manifest.branches] == [
         ("l0", "l0.weight"),
         ("l1", "l1.weight_quantized"),
     ]
@@ -264,7 +265,7 @@ def test_what_onnxruntimes_own_quantizer_writes_is_tuned_by_branches(tmp_path):
     save(mlp(), tmp_path / "float.onnx")
     quantize_dynamic(tmp_path / "float.onnx", tmp_path / "q.onnx", weight_type=QuantType.QInt8)
     bundle = to_bundle(tmp_path / "q.onnx", tmp_path / "bundle", loss="cross-entropy")
-    assert [b.module for b in bundle.manifest.lora] == ["blocks.0.fc", "blocks.1.fc"]
+    assert [b.module for b in bundle.manifest.branches] == ["blocks.0.fc", "blocks.1.fc"]
     wanted = run(onnx.load(tmp_path / "q.onnx"), {"x": X})["y"]
     got = outputs(bundle.path("loss.onnx"), {"x": X, "labels": LABELS})["logits"]
     np.testing.assert_allclose(got, wanted, atol=0.05)
@@ -348,7 +349,7 @@ def test_tensors_that_the_session_shows_to_be_dead_are_frozen_and_said(tmp_path)
 
 def test_branches_that_turn_out_dead_are_left_out(tmp_path):
     bundle = make(tmp_path, with_dead())
-    assert [b.module for b in bundle.manifest.lora] == ["blocks.0.fc", "blocks.1.fc"]
+    assert [b.module for b in bundle.manifest.branches] == ["blocks.0.fc", "blocks.1.fc"]
     assert set(read_entries(bundle.path("adapters.safetensors"))) == {
         p.name for p in bundle.manifest.trainable
     }

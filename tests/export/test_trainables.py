@@ -58,7 +58,7 @@ MLP = [
 def test_entries_select_in_the_order_of_the_table(train, names):
     choice = select(mlp(), *train)
     assert list(choice.names) == names
-    assert choice.lora == ("lora" in train)
+    assert choice.adapter == ("lora" in train)
     assert choice.frozen == ()
 
 

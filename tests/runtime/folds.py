@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from zoedge.manifest import ADAPTERS_FILE, LoraBranch, Manifest, Parameter, Source
+from zoedge.adapters import LoraBranch
+from zoedge.manifest import ADAPTERS_FILE, Manifest, Parameter, Source
 from zoedge.methods import find
 from zoedge.runtime.run.fold import Fold
 from zoedge.runtime.spaces.parameters import Parameters
@@ -12,11 +13,11 @@ from .devices import Reference
 REFERENCE = Reference()
 
 
-def manifest(parameters, lora=()):
+def manifest(parameters, branches=()):
     return Manifest(
         format=1, zoedge="test", task="regression", loss="mse", source=Source(kind="onnx", name="test"),
         inputs=(), targets=(), outputs=(), model_inputs=(), model_outputs=(),
-        parameters=tuple(parameters), lora=tuple(lora),
+        parameters=tuple(parameters), branches=tuple(branches),
     )  # fmt: skip
 
 
@@ -41,11 +42,12 @@ def branch(out, inner, rank, alpha):
         module="m",
         weight="m.weight",
         transposed=False,
+        shape=(out, inner),
         a="m.lora_A.weight",
         b="m.lora_B.weight",
         rank=rank,
         alpha=alpha,
-    )
+    ).branch
     return manifest(rows, [lora])
 
 

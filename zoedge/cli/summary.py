@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from zoedge import options as tune_options
+from zoedge.adapters import ADAPTERS
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
 from zoedge.manifest import MANIFEST_FILE, Manifest, Port, said_apart
@@ -41,7 +42,7 @@ def bundle_lines(bundle: Bundle) -> list[str]:
         ("targets", _ports(manifest.targets)),
         ("outputs", _ports(manifest.outputs)),
         *_trainable(manifest),
-        ("LoRA", _lora(manifest)),
+        *_branches(manifest),
         ("kept apart", said_apart(manifest.kept_apart)),
         ("quantised", "" if manifest.quantization is None else str(manifest.quantization)),
     ]
@@ -160,9 +161,13 @@ def _frozen(manifest: Manifest) -> Iterable[str]:
             yield f"{count:,} {reason} ({_some(names)})"
 
 
-def _lora(manifest: Manifest) -> str:
-    scales = sorted({f"rank {branch.rank} alpha {branch.alpha:g}" for branch in manifest.lora})
-    return f"{len(manifest.lora)} branches, {', '.join(scales)}" if manifest.lora else ""
+def _branches(manifest: Manifest) -> Iterable[tuple[str, str]]:
+    """Yield each kind of adapter with how many there are, and their settings."""
+    for kind, modules in ADAPTERS.items():
+        own = [branch for branch in manifest.branches if branch.kind == kind]
+        settings = sorted({" ".join(f"{n} {v:g}" for n, v in branch.settings.items()) for branch in own})
+        if own:
+            yield modules.label, f"{len(own)} branches, {', '.join(settings)}"
 
 
 def _ports(ports: Sequence[Port]) -> str:

@@ -100,7 +100,7 @@ def test_modules_are_named_as_without_rounding(tmp_path):
     plain, _ = make(tmp_path, attention())
     (tmp_path / "other").mkdir()
     rounded, _ = make(tmp_path / "other", attention(), quantize="int8")
-    assert [b.module for b in rounded.manifest.lora] == [b.module for b in plain.manifest.lora]
+    assert [b.module for b in rounded.manifest.branches] == [b.module for b in plain.manifest.branches]
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])

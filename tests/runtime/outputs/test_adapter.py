@@ -7,9 +7,10 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load_file
 
-from tests.hand_bundle import DENSE, LORA, hand_bundle, logits, tensors, tuned
+from tests.hand_bundle import DENSE, LORA, SHAPES, hand_bundle, logits, tensors, tuned
+from zoedge.adapters import LoraBranch
 from zoedge.errors import BundleError, InputError
-from zoedge.manifest import Head, LoraBranch, Source, Text
+from zoedge.manifest import Head, Source, Text
 from zoedge.runtime.outputs import write_adapter
 
 X = np.random.default_rng(7).standard_normal((5, 4), np.float32)
@@ -135,8 +136,15 @@ def test_what_peft_has_no_place_for_is_named(tmp_path):
 
 def test_a_matrix_without_a_branch_replaces_its_module(tmp_path):
     mix = LoraBranch(
-        module="mix", weight="mix.weight", transposed=True, a=LORA[2], b=LORA[3], rank=2, alpha=8.0
-    )
+        module="mix",
+        weight="mix.weight",
+        shape=SHAPES["mix"],
+        transposed=True,
+        a=LORA[2],
+        b=LORA[3],
+        rank=2,
+        alpha=8.0,
+    ).branch
     names = (*LORA[2:], "fc.weight")
     bundle = hand_bundle(tmp_path / "bundle", trainable=names, branches=(mix,))
     values = tuned(names)
@@ -148,11 +156,25 @@ def test_a_matrix_without_a_branch_replaces_its_module(tmp_path):
 
 def test_branches_of_several_ranks(tmp_path):
     fc = LoraBranch(
-        module="fc", weight="fc.weight", transposed=False, a=LORA[0], b=LORA[1], rank=1, alpha=2.5
-    )
+        module="fc",
+        weight="fc.weight",
+        shape=SHAPES["fc"],
+        transposed=False,
+        a=LORA[0],
+        b=LORA[1],
+        rank=1,
+        alpha=2.5,
+    ).branch
     mix = LoraBranch(
-        module="mix", weight="mix.weight", transposed=True, a=LORA[2], b=LORA[3], rank=2, alpha=8.0
-    )
+        module="mix",
+        weight="mix.weight",
+        shape=SHAPES["mix"],
+        transposed=True,
+        a=LORA[2],
+        b=LORA[3],
+        rank=2,
+        alpha=8.0,
+    ).branch
     bundle = hand_bundle(tmp_path / "bundle", branches=(mix, fc))
     values = tuned(LORA)
     values[LORA[0]], values[LORA[1]] = values[LORA[0]][:1], values[LORA[1]][:, :1]

@@ -191,7 +191,7 @@ def test_transformers_loads_the_merged_folder(tuned, merged):
 
 
 def test_peft_loads_the_adapter(tuned, merged, tmp_path):
-    if not tuned.bundle.manifest.lora:
+    if not tuned.bundle.manifest.branches:
         with pytest.raises(InputError, match="has no LoRA branches to write as an adapter"):
             write_adapter(tuned.bundle, tuned.values, tmp_path / "peft")
         return
@@ -205,7 +205,7 @@ def test_peft_loads_the_adapter(tuned, merged, tmp_path):
 
 
 def test_onnxruntime_loads_the_adapter(tuned, merged, tmp_path):
-    if not tuned.bundle.manifest.lora:
+    if not tuned.bundle.manifest.branches:
         assert not (tuned.bundle.folder / "model_adapters.onnx").exists()
         return
     assert write_adapter(tuned.bundle, tuned.values, tmp_path / "a.onnx_adapter") == []

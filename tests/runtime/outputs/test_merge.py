@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from msgspec import structs
 from safetensors.numpy import load_file, save_file
 
-from tests.hand_bundle import DENSE, LORA, hand_bundle, logits, seal, tensors, tuned, write_graphs
+from tests.hand_bundle import DENSE, LORA, SHAPES, hand_bundle, logits, seal, tensors, tuned, write_graphs
+from zoedge.adapters import LoraBranch, lora_branches
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
-from zoedge.manifest import LoraBranch, Parameter
+from zoedge.manifest import Parameter
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import merge
 from zoedge.runtime.passes.engine import Engine
@@ -66,7 +68,7 @@ def test_branches_are_added_in_float64_and_rounded_once(tmp_path):
 
 
 def test_a_large_matrix_is_merged_in_blocks(tmp_path, monkeypatch):
-    module = importlib.import_module("zoedge.runtime.outputs.add_branch")
+    module = importlib.import_module("zoedge.runtime.adapters.merging")
     monkeypatch.setattr(module, "_BLOCK_ELEMENTS", 12)  # one row of mix, three of fc, which has eight
     test_branches_are_added_in_float64_and_rounded_once(tmp_path)
 
@@ -142,8 +144,16 @@ def test_a_quantised_weight_is_refused(tmp_path):
 )
 def test_a_packed_or_rounded_weight_is_refused(tmp_path, weight, rounded, reason):
     fc = LoraBranch(
-        module="fc", weight=weight, transposed=False, a=LORA[0], b=LORA[1], rank=2, alpha=8.0, rounded=rounded
-    )
+        module="fc",
+        weight=weight,
+        shape=SHAPES["fc"],
+        transposed=False,
+        a=LORA[0],
+        b=LORA[1],
+        rank=2,
+        alpha=8.0,
+    ).branch
+    fc = structs.replace(fc, rounded=rounded)
     bundle = hand_bundle(tmp_path / "bundle", branches=(fc,))
     with pytest.raises(InputError, match=rf"into {weight}, which {reason}: deploy"):
         merge(bundle, tuned(LORA[:2]), tmp_path / "merged")
@@ -233,7 +243,7 @@ def test_memory_stays_small(tmp_path):
     script = """
         import sys
         from pathlib import Path
-        from tests.hand_bundle import LORA, tuned
+        from tests.hand_bundle import SHAPES, LORA, tuned
         from zoedge.bundle import Bundle
         from zoedge.runtime.outputs import merge
         def peak():  # getrusage would count the parent's, from before exec
@@ -301,7 +311,7 @@ def test_a_bfloat16_matrix_that_is_cast_is_exported_and_merged(tmp_path):
         tmp_path / "m.onnx", tmp_path / "bundle", loss="mse", lora_rank=2, target_modules=["fc"]
     )
     assert {p.name: p.dtype for p in bundle.manifest.parameters}["fc.weight"] == "bfloat16"
-    (branch,) = bundle.manifest.lora
+    (branch,) = lora_branches(bundle.manifest)
     rng = np.random.default_rng(5)
     values = {
         branch.a: rng.standard_normal((2, 4), np.float32),

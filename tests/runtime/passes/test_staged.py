@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.rates import METHODS
+from zoedge.adapters import lora_branches
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.manifest import LOSS_FILE, PREFIX_FILE, SUFFIX_FILE
@@ -71,7 +72,7 @@ def losses(probing, points):
 def situation(place, name, *, points=4, varying=None):
     opened = bundle(place, name)
     buffers = load_buffers(opened, Cpu())
-    factors = frozenset(n for b in opened.manifest.lora for n in (b.a, b.b))
+    factors = frozenset(opened.manifest.factors)
     return Situation(
         opened,
         buffers,
@@ -128,8 +129,8 @@ def test_points_together_are_the_points_one_by_one(place, count):
 def test_a_factor_that_does_not_vary_is_read_where_it_is(place):
     opened = bundle(place, "lora")
     buffers = load_buffers(opened, Cpu())
-    b = {branch.b: buffers[branch.b] for branch in opened.manifest.lora}
-    buffers[opened.manifest.lora[0].a][...] = 0.3
+    b = {branch.b: buffers[branch.b] for branch in lora_branches(opened.manifest)}
+    buffers[lora_branches(opened.manifest)[0].a][...] = 0.3
     one = OneByOne(Engine(opened.path(LOSS_FILE), buffers, device=Cpu(), threads=1))
     wanted = losses(one, wander(buffers, sorted(b), 4))
     got = losses(
@@ -271,7 +272,7 @@ def test_other_bits_show_behind_a_new_head_of_zeros(tiny_encoder, tmp_path, monk
     ids = np.random.default_rng(0).integers(5, 20, (4, 8))
     inputs = {port.name: np.ones_like(ids) for port in opened.manifest.inputs} | {"input_ids": ids}
     rows_ = MicroBatch(inputs, {"labels": np.array([0, 1, 0, 1])}, np.arange(4))
-    factors = frozenset(n for b in opened.manifest.lora for n in (b.a, b.b))
+    factors = frozenset(opened.manifest.factors)
     here = Situation(opened, buffers, factors, [rows_], ("loss", "weight"), 4, Cpu(), 1)
     monkeypatch.setattr(choice, "_timed", lambda s, probing: 1.0 - 0.9 * isinstance(probing.forward, Staged))
     assert isinstance(choose(here, None).forward, Staged)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from zoedge.adapters import LoraBranch
 from zoedge.export import to_bundle
-from zoedge.manifest import LoraBranch
 from zoedge.methods import Dense, Move
 from zoedge.runtime.noise.reference import add_terms
 from zoedge.runtime.run import activations
@@ -16,7 +16,9 @@ from ..devices import Reference
 from ..networks import mlp
 
 RNG = np.random.default_rng(0)
-BRANCH = LoraBranch(module="m", weight="m.weight", transposed=False, a="m.a", b="m.b", rank=4, alpha=12.0)
+BRANCH = LoraBranch(
+    module="m", weight="m.weight", transposed=False, shape=(15, 20), a="m.a", b="m.b", rank=4, alpha=12.0
+)
 # inputs whose energy lies mostly in four directions, seen through a matrix
 X = (RNG.standard_normal((300, 6)) * [9, 7, 5, 3, 0.3, 0.1] @ RNG.standard_normal((6, 20))).astype(np.float32)
 W = RNG.standard_normal((15, 20)).astype(np.float32)
@@ -44,7 +46,7 @@ def test_signs_of_size_eps_change_the_outputs_by_eps_times_their_size(scale):
         Site(
             name="m.weight",
             buffers=(a, b),
-            branch=BRANCH,
+            branch=BRANCH.branch,
             decays=True,
             seed=0,
             directions=Dense("rademacher"),
@@ -76,7 +78,7 @@ def test_silent_layers_get_no_direction():
 
 def test_what_is_held_of_a_wide_model_is_bounded(tmp_path, monkeypatch):
     bundle = to_bundle(mlp(tmp_path / "m.onnx"), tmp_path / "b", task="classification", train=("lora",))
-    widths = (6 + 16) + (16 + 3) if len(bundle.manifest.lora) == 2 else 6 + 16
+    widths = (6 + 16) + (16 + 3) if len(bundle.manifest.branches) == 2 else 6 + 16
     for vectors, wanted in ((100, 100), (1, activations._FEWEST), (10**6, activations.TOKENS)):
         monkeypatch.setattr(activations, "HELD_BYTES", 4 * widths * vectors)
         assert activations._most_vectors(bundle) == wanted

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from zoedge.manifest import LoraBranch
+from zoedge.adapters import LoraBranch
 from zoedge.methods import Dense, LowRank, Move, Update
 from zoedge.runtime.run.activations import bases
 from zoedge.runtime.spaces import ActivationBranch, Site
@@ -14,8 +14,10 @@ from zoedge.runtime.spaces.support import Part
 
 from ..devices import Counting, Reference
 
-BRANCH = LoraBranch(module="m", weight="m.weight", transposed=False, a="m.a", b="m.b", rank=6, alpha=12.0)
 OUT, IN = 40, 30
+BRANCH = LoraBranch(
+    module="m", weight="m.weight", transposed=False, shape=(OUT, IN), a="m.a", b="m.b", rank=6, alpha=12.0
+)
 DIRECTIONS = {Dense.kind: Dense("gaussian"), LowRank.kind: LowRank("gaussian", 3)}
 CASES = [("tensor", key, device) for key, device in product(SPACES, (Reference, Counting))]
 CASES += [("branch", key, device) for key, device in product(BRANCH_SPACES, (Reference, Counting))]
@@ -29,6 +31,7 @@ class Made:
         self.device = device()
         shapes = [(OUT, IN)] if where == "tensor" else [(BRANCH.rank, IN), (OUT, BRANCH.rank)]
         arrays = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
+        direction = key[0] if where == "tensor" else key[1]
         table = SPACES if where == "tensor" else BRANCH_SPACES
         if where == "branch":
             arrays[1][...] = 0.0
@@ -37,10 +40,10 @@ class Made:
             Site(
                 name="m.weight",
                 buffers=self.buffers,
-                branch=BRANCH if where == "branch" else None,
+                branch=BRANCH.branch if where == "branch" else None,
                 decays=decays,
                 seed=seed,
-                directions=DIRECTIONS[key[0]],
+                directions=DIRECTIONS[direction],
                 arrays=(),
                 device=self.device,
             )

@@ -13,7 +13,7 @@ from zoedge.manifest import FEW_ROWS_FILE, Port, Text
 from zoedge.options import TuneOptions
 from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.data.dataset import Dataset
-from zoedge.runtime.device import Cpu
+from zoedge.runtime.device import FINE, Cpu
 from zoedge.runtime.job import _layer_rows
 from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
@@ -81,7 +81,7 @@ def test_rows_of_the_largest_pass_are_those_of_the_longest_texts(place, shapes, 
     text = Text(max_length=30, pad_id=0) if lengths else None
     manifest = replace_options(Bundle.open(place / "full").manifest, inputs=ports(*shapes), text=text)
     rows_ = Dataset((), np.array(lengths or [0], np.int64), ())
-    assert _layer_rows(manifest, TuneOptions(batch_size=5, micro_batch_size=micro), rows_) == wanted
+    assert _layer_rows(manifest, TuneOptions(batch_size=5, micro_batch_size=micro), rows_, FINE) == wanted
 
 
 def test_a_bundle_of_branches_has_no_other_order(place):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoedge.runtime.outputs.floats import read_floats, write_floats
+from zoedge.runtime.adapters.floats import read_floats, write_floats
 
 
 @given(st.lists(st.integers(0, 2**16 - 1), min_size=1))

@@ -4,29 +4,30 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from zoedge.adapters import LoraBranch
 from zoedge.errors import InputError
+from zoedge.export.adapters.base import BranchSettings
+from zoedge.export.adapters.branches import add_branches, initial_factors
+from zoedge.export.adapters.targets import choose_targets
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.linears import find_linears
-from zoedge.export.surgery.lora import Lora, add_branches, choose_targets, initial_factors
 
-from .models import convnet, language_model, mlp, mlp_numpy, mlp_tensors, model, node, normal, run, value
-from .quantised import QUANTISED, quantised
+from ..models import convnet, language_model, mlp, mlp_numpy, mlp_tensors, model, node, normal, run, value
+from ..quantised import QUANTISED, quantised
 
 
 def with_branches(proto, *, rank=2, alpha=3.0, targets=None, excluded=(), output=None):
     """Return (runnable model with random factors, branches, factors)."""
     out = output or proto.graph.output[0].name
     graph = Graph(proto)
-    lora = Lora(rank, alpha, targets)
+    lora = BranchSettings(rank, alpha, targets)
     branches = add_branches(graph, choose_targets(graph, lora, graph.reaching([out]), excluded), lora)
-    factors = {
-        n: normal(a.shape, i + 50) for i, (n, a) in enumerate(initial_factors(branches, graph).items())
-    }
+    factors = {n: normal(a.shape, i + 50) for i, (n, a) in enumerate(initial_factors(branches).items())}
     done = graph.finish(list(proto.graph.input), [value(out, None)])
     for tensor in done.graph.initializer:
         if tensor.name in factors:
             tensor.CopyFrom(numpy_helper.from_array(factors[tensor.name], tensor.name))
-    return done, branches, factors
+    return done, [LoraBranch.of(branch) for branch in branches], factors
 
 
 def delta(x, factors, module, scale):
@@ -148,10 +149,9 @@ def test_targets_are_patterns_on_the_path_or_its_last_part(targets, modules):
 def test_the_first_values_are_pefts_and_depend_on_nothing_but_the_name():
     def factors():
         graph = Graph(mlp())
-        lora = Lora(4, 8.0, ("fc",))
-        return initial_factors(
-            add_branches(graph, choose_targets(graph, lora, graph.reaching(["y"]), ()), lora), graph
-        )
+        lora = BranchSettings(4, 8.0, ("fc",))
+        targets = choose_targets(graph, lora, graph.reaching(["y"]), ())
+        return initial_factors(add_branches(graph, targets, lora))
 
     first, again = factors(), factors()
     a = first["blocks.0.fc.lora_A.weight"]
@@ -199,7 +199,7 @@ def test_a_layer_that_the_output_does_not_need_gets_no_branch():
 )
 def test_impossible_settings_are_refused(rank, alpha, message):
     with pytest.raises(InputError) as error:
-        Lora(rank, alpha)
+        BranchSettings(rank, alpha)
     assert str(error.value) == message
 
 

@@ -1,0 +1,1 @@
+"""What is trained beside frozen matrices: which matrices, and how a kind of adapter gets into graphs."""

@@ -1,0 +1,96 @@
+"""Branches of any kind put beside the layers of a graph, for one point or for several at once.
+
+Several points: their rows come one point after the other. The frozen product sees them as one batch; only the branch
+tells points apart, as its tensors have a leading axis of points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from zoedge.manifest import Branch
+
+from ..surgery.graph import Array, Graph
+from ..surgery.linears import Linear
+from .base import BranchSettings, surgery_of
+
+PROBES = "probes"  # name of the leading axis
+
+
+def add_branches(
+    graph: Graph, targets: Mapping[str, Sequence[Linear]], settings: BranchSettings
+) -> list[Branch]:
+    """Put a branch beside each use of each target; the tensors are declared as external initializers.
+
+    A matrix that several layers share has one branch, used beside each.
+    """
+    surgery = surgery_of(settings.kind)
+    branches = []
+    for uses in targets.values():
+        branch = surgery.describe(graph, uses[0], settings)
+        for part, shape in surgery.shapes(branch).items():
+            tensor = TensorProto(name=branch.tensors[part], data_type=TensorProto.FLOAT, dims=shape)
+            tensor.data_location = TensorProto.EXTERNAL
+            graph.declare(tensor)
+        for use in uses:
+            _add_beside(graph, use, surgery.beside(graph, _read(graph, use), branch))
+        branches.append(branch)
+    return branches
+
+
+def initial_factors(branches: Iterable[Branch]) -> dict[str, Array]:
+    """Return the values with which branches add zeros."""
+    return {name: v for branch in branches for name, v in surgery_of(branch.kind).initial(branch).items()}
+
+
+class StackedBranches:
+    """Puts branches into a graph whose trained tensors are inputs: [probes, ...], or [1, ...] where they don't vary."""
+
+    def __init__(self, graph: Graph, branches: Sequence[Branch]) -> None:
+        self._graph = graph
+        self._branches = {branch.weight: branch for branch in branches}
+        self._rows: dict[tuple[str, int], str] = {}  # (value, width) -> the value as [probes, rows, width]
+        self._count = ""
+
+    def add(self, targets: Mapping[str, Sequence[Linear]]) -> list[onnx.ValueInfoProto]:
+        """Add a branch beside each use of each target and return the trained tensors as inputs."""
+        graph, inputs = self._graph, []
+        for weight, uses in targets.items():
+            branch = self._branches[weight]
+            surgery = surgery_of(branch.kind)
+            for part, shape in surgery.shapes(branch).items():
+                axis = PROBES if part == surgery.counted else f"{PROBES}_or_1"
+                name = branch.tensors[part]
+                inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [axis, *shape]))
+            if not self._count:
+                shape_of = graph.add("Shape", branch.tensors[surgery.counted])
+                self._count = graph.add("Gather", shape_of, graph.hold(np.array([0], np.int64)), axis=0)
+            for use in uses:
+                x = self._by_probe(_read(graph, use), use.width_in)
+                _add_beside(graph, use, surgery.beside_stacked(graph, x, branch), stacked=True)
+        return inputs
+
+    def _by_probe(self, x: str, width: int) -> str:
+        if (x, width) not in self._rows:
+            rest = self._graph.hold(np.array([-1, width], np.int64), "rows")
+            shape = self._graph.add("Concat", self._count, rest, axis=0)
+            self._rows[x, width] = self._graph.add("Reshape", x, shape)
+        return self._rows[x, width]
+
+
+def _read(graph: Graph, use: Linear) -> str:
+    """Return what a layer reads, in float32."""
+    return graph.add("Cast", use.x, to=TensorProto.FLOAT) if use.dtype != TensorProto.FLOAT else use.x
+
+
+def _add_beside(graph: Graph, use: Linear, delta: str, *, stacked: bool = False) -> None:
+    if use.dtype != TensorProto.FLOAT:
+        delta = graph.add("Cast", delta, to=use.dtype)
+    base = graph.divert(use.y, f"{use.y}/base")
+    if stacked:
+        delta = graph.add("Reshape", delta, graph.add("Shape", base))
+    graph.add("Add", base, delta, output=use.y)

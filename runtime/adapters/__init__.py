@@ -1,0 +1,1 @@
+"""What stands beside frozen matrices: how each kind of adapter is merged and written."""

@@ -136,7 +136,7 @@ def _targets(
     dead: Collection[str],
 ) -> dict[str, list[Linear]]:
     embeddings = {row.name for row in table.rows if row.group == "embedding"}
-    modules = _layers_of_embeddings(exported, embeddings)
+    modules = _named_otherwise(exported)
     found = choose_targets(built.graph, settings, live, {*embeddings, *modules, *head}, modules)
     targets = {weight: uses for weight, uses in found.items() if weight not in dead}
     if not targets:
@@ -165,37 +165,36 @@ def _finished(built: LossGraph, changing: Collection[str]) -> onnx.ModelProto:
     return model
 
 
-def _layers_of_embeddings(exported: Exported, embeddings: Collection[str]) -> dict[str, str]:
-    """Return weight -> module of the layer that multiplies with an embedding: the source's other name for it."""
+def _originals(exported: Exported) -> dict[str, str]:
+    """Return integer copy -> name of the matrix in the source, for those that export rounded."""
     rounded = exported.quantization.matrices if exported.quantization is not None else ()
-    looked_up = {*embeddings, *(matrix.values for matrix in rounded if matrix.name in embeddings)}
-    return {name: modules[-1] for name, modules in _other_modules(exported).items() if name in looked_up}
+    return {matrix.values: matrix.name for matrix in rounded}
 
 
-def _other_modules(exported: Exported) -> dict[str, tuple[str, ...]]:
-    """Return matrix, as stored -> the source's other modules that have it."""
-    named = {name: tuple(o.removesuffix(".weight") for o in others) for name, others in exported.tied.items()}
-    rounded = exported.quantization.matrices if exported.quantization is not None else ()
-    return named | {matrix.values: named[matrix.name] for matrix in rounded if matrix.name in named}
+def _layers(exported: Exported, name: str) -> tuple[str, ...]:
+    """Return the source's modules that have a matrix and aren't embeddings."""
+    names = (name, *exported.tied.get(name, ()))
+    return tuple(each.removesuffix(".weight") for each in names if each not in exported.lookups)
+
+
+def _named_otherwise(exported: Exported) -> dict[str, str]:
+    """Return matrix, as stored -> module of its layer, where the matrix has an embedding's name."""
+    named = {name: layers[0] for name in exported.lookups if (layers := _layers(exported, name))}
+    return named | {stored: named[name] for stored, name in _originals(exported).items() if name in named}
 
 
 def _described(
     exported: Exported, plain: Graph, targets: Mapping[str, list[Linear]], branches: Sequence[Branch]
 ) -> tuple[Branch, ...]:
-    """Return the branches with why merging keeps them apart, and which other modules have their matrix."""
-    uses, others = uses_of(plain, targets), _other_modules(exported)
-    rounded = exported.quantization.matrices if exported.quantization is not None else ()
-    originals = {matrix.values: matrix.name for matrix in rounded}
-    return tuple(
-        structs.replace(
-            each,
-            apart=why_apart(plain, uses[each.weight], originals.get(each.weight, "")),
-            also=tuple(
-                name for name in others.get(each.weight, ()) if each.module not in others[each.weight]
-            ),
-        )
-        for each in branches
-    )
+    """Return the branches with why merging keeps them apart, and which modules of the source have their matrix."""
+    uses, originals = uses_of(plain, targets), _originals(exported)
+    described = []
+    for branch in branches:
+        original = originals.get(branch.weight, "")
+        layers = _layers(exported, original or branch.weight)
+        apart = why_apart(plain, uses[branch.weight], original)
+        described.append(structs.replace(branch, apart=apart, also=layers[1:], of_lookup=not layers))
+    return tuple(described)
 
 
 def _adapted(

@@ -28,6 +28,7 @@ class Exported:
         weights: every tensor once by its own name, C-contiguous (views and memory maps are welcome).
         parameters: names of the float tensors that may be trained.
         tied: name in ``weights`` -> the source's other names of the same tensor.
+        lookups: names, of ``weights`` or ``tied``, that are an embedding's in the source.
         task: a task of the manifest.
         loss: a loss of the manifest.
         logits: name of the output of ``model`` that the loss is computed from.
@@ -57,6 +58,7 @@ class Exported:
     sample_inputs: SampleInputs
     reference: Reference
     tied: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    lookups: frozenset[str] = frozenset()
     labels: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
     text: Text | None = None

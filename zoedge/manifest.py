@@ -86,6 +86,7 @@ class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         False  # formats before 3: the graph rounds that matrix, and no graph keeps the branch apart
     )
     also: tuple[str, ...] = ()  # other modules of the source that have the same matrix, and so the branch
+    of_lookup: bool = False  # the source's module of that name is an embedding, where PEFT has other branches
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

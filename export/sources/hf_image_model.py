@@ -43,6 +43,7 @@ def export_image_model(
         weights=graph.weights,
         parameters=graph.parameters,
         tied=state.tied,
+        lookups=state.lookups,
         task=plan.task,
         loss="cross-entropy",
         logits=logits,

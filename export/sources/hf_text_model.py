@@ -91,6 +91,7 @@ def export_text_model(
         weights=graph.weights,
         parameters=graph.parameters,
         tied=loaded.state.tied,
+        lookups=loaded.state.lookups,
         task=plan.task,
         loss=_loss(plan),
         logits=free_name(LOGITS, loaded.state),

@@ -105,6 +105,7 @@ def from_module(
         weights=graph.weights,
         parameters=graph.parameters,
         tied=state.tied,
+        lookups=state.lookups,
         task=task,
         loss=loss,
         logits=logits,

@@ -26,12 +26,14 @@ class TorchState:
         canonical: every state-dict name of the module (before renaming) -> canonical name.
         tied: canonical name -> other names of the same tensor.
         parameters: canonical names of the floating-point ``nn.Parameter``s.
+        lookups: names, canonical or not, under which an ``nn.Embedding`` holds its rows.
     """
 
     tensors: dict[str, Tensor]
     canonical: dict[str, str]
     tied: dict[str, tuple[str, ...]]
     parameters: frozenset[str]
+    lookups: frozenset[str] = frozenset()
 
 
 def collect(
@@ -67,7 +69,11 @@ def collect(
     parameters = frozenset(
         name for name, t in tensors.items() if isinstance(t, nn.Parameter) and t.is_floating_point()
     )
-    return TorchState(tensors, canonical, tied, parameters)
+    tables = (
+        name for name, part in module.named_modules(remove_duplicate=False) if isinstance(part, nn.Embedding)
+    )
+    lookups = frozenset(rename(f"{name}.weight".removeprefix(".")) for name in tables)
+    return TorchState(tensors, canonical, tied, parameters, lookups)
 
 
 def free_name(wanted: str, state: TorchState) -> str:

@@ -46,12 +46,18 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
         values: every LoRA factor, and the other tuned tensors, by parameter name.
 
     Raises:
-        InputError: the source is an ``.onnx`` file, which PEFT can't load.
+        InputError: the source is an ``.onnx`` file, which PEFT can't load, or a branch lies beside no module of it.
     """
     manifest = bundle.manifest
     if manifest.source.kind == "onnx":
         raise InputError(
             f"PEFT can't load {manifest.source.name}, an ONNX file: "
+            "write NAME.onnx_adapter or use zoedge merge instead"
+        )
+    lookup = next((branch.module for branch in manifest.branches if branch.of_lookup), None)
+    if lookup is not None:
+        raise InputError(
+            f"PEFT can't put the adapter of {lookup} where it belongs, as the module of that name is an embedding: "
             "write NAME.onnx_adapter or use zoedge merge instead"
         )
     targets = {module for branch in manifest.branches for module in (branch.module, *branch.also)}

@@ -100,6 +100,49 @@ def test_the_embedding_s_name_is_no_linear_layer_s(tiny_opt, tmp_path):
         to_bundle(tiny_opt, tmp_path / "bundle", target_modules=["embed_tokens"])
 
 
+class Words(torch.nn.Module):
+    """Rows of an embedding, and a product with the same matrix: a layer of its own, before or after, or none."""
+
+    def __init__(self, head):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            if head == "before":
+                self.out = torch.nn.Linear(8, 16, bias=False)
+            self.rows = torch.nn.Embedding(16, 8)
+            if head == "after":
+                self.out = torch.nn.Linear(8, 16, bias=False)
+        if head != "none":
+            self.rows.weight = self.out.weight
+        self.head = head
+
+    def forward(self, ids):
+        h = torch.tanh(self.rows(ids).mean(1))
+        return h @ self.rows.weight.T if self.head == "none" else self.out(h)
+
+
+@pytest.mark.parametrize("head", ["before", "after", "none"])
+def test_peft_gets_the_branch_of_a_layer_and_never_an_embedding(head, tmp_path):
+    ids = np.random.default_rng(1).integers(0, 16, (5, 6))
+    name = "rows" if head == "none" else "out"
+    options = {"task": "classification", "example_inputs": {"ids": ids}, "target_modules": [name]}
+    bundle = to_bundle(Words(head).eval(), tmp_path / "bundle", **options)
+    (branch,) = bundle.manifest.lora
+    assert (branch.module, branch.apart, branch.also) == (name, "Gather reads, too", ())
+    values = tuned(bundle)
+    merge(bundle, values, tmp_path / "merged")
+    merged = stock(tmp_path / "merged", {"ids": ids})
+    ours = passes(bundle, values, {"ids": ids, "labels": np.arange(5)}, "logits")
+    np.testing.assert_allclose(merged, ours, rtol=1e-4, atol=1e-5)
+    if head == "none":
+        with pytest.raises(InputError, match=r"^PEFT can't put the adapter of rows .* NAME\.onnx_adapter or"):
+            write_adapter(bundle, values, tmp_path / "peft")
+        return
+    write_adapter(bundle, values, tmp_path / "peft")
+    got = with_peft(Words(head), tmp_path / "peft", torch.from_numpy(ids))
+    np.testing.assert_allclose(got, ours, rtol=1e-4, atol=1e-4)
+
+
 class Twice(torch.nn.Module):
     """Two layers of one matrix; with ``turned`` a third place that reads it the other way."""
 

@@ -12,6 +12,7 @@ from tests.hand_bundle import hand_bundle
 from tests.zoedge.commands import error, run
 from zoedge.cli.main import failure, main
 from zoedge.errors import RefusedError, ZoedgeError
+from zoedge.manifest import FORMAT_VERSION
 
 BAD = {
     "no such folder": (
@@ -115,7 +116,7 @@ def test_a_corrupt_weights_file(made, tmp_path):
 def test_a_newer_bundle(made, tmp_path):
     path = tmp_path / "bundle.json"
     path.write_text('{"format": 99}')
-    message = f"Error: {path} has format 99, and this zoedge reads up to 2: upgrade zoedge\n"
+    message = f"Error: {path} has format 99, and this zoedge reads up to {FORMAT_VERSION}: upgrade zoedge\n"
     assert error("eval", tmp_path, "-d", made / "data.npz") == message
 
 

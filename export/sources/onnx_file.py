@@ -102,6 +102,7 @@ def from_onnx(
         reference=found.reference,
         sample_inputs=found.sample,
         batch_axes=found.axes,
+        rounded=found.rounded,
     )
     _check_labels(exported)
     return exported

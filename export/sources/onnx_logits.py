@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from zoedge.errors import InputError
 from zoedge.manifest import Port
@@ -35,23 +34,19 @@ class Found:
     """What running a file tells.
 
     Attributes:
-        logits: name of the value that the loss is computed from.
-        nodes: that make it, where it isn't in the file.
+        made: what the loss is computed from.
         axes: input or logits -> axis of the batch, where it isn't the first.
         reference: runs the file.
         sample: makes inputs.
         runs: (inputs, outputs) of two sizes.
-        rounded: whether the logits are logarithms of what the file rounds.
     """
 
-    logits: str
-    nodes: tuple[onnx.NodeProto, ...]
+    made: Made
     axes: dict[str, int]
     reference: Reference
     sample: SampleInputs
     batch: BatchAxes
     runs: tuple[tuple[Arrays, Arrays], ...]
-    rounded: bool = False
 
 
 def find_logits(
@@ -105,7 +100,7 @@ def find_logits(
         reference = OnnxReference(path, graph, made.nodes, [made.name], fill)
     axes = {name: axis for name, axis in {**batch.inputs, made.name: batch.output}.items() if axis}
     runs = tuple((case, reference(case)) for case in cases)
-    return Found(made.name, made.nodes, axes, reference, sample, batch, runs, made.rounded)
+    return Found(made, axes, reference, sample, batch, runs)
 
 
 def _ports(graph: Graph, file: str) -> tuple[Port, ...]:

@@ -11,6 +11,7 @@ import onnx
 from zoedge.errors import InputError
 
 from ..surgery.graph import Graph
+from ..surgery.head import find_head
 from .activation import Logits, Output, find_activation
 from .batch_axes import BatchAxes
 from .behind import Behind, behind
@@ -32,10 +33,18 @@ _NEGATIVE = -1e-4  # of the largest value: rounding
 
 
 class Made(NamedTuple):
-    """Name of what a loss takes for logits, the nodes that make it, and whether it shows how the file rounds."""
+    """What a loss takes for logits.
+
+    Attributes:
+        name: of the value.
+        nodes: that make it, where it isn't in the file.
+        source: the value of the file that they make it of; "" where that is no layer's.
+        rounded: whether it is logarithms, which show how the file rounds probabilities.
+    """
 
     name: str
     nodes: tuple[onnx.NodeProto, ...] = ()
+    source: str = ""
     rounded: bool = False
 
 
@@ -85,8 +94,8 @@ def find_source(source: Source, loss: str, first: Sequence[Array], say: Callable
         logits, kind = found
         nodes, name = logits.nodes(source.graph)
         say(f"{output} is a {kind}: the loss {loss} is computed from its input, {logits.value}")
-        return Made(name, nodes)
-    return _from_logarithms(source, loss, values[0].shape, seen, say, log=log)
+        return Made(name, nodes, logits.value)
+    return _from_logarithms(source, loss, values[0].shape, between, seen, say, log=log)
 
 
 def _runs(source: Source, between: Behind, *, log: bool) -> Iterator[Arrays]:
@@ -148,6 +157,7 @@ def _from_logarithms(
     source: Source,
     loss: str,
     shape: tuple[int, ...],
+    between: Behind,
     seen: Likeness | None,
     say: Callable[[str], None],
     *,
@@ -176,7 +186,8 @@ def _from_logarithms(
         f"{output} holds probabilities, {rows}, and no logits were found behind them: the loss {loss} is computed from "
         f"their logarithms; a probability nearer to {near} than {seen.least:.0e} trains no more"
     )
-    return Made(name, tuple(made.nodes), rounded=True)
+    head = next((value for value in between.sources if find_head(source.graph, value) is not None), "")
+    return Made(name, tuple(made.nodes), head, rounded=True)
 
 
 def _check(source: Source, loss: str, seen: Likeness, shape: tuple[int, ...]) -> None:

@@ -12,7 +12,7 @@ Array = np.ndarray[Any, Any]
 
 CLASSES, EACH, UNKNOWN = "classes", "each", "unknown"
 TOTALS = (1.0, 100.0)
-_BOUNDED = frozenset((
+BOUNDED = frozenset((
     "Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Exp",
 ))  # fmt: skip
 _LOGARITHMS = frozenset(("Log", "LogSoftmax", "Softplus"))
@@ -42,19 +42,20 @@ class Likeness:
     least: float
 
 
-def likeness(outputs: Sequence[Array], operators: Collection[str]) -> Likeness | None:
+def likeness(outputs: Sequence[Array], operators: Collection[str], *, log: bool = False) -> Likeness | None:
     """Return what outputs are the probabilities of; None for anything else.
 
     Args:
         outputs: [batch, ..., classes] or [batch], of several runs; equal in the last axis.
         operators: between the last layer and them, as ``behind`` tells them.
+        log: whether they are exponentials of what the file gives.
     """
     rows = np.concatenate([_rows(array) for array in outputs])
     if not rows.size or rows.min() < -_ROUNDING * rows.max():
         return None
     total = _total(rows.sum(axis=1), operators)
     varies = bool(np.ptp(rows, axis=0).max() > _VARIES * rows.max())
-    bounded = not _BOUNDED.isdisjoint(operators)
+    bounded = not BOUNDED.isdisjoint(operators) or (log and "Softplus" in operators)  # -softplus(-z)
     if rows.shape[1] > 1 and total is not None:
         kind = CLASSES if varies or bounded else UNKNOWN
         return Likeness(kind, total, _least(rows / total, operators))

@@ -15,8 +15,9 @@ from ..surgery.head import find_head
 from .activation import Logits, Output, find_activation
 from .batch_axes import BatchAxes
 from .behind import Behind, behind
-from .likeness import CLASSES, EACH, TOTALS, UNKNOWN, Likeness, likeness, without_logarithm
+from .likeness import BOUNDED, CLASSES, EACH, TOTALS, UNKNOWN, Likeness, likeness, without_logarithm
 from .log_probabilities import LogNodes
+from .unusable import refuse_other, refuse_steps
 
 if TYPE_CHECKING:
     from zoedge.export.exported import Arrays, Reference, SampleInputs
@@ -80,29 +81,62 @@ def find_source(source: Source, loss: str, first: Sequence[Array], say: Callable
     Raises:
         InputError: the output holds probabilities of a kind that the other loss takes.
     """
-    output, between = source.output, behind(source.graph, source.output)
-    shares, log = without_logarithm(first, between.operators)
-    if any(not array.size or array.min() < _NEGATIVE * max(1.0, array.max()) for array in shares):
+    output = source.output
+    look = _look(source, first)
+    if look is None:
         return Made(output)
-    runs = list(_runs(source, between, log=log))
-    if not runs:
-        return Made(output)
-    values = [run[output] for run in runs]
-    seen = likeness([np.moveaxis(array, source.batch.output, 0) for array in values], between.operators)
-    found = _activation(source, loss, first, between, runs, seen, log=log)
+    seen = likeness(look.rows, look.between.operators, log=look.log)
+    found = _activation(source, loss, first, look, seen)
     if found is not None:
         logits, kind = found
         nodes, name = logits.nodes(source.graph)
         say(f"{output} is a {kind}: the loss {loss} is computed from its input, {logits.value}")
         return Made(name, nodes, logits.value)
-    return _from_logarithms(source, loss, values[0].shape, between, seen, say, log=log)
+    if BOUNDED.isdisjoint(look.between.operators):  # what is saturated isn't so everywhere
+        refuse_steps(output, look.rows, look.sources)
+    if seen is None or (look.log and loss == "cross-entropy"):
+        return Made(output)  # log(p) is as good a logit as any
+    if seen.kind == UNKNOWN:
+        say(
+            f"{output} gives the same numbers for every random input, so that nothing tells whether they are "
+            f"probabilities: {loss} takes them for logits; example_inputs of to_bundle on which they differ tell it"
+        )
+        return Made(output)
+    refuse_other(output, loss, seen, look.rows, text=source.text)
+    return _from_logarithms(source, loss, look, seen, say)
+
+
+class _Look(NamedTuple):
+    """What runs on random inputs show: the values by name, the output with the batch first, whether it was a logarithm.
+
+    All are float64; of logarithms, the output is the exponentials.
+    """
+
+    between: Behind
+    runs: list[Arrays]
+    rows: list[Array]
+    log: bool
+
+    @property
+    def sources(self) -> dict[str, list[Array]]:
+        """The values behind the output, those that are floats."""
+        names = [name for name in self.between.sources if all(name in run for run in self.runs)]
+        return {name: [run[name] for run in self.runs] for name in names}
+
+
+def _look(source: Source, first: Sequence[Array]) -> _Look | None:
+    """Run a file on more inputs; None where values show by their sign that they are logits."""
+    between = behind(source.graph, source.output)
+    shares, log = without_logarithm(first, between.operators)
+    if any(not array.size or array.min() < _NEGATIVE * max(1.0, array.max()) for array in shares):
+        return None
+    runs = list(_runs(source, between, log=log))
+    rows = [np.moveaxis(run[source.output], source.batch.output, 0) for run in runs]
+    return _Look(between, runs, rows, log) if runs else None
 
 
 def _runs(source: Source, between: Behind, *, log: bool) -> Iterator[Arrays]:
-    """Yield the output and the values behind it for random inputs, smaller ones and larger ones.
-
-    Values are float64; of logarithms in the output, the exponentials.
-    """
+    """Yield values for random inputs, smaller ones and larger ones."""
     inputs = source.sample(np.random.default_rng(6), *_SIZE)
     try:
         run = source.open(between.sources)
@@ -115,38 +149,28 @@ def _runs(source: Source, between: Behind, *, log: bool) -> Iterator[Arrays]:
         except InputError:  # an input of another size than the model is for
             continue
         floats = {
-            n: a.astype(np.float64)
-            for n, a in got.items()
-            if getattr(a, "dtype", None) and a.dtype.kind == "f"
+            name: a.astype(np.float64)
+            for name, a in got.items()
+            if isinstance(a, np.ndarray) and a.dtype.kind == "f"
         }
-        if log:
-            floats[source.output] = np.exp(
-                np.minimum(floats[source.output], 1.0)
-            )  # more is no logarithm of a share
+        if log:  # what is above 0 is no logarithm of a share, and stays so
+            floats[source.output] = np.exp(np.minimum(floats[source.output], 1.0))
         if np.isfinite(floats[source.output]).all():
             yield floats
 
 
 def _activation(
-    source: Source,
-    loss: str,
-    first: Sequence[Array],
-    between: Behind,
-    runs: Sequence[Arrays],
-    seen: Likeness | None,
-    *,
-    log: bool,
+    source: Source, loss: str, first: Sequence[Array], look: _Look, seen: Likeness | None
 ) -> tuple[Logits, str] | None:
     """Return the value whose softmax or sigmoid the output is, and that in words."""
     sizes = zip(*(array.shape for array in first), strict=True)
     shape = tuple(size if size == other else -1 for size, other in sizes)
-    values = [run[source.output] for run in runs]
+    values = [run[source.output] for run in look.runs]
+    quantised = "QuantizeLinear" in look.between.operators
     for total in TOTALS if seen is None else (seen.total,):
-        quantised = "QuantizeLinear" in between.operators
-        output = Output(values, log, loss, source.batch.output, shape, total, quantised)
+        output = Output(values, look.log, loss, source.batch.output, shape, total, quantised)
         # one row again and again fits whatever is constant: then only what an activation reads is believed
-        names = [name for name in between.sources if output.varies or name in between.activated]
-        known = {name: [run[name] for run in runs] for name in names if all(name in run for run in runs)}
+        known = {n: a for n, a in look.sources.items() if output.varies or n in look.between.activated}
         logits = find_activation(output, known)
         if logits is not None:
             return logits, logits.words(output)
@@ -154,26 +178,9 @@ def _activation(
 
 
 def _from_logarithms(
-    source: Source,
-    loss: str,
-    shape: tuple[int, ...],
-    between: Behind,
-    seen: Likeness | None,
-    say: Callable[[str], None],
-    *,
-    log: bool,
+    source: Source, loss: str, look: _Look, seen: Likeness, say: Callable[[str], None]
 ) -> Made:
-    output = source.output
-    if seen is None or (log and seen.kind == CLASSES and loss == "cross-entropy"):
-        return Made(output)  # log(p) is as good a logit as any
-    if seen.kind == UNKNOWN:
-        say(
-            f"{output} gives the same numbers for every random input, so that nothing tells whether they are "
-            f"probabilities: {loss} takes them for logits; example_inputs of to_bundle on which they differ tell it"
-        )
-        return Made(output)
-    _check(source, loss, seen, shape)
-    made = LogNodes(source.graph, output, seen, log=log)
+    made = LogNodes(source.graph, source.output, seen, log=look.log)
     if loss == "bce-with-logits":
         name = made.of_each()
     elif seen.kind == EACH:
@@ -183,24 +190,8 @@ def _from_logarithms(
     rows = f"rows that sum to {seen.total:g}" if seen.kind == CLASSES else f"numbers from 0 to {seen.total:g}"
     near = "0 or 1" if seen.kind == EACH or loss == "bce-with-logits" else "0"
     say(
-        f"{output} holds probabilities, {rows}, and no logits were found behind them: the loss {loss} is computed from "
-        f"their logarithms; a probability nearer to {near} than {seen.least:.0e} trains no more"
+        f"{source.output} holds probabilities, {rows}, and no logits were found behind them: the loss {loss} is "
+        f"computed from their logarithms; a probability nearer to {near} than {seen.least:.0e} trains no more"
     )
-    head = next((value for value in between.sources if find_head(source.graph, value) is not None), "")
+    head = next((value for value in look.between.sources if find_head(source.graph, value) is not None), "")
     return Made(name, tuple(made.nodes), head, rounded=True)
-
-
-def _check(source: Source, loss: str, seen: Likeness, shape: tuple[int, ...]) -> None:
-    """Refuse probabilities that the other loss takes."""
-    output = source.output
-    if loss == "bce-with-logits" and seen.kind == CLASSES and len(shape) == 2:
-        raise InputError(
-            f"the output {output} holds probabilities of classes that exclude each other, rows that sum to "
-            f"{seen.total:g}, and {loss} takes every class for itself: use --loss cross-entropy"
-        )
-    if loss == "cross-entropy" and seen.kind == EACH and (len(shape) != 2 or shape[-1] != 1):
-        arrays = "--task classification with arrays named like its inputs, and " if source.text else ""
-        raise InputError(
-            f"the output {output} holds a probability for each class, whose rows don't sum to the same, and "
-            f"{loss} takes classes that exclude each other: use {arrays}--loss bce-with-logits"
-        )

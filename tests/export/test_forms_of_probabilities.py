@@ -24,7 +24,7 @@ TENSORS = {
     "second": np.array([1]),
     "parts": np.array([1, 2]), "order": np.array(ORDER), "yes": np.ones((1, 3), bool), "w2": W2, "clone": W.copy(),
     "bias": np.full(3, 0.4, np.float32), "third": np.full(3, 1 / 3, np.float32), "scale": np.float32(1 / 255),
-    "zero": np.uint8(0),
+    "zero": np.uint8(0), "image": np.array([-1, 3, 1, 1]),
 }  # fmt: skip
 Z = X.astype(np.float64) @ W
 P = np.exp(Z - np.logaddexp.reduce(Z, axis=1, keepdims=True))
@@ -253,6 +253,47 @@ def test_the_layer_behind_probabilities_is_the_head(tmp_path):
         bundle, _, _ = export(tmp_path / form, CLASSED[form][0], "cross-entropy", train=("head",))
         assert [row.name for row in bundle.manifest.trainable] == ["w"]
         assert bundle.manifest.frozen == ()
+
+
+def test_logarithms_are_logits_of_classes_as_they_are(tmp_path):
+    for name, nodes, logits in (
+        ("twice", [*LINEAR, node("LogSoftmax", "z", "l", axis=1), node("Add", "l l", "y")], 2 * Z),
+        ("of each", [*LINEAR, node("Softplus", "z", "s"), node("Neg", "s", "y")], np.log(1 - S)),
+    ):
+        bundle, told, _ = export(tmp_path / name, nodes, "cross-entropy")
+        loss = outputs(bundle.path("loss.onnx"), {"x": X, "labels": CLASSES})["loss"]
+        np.testing.assert_allclose(loss, cross_entropy(logits), rtol=1e-4, atol=1e-5)
+        assert told == []
+
+
+def test_logarithms_of_each_are_none_for_binary_losses(tmp_path):
+    nodes = [*LINEAR, node("Softplus", "z", "s"), node("Neg", "s", "y")]  # log(1 - p)
+    weak = (0.3 * W).astype(np.float32)
+    bundle, told, _ = export(tmp_path, nodes, "bce-with-logits", weight=weak)
+    loss = outputs(bundle.path("loss.onnx"), {"x": X, "labels": TARGETS})["loss"]
+    np.testing.assert_allclose(loss, binary(-X.astype(np.float64) @ weak), rtol=1e-3)
+    assert len(told) == 1
+
+
+def test_steps_are_refused_with_what_they_are_made_from(tmp_path):
+    nodes = [*LINEAR, node("Hardmax", "z", "y", axis=1)]
+    with pytest.raises(InputError) as error:
+        export(tmp_path, nodes, "cross-entropy")
+    assert str(error.value) == (
+        "the output y gave nothing but 0 and 1 for random inputs, steps that no small change of the weights moves: "
+        "choose z with --output-name"
+    )
+    bundle, _, _ = export(tmp_path, nodes, "cross-entropy", output_name="z")
+    loss = outputs(bundle.path("loss.onnx"), {"x": X, "labels": CLASSES})["loss"]
+    np.testing.assert_allclose(loss, cross_entropy(Z), rtol=1e-4, atol=1e-5)
+
+
+def test_classes_along_another_axis_are_named(tmp_path):
+    nodes = [*LINEAR, node("Reshape", "z image", "i"), node("Softmax", "i", "y", axis=1)]
+    with pytest.raises(
+        InputError, match=r"3 probabilities .* along axis 1, .* an output \[batch, classes\]$"
+    ):
+        export(tmp_path, nodes, "cross-entropy", shape=["b", 3, 1, 1])
 
 
 def test_what_a_refusal_names_works(tmp_path):

@@ -37,10 +37,10 @@ class LogNodes:
         """Return log(p) - log(1 - p), float32 and shaped like the output: sigmoid gives p."""
         return self._add("Sub", self._log(self._share, self._seen.least), self._log(self._rest(), ROUNDED))
 
-    def of_second(self) -> str:
-        """Return [log(1 - p), log(p)] along the last axis, for p [batch, 1]: two classes made of one."""
+    def of_second(self, axis: int) -> str:
+        """Return [log(1 - p), log(p)] along an axis of size 1: two classes made of one."""
         logs = [self._log(self._rest(), ROUNDED), self._log(self._share, self._seen.least)]
-        return self._add("Concat", *logs, axis=-1)
+        return self._add("Concat", *logs, axis=axis)
 
     def _rest(self) -> str:
         return self._add("Sub", self._number(1.0), self._share)

@@ -184,7 +184,7 @@ def _from_logarithms(
     if loss == "bce-with-logits":
         name = made.of_each()
     elif seen.kind == EACH:
-        name = made.of_second()
+        name = made.of_second(0 if source.batch.output else 1)
     else:
         name = made.of_classes()
     rows = f"rows that sum to {seen.total:g}" if seen.kind == CLASSES else f"numbers from 0 to {seen.total:g}"

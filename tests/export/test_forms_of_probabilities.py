@@ -16,13 +16,15 @@ W, W2 = normal((6, 3), 2, 3.0), normal((6, 3), 9, 2.0)
 CLASSES = np.random.default_rng(0).integers(0, 3, 24)
 SIDES = CLASSES % 2
 TARGETS = (normal((24, 3), 5) > 0).astype(np.float32)
+W3 = normal((6, 1), 4, 0.5)
 ORDER = [2, 0, 1]
 TENSORS = {
     "hundred": np.float32(100), "one": np.ones(1, np.float32), "half": np.float32(0.5), "heat": np.float32(1.7),
     "low": np.float32(1e-7), "high": np.float32(1), "small": np.float32(1e-3), "most": np.float32(1e9),
     "start": np.array([0]), "end": np.array([3]), "axis": np.array([1]), "last": np.array([-1]),
     "second": np.array([1]),
-    "parts": np.array([1, 2]), "order": np.array(ORDER), "yes": np.ones((1, 3), bool), "w2": W2, "clone": W.copy(),
+    "parts": np.array([1, 2]), "order": np.array(ORDER), "yes": np.ones((1, 3), bool), "w2": W2, "w3": W3,
+    "clone": W.copy(),
     "bias": np.full(3, 0.4, np.float32), "third": np.full(3, 1 / 3, np.float32), "scale": np.float32(1 / 255),
     "zero": np.uint8(0), "image": np.array([-1, 3, 1, 1]),
 }  # fmt: skip
@@ -246,6 +248,27 @@ def test_the_batch_may_be_last(tmp_path):
     bundle, _, _ = export(tmp_path, nodes, "cross-entropy", shape=[3, "b"])
     loss = outputs(bundle.path("loss.onnx"), {"x": X, "labels": CLASSES})["loss"]
     np.testing.assert_allclose(loss, cross_entropy(Z[:, ORDER]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_one_number_for_two_classes_without_logits(tmp_path, axis):
+    """[b, 1], and with the batch last [1, b]."""
+    weak = (0.3 * W).astype(np.float32)
+    nodes = [
+        *SIGMOID,
+        node("Mul", "p p", "s"),
+        node("MatMul", "x w3", "z3"),
+        node("Sigmoid", "z3", "g"),
+        node("Mul", "s g", "q"),
+        node("Transpose", "q", "y", perm=[axis, 1 - axis]),
+    ]
+    shape = ["b", 1] if axis == 0 else [1, "b"]
+    bundle, told, _ = export(tmp_path, nodes, "cross-entropy", width=1, weight=weak, shape=shape)
+    x = X.astype(np.float64)
+    p = 1 / (1 + np.exp(-x @ weak[:, 0])) ** 2 / (1 + np.exp(-x @ W3[:, 0]))
+    loss = outputs(bundle.path("loss.onnx"), {"x": X, "labels": SIDES})["loss"]
+    np.testing.assert_allclose(loss, -np.log(np.where(SIDES == 1, p, 1 - p)), rtol=1e-3)
+    assert "computed from their logarithms" in told[0]
 
 
 def test_the_layer_behind_probabilities_is_the_head(tmp_path):

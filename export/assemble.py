@@ -122,7 +122,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
 
 def _head_tensors(exported: Exported, plain: Graph) -> frozenset[str]:
     """Return the initializers of the layer that makes the logits, whatever their type."""
-    chain = find_head(plain, exported.logits)
+    chain = find_head(plain, exported.head_output or exported.logits)
     return frozenset(exported.fresh_head or (chain.tensors if chain is not None else ()))
 
 

@@ -45,6 +45,8 @@ class Exported:
         early_rows: whether the loss graph computes the last layer for labelled positions only.
         batch_axes: input or ``logits`` -> axis of ``model`` that is the batch, where it isn't the first. The
             graphs that tuning runs take and give the batch first.
+        head_output: the value that the last layer makes, where logits are made of it; "" where they are it.
+        rounded: whether the logits are logarithms of probabilities, which show how those are rounded.
         sample_inputs: (generator, batch, length) -> fresh valid inputs of ``model``.
     """
 
@@ -67,6 +69,8 @@ class Exported:
     quantization: Quantization | None = None
     early_rows: bool = True
     batch_axes: dict[str, int] = field(default_factory=dict)
+    head_output: str = ""
+    rounded: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
 
     def rows_first(self, arrays: Mapping[str, np.ndarray]) -> Arrays:

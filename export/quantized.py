@@ -80,7 +80,7 @@ def _kept(exported: Exported, graph: Graph, train: Sequence[str]) -> frozenset[s
     """Return the tensors of the head where they stay as they are."""
     by_words = exported.text is not None and bool(exported.text.label_word_ids)
     vocabulary = exported.task in TOKEN_TASKS and not by_words
-    chain = find_head(graph, exported.logits)
+    chain = find_head(graph, exported.head_output or exported.logits)
     if chain is None or (vocabulary and "head" not in train):
         return frozenset()
     return chain.tensors

@@ -269,7 +269,10 @@ def _bfloat16(exported: Exported) -> dict[str, str]:
 
 
 def _is_coarse(exported: Exported) -> bool:
-    """Whether some arithmetic is rounded to 16 bits or less, so that its results depend on the order of sums."""
+    """Whether some arithmetic is rounded so that its results depend on the order of sums.
+
+    That is to 16 bits or less, or of probabilities whose logarithms are taken.
+    """
     graph = Graph(exported.model)
     rounded = any(tensor.data_type in _ROUNDED for tensor in graph.initializers.values())
-    return rounded or quantized_op(graph) is not None
+    return exported.rounded or rounded or quantized_op(graph) is not None

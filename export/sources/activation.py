@@ -1,190 +1,201 @@
-"""Finds the logits behind an output of probabilities, which a loss would turn into probabilities once more."""
+"""Of which value an output is the softmax or the sigmoid, by the numbers of both."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from ..surgery.graph import Graph
 
 Array = np.ndarray[Any, Any]
 
-SOFTMAX, LOG_SOFTMAX, SIGMOID, LOG_SIGMOID, PAIR = (
-    "Softmax",
-    "LogSoftmax",
-    "Sigmoid",
-    "LogSigmoid",
-    "[1 - p, p]",
-)
-_SKIPPED = ("Identity", "Dropout", "Clip", "Normalizer")  # nothing of them is left before the activation
-_MOVES = ("Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
-_LOG = {SOFTMAX: LOG_SOFTMAX, SIGMOID: LOG_SIGMOID}
-_EXP = {log: plain for plain, log in _LOG.items()}
-_TINY = 1e-3  # what is added before a logarithm
-_FEW = 16
+# how logits are made of a value z; two classes may come from one number, and one number from two
+_SAME, _FIRST, _SECOND, _TWO, _FORWARD, _BACKWARD = "z", "[z, 0]", "[0, z]", "[z0, z1]", "z1 - z0", "z0 - z1"
+_WIDTHS = {_FIRST: 1, _SECOND: 1, _TWO: 2, _FORWARD: 2, _BACKWARD: 2}  # of z
+_ROUNDED, _EXACT, _RELATIVE = 5e-3, 3e-7, 1e-3  # of 8 bits; of what is clipped or a sigmoid; of float16
+_OF_RANGE, _OF_LARGEST = 0.02, 1e-6  # no more than this of an output's range, no less of its largest value
+_VARIES = 1e-3  # of the largest value: less is the same row again
+_MOST_ORDERED = 1024  # classes whose order is looked for
 
 
-@dataclass(frozen=True, eq=False)
-class Activation:
-    """What makes probabilities, or their logarithms.
+@dataclass(frozen=True)
+class Output:
+    """Probabilities, or what may be some.
 
     Attributes:
-        kind: the operator, or ``PAIR`` for a sigmoid beside its complement.
-        before: the value that goes into it.
-        moves: nodes between it and the output, which change the shape alone.
-        second: of ``PAIR``: whether p comes second.
+        values: float64, of some runs of one size, by the file's own axes; exponentials where it gives logarithms.
+        log: whether it gives logarithms.
+        loss: cross-entropy or bce-with-logits.
+        batch: the axis of the batch.
+        shape: -1 where runs of other sizes differ.
+        total: what stands for certainty: 1, or 100 of percentages.
+        quantised: whether they may be rounded to 8 bits.
     """
 
-    kind: str
-    before: str
-    moves: tuple[onnx.NodeProto, ...] = ()
-    second: bool = True
+    values: Sequence[Array]
+    log: bool
+    loss: str
+    batch: int
+    shape: tuple[int, ...]
+    total: float
+    quantised: bool = False
 
     @property
-    def pair(self) -> bool:
-        """Whether the output has two classes and what goes in is one number."""
-        return self.kind == PAIR
+    def axis(self) -> int:
+        """The axis of the classes: the last one beside the batch's."""
+        last = len(self.shape) - 1
+        return max(0, last if self.batch != last else last - 1)
+
+    @cached_property
+    def range(self) -> float:
+        """How far a value of a row is from that of another at most."""
+        return float(np.ptp(np.concatenate(self.values, axis=self.batch), axis=self.batch).max(initial=0.0))
+
+    @property
+    def varies(self) -> bool:
+        """Whether rows differ by more than rounding."""
+        return self.range > _VARIES * self.largest
+
+    def tolerance(self, wanted: Array) -> Array:
+        """Return how far a share of the total may be off."""
+        least = _ROUNDED if self.quantised else _EXACT
+        most = max(_OF_RANGE * self.range, _OF_LARGEST * self.largest) / self.total
+        return np.asarray(np.minimum(least + _RELATIVE * wanted / self.total, most))
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest value."""
+        return max(float(array.max(initial=0.0)) for array in self.values)
 
 
-def find_activation(graph: Graph, output: str) -> Activation | None:
-    """Return what an output is the probabilities of; None where the graph shows no activation at its end."""
-    node = graph.producer(output)
-    if node is None:
+@dataclass(frozen=True)
+class Logits:
+    """A value, and how it becomes logits: by a shape, if it has another, then by the way, or an order of classes."""
+
+    value: str
+    way: str
+    shape: tuple[int, ...] | None
+    axis: int
+    order: tuple[int, ...] = ()
+
+    def words(self, output: Output) -> str:
+        """Return what the output is of the value."""
+        plain = "Softmax" if output.loss == "cross-entropy" else "Sigmoid"
+        kind = "[1 - p, p]" if self.way in (_FIRST, _SECOND) else ("Log" if output.log else "") + plain
+        kind = f"{kind} in another order of classes" if self.order else kind
+        return kind if output.total == 1.0 else f"{kind} times {output.total:g}"
+
+    def nodes(self, graph: Graph) -> tuple[tuple[onnx.NodeProto, ...], str]:
+        """Return nodes that make the logits, and their name, which is new in the graph."""
+        nodes: list[onnx.NodeProto] = []
+
+        def add(op: str, *inputs: str, **attributes: Any) -> str:
+            name = graph.fresh(f"zoedge/logits/{op}")
+            nodes.append(helper.make_node(op, inputs, [name], name=f"{name}/node", **attributes))
+            return name
+
+        def whole(numbers: Iterable[int]) -> str:
+            return add("Constant", value=numpy_helper.from_array(np.array([*numbers], np.int64)))
+
+        z = self.value if self.shape is None else add("Reshape", self.value, whole(self.shape))
+        if self.way in (_FIRST, _SECOND):
+            zero = add("Sub", z, z)
+            z = add("Concat", *((zero, z) if self.way == _SECOND else (z, zero)), axis=self.axis)
+        elif self.way in (_FORWARD, _BACKWARD):
+            first, second = (add("Gather", z, whole([place]), axis=self.axis) for place in (0, 1))
+            z = add("Sub", *((second, first) if self.way == _FORWARD else (first, second)))
+        if self.order:
+            z = add("Gather", z, whole(self.order), axis=self.axis)
+        return tuple(nodes), z
+
+
+def find_activation(output: Output, sources: Mapping[str, Sequence[Array]]) -> Logits | None:
+    """Return the value whose softmax or sigmoid an output is; None where there is none.
+
+    Args:
+        output: what is explained.
+        sources: value -> what it was in the same runs; the first that fits is taken.
+    """
+    with np.errstate(all="ignore"):  # a value may be anything
+        fits = (
+            _fit(value, arrays, way, output) for value, arrays in sources.items() for way in _ways(output)
+        )
+        return next((logits for logits in fits if logits is not None), None)
+
+
+def _fit(value: str, arrays: Sequence[Array], way: str, output: Output) -> Logits | None:
+    pairs = zip(arrays, output.values, strict=True)
+    made = [_logits(array, way, like.shape, output.axis) for array, like in pairs]
+    shares = [_shares(logits, output) for logits in made if logits is not None]
+    if len(shares) < len(made):
         return None
-    op, value = node.op_type, node.input[0] if node.input else ""
-    if op in (SOFTMAX, LOG_SOFTMAX, SIGMOID):
-        return Activation(op, value)
-    if op in _SKIPPED:
-        return find_activation(graph, value)
-    if op == "Add":
-        other = _past_tiny(graph, node)
-        return None if other is None else find_activation(graph, other)
-    if op in _MOVES:
-        found = find_activation(graph, value)
-        return None if found is None else replace(found, moves=(*found.moves, node))
-    if op in ("Log", "Exp"):
-        return _renamed(find_activation(graph, value), _LOG if op == "Log" else _EXP)
-    if op == "Neg":
-        return _log_sigmoid(graph, value)
-    if op == "Div":
-        return _written_out(graph, node)
-    return _pair(graph, node) if op == "Concat" else None
+    order = () if _is_close(shares, output) else _order(shares, output) if way == _SAME else None
+    shape: tuple[int, ...] | None = _target(way, output.shape, output.axis)
+    if arrays[0].shape == _target(way, output.values[0].shape, output.axis):
+        shape = None
+    if order is None or (shape is not None and shape.count(-1) > 1):
+        return None
+    return Logits(value, way, shape, output.axis, order)
 
 
-def logits_nodes(graph: Graph, found: Activation) -> tuple[list[onnx.NodeProto], str]:
-    """Return nodes that give what goes into an activation the shape of the output, and the logits' name."""
-    nodes: list[onnx.NodeProto] = []
-    value = found.before
-    for move in found.moves:
-        copied = onnx.NodeProto()
-        copied.CopyFrom(move)
-        copied.input[0] = value
-        value = copied.output[0] = graph.fresh("zoedge/logits")
-        copied.name = f"{value}/node"
-        nodes.append(copied)
-    if not found.pair:
-        return nodes, value
-    zero, both = graph.fresh("zoedge/zero_logit"), graph.fresh("zoedge/logits")
-    nodes.append(helper.make_node("Sub", [value, value], [zero], name=f"{zero}/node"))
-    places = [zero, value] if found.second else [value, zero]
-    nodes.append(helper.make_node("Concat", places, [both], name=f"{both}/node", axis=-1))
-    return nodes, both
+def _shares(logits: Array, output: Output) -> Array:
+    """Return the probabilities of logits, shaped like the output."""
+    if output.loss == "bce-with-logits":
+        return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
+    logs = logits - np.logaddexp.reduce(logits, axis=output.axis, keepdims=True)
+    return np.asarray(np.exp(logs if output.shape[output.axis] != 1 else logs.take([1], output.axis)))
 
 
-def probabilities(kind: str, logits: Array) -> Array:
-    """Return the probabilities, float64, or their logarithms, of logits [..., classes]."""
-    x = logits.astype(np.float64)
-    if kind in (SIGMOID, LOG_SIGMOID):
-        logs = -np.logaddexp(0.0, -x)
-    else:
-        logs = x - np.logaddexp.reduce(x, axis=-1, keepdims=True)
-    return logs if kind in (LOG_SOFTMAX, LOG_SIGMOID) else np.exp(logs)
+def _is_close(shares: Sequence[Array], output: Output) -> bool:
+    pairs = zip(shares, output.values, strict=True)
+    return all(bool((np.abs(a - b / output.total) <= output.tolerance(b)).all()) for a, b in pairs)
 
 
-def looks_like(loss: str, outputs: Sequence[Array]) -> str | None:
-    """Return in words why outputs look like probabilities and not like the logits of a loss; None if they don't."""
-    if loss == "cross-entropy" and all(_sums_to_one(array) for array in outputs):
-        return "its rows are positive and sum to 1"
-    if loss == "bce-with-logits" and all(_is_between(array) for array in outputs):
-        return "all its values lie between 0 and 1"
-    return None
-
-
-def _sums_to_one(array: Array) -> bool:
-    return (
-        array.ndim > 1
-        and array.shape[-1] > 1
-        and _is_between(array)
-        and bool(np.allclose(array.astype(np.float64).sum(axis=-1), 1.0, atol=1e-3))
+def _order(shares: Sequence[Array], output: Output) -> tuple[int, ...] | None:
+    """Return the classes in the output's order, where each fits one and no other."""
+    classes = output.shape[output.axis] if len(output.shape) > 1 else 0
+    if not 1 < classes <= _MOST_ORDERED:
+        return None
+    a, b = (
+        np.concatenate([np.moveaxis(array, output.axis, 0).reshape(classes, -1) for array in arrays], axis=1)
+        for arrays in (shares, output.values)
     )
-
-
-def _is_between(array: Array) -> bool:
-    return array.size > 0 and bool(((array >= -1e-6) & (array <= 1 + 1e-3)).all())
-
-
-def _renamed(found: Activation | None, names: dict[str, str]) -> Activation | None:
-    return replace(found, kind=names[found.kind]) if found is not None and found.kind in names else None
-
-
-def _past_tiny(graph: Graph, node: onnx.NodeProto) -> str | None:
-    """Return what a tiny constant is added to; None for other sums."""
-    for value, other in (node.input, reversed(node.input)):
-        added = _number(graph, other)
-        if added is not None and abs(added) < _TINY:
-            return str(value)
-    return None
-
-
-def _number(graph: Graph, value: str) -> float | None:
-    """Return a constant that holds one number, or one number repeated few times."""
-    shape = graph.shape(value)
-    if shape is None or math.prod(shape) not in range(1, _FEW):
+    fits = np.array([(np.abs(a - row / output.total) <= output.tolerance(row)).all(axis=1) for row in b])
+    if not ((fits.sum(axis=0) == 1).all() and (fits.sum(axis=1) == 1).all()):
         return None
-    held = graph.constant(value)
-    return float(held.flat[0]) if held is not None and (held == held.flat[0]).all() else None
+    return tuple(int(place) for place in fits.argmax(axis=1))
 
 
-def _log_sigmoid(graph: Graph, value: str) -> Activation | None:
-    """-softplus(-z)."""
-    inner = graph.producer(value)
-    outer = graph.producer(inner.input[0]) if inner is not None and inner.op_type == "Softplus" else None
-    return Activation(LOG_SIGMOID, outer.input[0]) if outer is not None and outer.op_type == "Neg" else None
+def _ways(output: Output) -> tuple[str, ...]:
+    width = output.shape[output.axis] if len(output.shape) > 1 else 0
+    if output.loss == "bce-with-logits":
+        return (_SAME, _FORWARD, _BACKWARD) if width == 1 else (_SAME,)
+    pair = (_SECOND, _FIRST)
+    return {0: (), 1: (*pair, _TWO), 2: (_SAME, *pair)}.get(width, (_SAME,))
 
 
-def _written_out(graph: Graph, node: onnx.NodeProto) -> Activation | None:
-    """exp(z) / sum(exp(z)), or values divided by their sum that sum to 1 anyway."""
-    below = graph.producer(node.input[1])
-    if below is None or below.op_type != "ReduceSum" or below.input[0] != node.input[0]:
+def _target(way: str, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """Return the shape that a value has before it becomes logits of an output's shape."""
+    width = _WIDTHS.get(way)
+    return shape if width is None else (*shape[:axis], width, *shape[axis + 1 :])
+
+
+def _logits(z: Array, way: str, like: tuple[int, ...], axis: int) -> Array | None:
+    """Return logits of an output of shape ``like``; None where a value has another number of elements."""
+    shape = _target(way, like, axis)
+    if z.size != math.prod(shape):
         return None
-    above = graph.producer(node.input[0])
-    if above is not None and above.op_type == "Exp":
-        return Activation(SOFTMAX, above.input[0])
-    return find_activation(graph, node.input[0])
-
-
-def _pair(graph: Graph, node: onnx.NodeProto) -> Activation | None:
-    """[1 - p, p] or [p, 1 - p] along the last axis, p a sigmoid."""
-    if len(node.input) != 2:
-        return None
-    for second, (other, p) in ((True, node.input), (False, reversed(node.input))):
-        found = find_activation(graph, p)
-        if found is not None and found.kind == SIGMOID and _is_complement(graph, other, found):
-            return replace(found, kind=PAIR, second=second)
-    return None
-
-
-def _is_complement(graph: Graph, value: str, p: Activation) -> bool:
-    node = graph.producer(value)
-    while node is not None and node.op_type in (*_SKIPPED, *_MOVES):
-        node = graph.producer(node.input[0])
-    if node is None or node.op_type != "Sub":
-        return False
-    found = find_activation(graph, node.input[1])
-    return _number(graph, node.input[0]) == 1.0 and found is not None and found.before == p.before
+    z = z.reshape(shape)
+    if way in (_FIRST, _SECOND):
+        return np.concatenate([z - z, z] if way == _SECOND else [z, z - z], axis)
+    if way in (_FORWARD, _BACKWARD):
+        first, second = z.take([0], axis), z.take([1], axis)
+        return np.asarray(second - first if way == _FORWARD else first - second)
+    return z

@@ -23,10 +23,10 @@ def describe(model: onnx.ModelProto, found: Found) -> None:
         if axis is not None:
             _name_dims(value, axis)
             batch = batch or (dims_of(value) or ())[axis]
-    if all(value.name != found.logits for value in model.graph.output):
-        model.graph.value_info.append(onnx.ValueInfoProto(name=found.logits))
+    if all(value.name != found.made.name for value in model.graph.output):
+        model.graph.value_info.append(onnx.ValueInfoProto(name=found.made.name))
     rows = [inputs[name].shape[axis] for inputs, _ in found.runs for name, axis in [_first(found)]]
-    for value in [*model.graph.output, *(v for v in model.graph.value_info if v.name == found.logits)]:
+    for value in [*model.graph.output, *(v for v in model.graph.value_info if v.name == found.made.name)]:
         if is_tensor(value) and value.name in found.runs[0][1]:
             _declare(value, [outputs[value.name] for _, outputs in found.runs], rows, batch)
 

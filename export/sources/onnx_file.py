@@ -84,7 +84,7 @@ def from_onnx(
     output = choose_output(graph, output_name, loss, path.name, say)
     refuse_random(graph, output, path.name)
     found = find_logits(path, graph, output, loss, example_inputs, text, say)
-    model.graph.node.extend(found.nodes)
+    model.graph.node.extend(found.made.nodes)
     describe(model, found)
     ports = tuple(port_of(value) for value in model.graph.input)
     parameters = _parameters(Graph(model), arrays, named)
@@ -95,13 +95,15 @@ def from_onnx(
         parameters=parameters,
         task=task,
         loss=loss,
-        logits=found.logits,
+        logits=found.made.name,
         labels=labels,
         feature_names=feature_names(model, ports, say),
         source=Source(kind="onnx", name=path.name, versions={"onnx": version("onnx")}),
         reference=found.reference,
         sample_inputs=found.sample,
         batch_axes=found.axes,
+        head_output=found.made.source,
+        rounded=found.made.rounded,
     )
     _check_labels(exported)
     return exported

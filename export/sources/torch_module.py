@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from zoedge.export.exported import SampleInputs
 
-    from .activation import Activation
     from .torch_graph import DynamicDims
 
 BATCH = "batch"
@@ -71,8 +70,8 @@ def from_module(
     """
     need("torch", "onnx", "onnxscript", purpose="exporting a torch module")
     from ..surgery.graph import Graph
-    from .activation import find_activation, looks_like
     from .batch_axes import find_batch_axes
+    from .behind import behind
     from .torch_graph import trace
     from .torch_reference import evaluating, reference_of
     from .torch_state import collect, free_name
@@ -88,17 +87,11 @@ def from_module(
     batch = find_batch_axes(examples.ports, logits, reference, examples.sampler, name)
     sample = examples.sampler(batch.inputs)
     rng = np.random.default_rng(0)
-    outputs = [reference(sample(rng, rows, 8))[logits] for rows in (2, 3)]
+    outputs = [np.moveaxis(reference(sample(rng, rows, 8))[logits], batch.output, 0) for rows in (16, 3)]
     with evaluating(module):
         graph = trace(module, state, examples.tensors, examples.dims, output=output_name, called=logits)
     _check_dynamic(graph.model, examples.shapes)
-    _check_activation(find_activation(Graph(graph.model), logits), loss, name)
-    likeness = looks_like(loss, outputs)
-    if likeness is not None:
-        say(
-            f"what {name}.forward returns looks like probabilities: {likeness}; {loss} takes logits, so the loss is "
-            "wrong if they are: return what goes into the softmax or sigmoid"
-        )
+    _check_logits(outputs, behind(Graph(graph.model), logits).operators, loss, name)
     axes = {**batch.inputs, logits: batch.output}
     return Exported(
         model=graph.model,
@@ -226,14 +219,21 @@ def _check_dynamic(model: onnx.ModelProto, shapes: Mapping[str, tuple[Dim, ...]]
                 )
 
 
-def _check_activation(found: Activation | None, loss: str, name: str) -> None:
-    """Refuse probabilities where the loss takes logits; log-probabilities of a softmax are logits, too."""
-    harmless = found is None or loss == "mse" or (found.kind == "LogSoftmax" and loss == "cross-entropy")
-    if found is not None and not harmless:
-        raise InputError(
-            f"{name}.forward returns a {found.kind}, and {loss} would take its values for logits: return what goes "
-            f"into the {found.kind}"
-        )
+def _check_logits(
+    outputs: Sequence[np.ndarray[Any, Any]], operators: Collection[str], loss: str, name: str
+) -> None:
+    """Refuse probabilities where the loss takes logits; log-probabilities of classes are logits, too."""
+    from .likeness import CLASSES, UNKNOWN, likeness, without_logarithm
+
+    shares, log = without_logarithm(outputs, operators)
+    seen = likeness(shares, operators) if loss != "mse" else None
+    if seen is None or seen.kind == UNKNOWN or (log and seen.kind == CLASSES and loss == "cross-entropy"):
+        return
+    rows = f"rows that sum to {seen.total:g}" if seen.kind == CLASSES else f"numbers from 0 to {seen.total:g}"
+    raise InputError(
+        f"{name}.forward returns {'logarithms of ' if log else ''}probabilities, {rows}, and {loss} takes logits: "
+        "return what goes into the last softmax or sigmoid"
+    )
 
 
 def _check_output(output: np.ndarray[Any, Any], name: str, task: str, labels: tuple[str, ...]) -> None:

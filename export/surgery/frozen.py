@@ -10,6 +10,7 @@ from msgspec import structs
 from onnx import TensorProto, helper
 
 from zoedge.manifest import SETTING, Frozen
+from zoedge.names import in_graph
 
 from .graph import Graph, attributes, subgraphs
 from .roles import why_frozen
@@ -60,7 +61,8 @@ def frozen_tensors(graph: Graph, live: Collection[str], listed: Collection[str])
         found += _attributes(node)
     packed = _packed(graph)
     rows = (structs.replace(row, shape=packed[row.name]) if row.name in packed else row for row in found)
-    return tuple(sorted(rows, key=lambda row: row.name))
+    own = (row for row in rows if not row.name.startswith(in_graph("")))  # and no constants that export added
+    return tuple(sorted(own, key=lambda row: row.name))
 
 
 def _packed(graph: Graph) -> dict[str, tuple[int, ...]]:

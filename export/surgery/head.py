@@ -59,19 +59,8 @@ def _data_input(graph: Graph, node: onnx.NodeProto) -> int | None:
     """Return which input of an element-wise node is the activation; None for any other node."""
     if node.op_type in _UNARY:
         return 0
-    if node.op_type == "Concat":
-        return _beside_zero(graph, node)
     if node.op_type not in _BINARY:
         return None
     shapes = [graph.shape(value) for value in node.input]
     constant = [shape is not None and all(dim == 1 for dim in shape[:-1]) for shape in shapes]
     return constant.index(False) if sum(constant) == 1 else None
-
-
-def _beside_zero(graph: Graph, node: onnx.NodeProto) -> int | None:
-    """Return which input of [z - z, z] is z: two classes made of one logit."""
-    for index, value in enumerate(node.input[:2]):
-        other = graph.producer(node.input[1 - index]) if len(node.input) == 2 else None
-        if other is not None and other.op_type == "Sub" and list(other.input) == [value, value]:
-            return index
-    return None

@@ -30,6 +30,10 @@ TENSORS = {
     "one": np.ones(1, np.float32),
     "plus_one": np.array(1.0, np.float32),
 }
+BY_LOGARITHMS = (
+    "y holds probabilities, rows that sum to 1, and no logits were found behind them: the loss cross-entropy is "
+    "computed from their logarithms; a probability nearer to 0 than 1e-38 trains no more"
+)
 SOFTMAX = [node("MatMul", "x w", "z"), node("Softmax", "z", "p", axis=1)]
 SIGMOID = [node("MatMul", "x w", "z"), node("Sigmoid", "z", "p")]
 
@@ -171,7 +175,7 @@ def test_probabilities_of_another_kind_are_refused_with_what_works(tmp_path, cas
     to_bundle(path, tmp_path / "bundle", loss=remedy.removeprefix("--loss "), train=("full",))
 
 
-def test_rows_that_sum_to_one_are_a_warning_by_themselves(tmp_path):
+def test_rows_that_sum_to_one_are_probabilities_by_themselves(tmp_path):
     """The graph shows no softmax here: squares over their sum."""
     nodes = [
         node("MatMul", "x w", "z"),
@@ -180,11 +184,10 @@ def test_rows_that_sum_to_one_are_a_warning_by_themselves(tmp_path):
         node("Div", "q s", "y"),
     ]
     told = []
-    losses(tmp_path, classifier(nodes), CLASSES, told, loss="cross-entropy")
-    assert told == [
-        "y looks like probabilities: its rows are positive and sum to 1; cross-entropy takes logits, so the loss is "
-        "wrong if they are: then choose the value that they are made from with --output-name"
-    ]
+    loss, _ = losses(tmp_path, classifier(nodes), CLASSES, told, loss="cross-entropy")
+    shares = LOGITS**2 / (LOGITS**2).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(loss, -np.log(shares[np.arange(24), CLASSES]), rtol=1e-4, atol=1e-5)
+    assert told == [BY_LOGARITHMS]
 
 
 def test_a_regression_on_probabilities_keeps_them(tmp_path):
@@ -204,18 +207,28 @@ class Ending(nn.Module):
         return self.last(self.layer(x))
 
 
+class Times(nn.Module):
+    def __init__(self, before, factor):
+        super().__init__()
+        self.before, self.factor = before, factor
+
+    def forward(self, x):
+        return self.factor * self.before(x)
+
+
 def test_a_module_that_returns_probabilities_is_refused(tmp_path):
     torch.manual_seed(0)
     given = {"task": "classification", "example_inputs": {"x": torch.from_numpy(X)}, "train": ("full",)}
     for last, loss, kind in (
-        (nn.Softmax(-1), "cross-entropy", "Softmax"),
-        (nn.Sigmoid(), "bce-with-logits", "Sigmoid"),
+        (nn.Softmax(-1), "cross-entropy", "probabilities, rows that sum to 1"),
+        (Times(nn.Softmax(-1), 100), "cross-entropy", "probabilities, rows that sum to 100"),
+        (nn.Sigmoid(), "bce-with-logits", "probabilities, numbers from 0 to 1"),
+        (nn.LogSigmoid(), "bce-with-logits", "logarithms of probabilities, numbers from 0 to 1"),
     ):
         with pytest.raises(InputError) as error:
             to_bundle(Ending(last), tmp_path / "bundle", loss=loss, **given)
         assert str(error.value) == (
-            f"Ending.forward returns a {kind}, and {loss} would take its values for logits: return what goes into "
-            f"the {kind}"
+            f"Ending.forward returns {kind}, and {loss} takes logits: return what goes into the last softmax or sigmoid"
         )
     module = Ending(nn.LogSoftmax(-1))  # the softmax of log-probabilities is the softmax of the logits
     bundle = to_bundle(module, tmp_path / "bundle", loss="cross-entropy", **given)

@@ -12,7 +12,7 @@ import msgspec
 from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
-from zoedge.manifest import MANIFEST_FILE, Manifest, Port
+from zoedge.manifest import MANIFEST_FILE, SETTING, Manifest, Port
 from zoedge.runtime.losses.objectives import criterion_of
 from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.run import journal as journals
@@ -146,17 +146,23 @@ def _trainable(manifest: Manifest) -> Rows:
     )
     yield "groups", ", ".join(f"{group} {count:,}" for group, count in groups.most_common())
     yield "frozen", "; ".join(_frozen(manifest))
+    settings = [row.name for row in manifest.frozen if row.reason == SETTING]
+    yield (
+        "settings",
+        f"{len(settings)} of one number each, which are no parameters ({_some(settings)})"
+        if settings
+        else "",
+    )
 
 
 def _frozen(manifest: Manifest) -> Iterable[str]:
     """Yield what no run can train, a reason each: how much, and which."""
-    reasons = Counter({row.reason: 0 for row in manifest.frozen})
-    for row in manifest.frozen:
+    rows = [row for row in manifest.frozen if row.size]
+    reasons: Counter[str] = Counter()
+    for row in rows:
         reasons[row.reason] += row.size
     for reason, count in reasons.most_common():
-        if count:
-            names = [row.name for row in manifest.frozen if row.reason == reason]
-            yield f"{count:,} {reason} ({_some(names)})"
+        yield f"{count:,} {reason} ({_some([row.name for row in rows if row.reason == reason])})"
 
 
 def _lora(manifest: Manifest) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,6 +14,7 @@ from zoedge.errors import DataError, InputError
 from .data import Data, InMemory, KeyNames, KeyOptions, Record, Split, as_data, read
 from .data.dataset import encode
 from .data.example import Example
+from .data.keys import named
 from .data.remarks import Altered, remarks
 from .generate import complete
 from .loaded import Loaded
@@ -127,11 +129,14 @@ def _rows(
     data: Data | InMemory, split: Split, loaded: Loaded, keys: KeyNames, say: Say, *, labelled: bool = True
 ) -> Sequence[Record]:
     data = as_data(data)
-    rows = read(data, split, keys, labelled=labelled)
-    if rows is None:
+    read_rows = read(data, split)
+    if read_rows is None:
         raise DataError(f"{data} has no {split} split: choose another --split")
     manifest = loaded.bundle.manifest
-    columns = columns_of(rows, manifest, loaded.columns)
+    rows, headed = named(read_rows, keys, loaded.header, loaded.columns, labelled=labelled)
+    columns = columns_of(rows, manifest, loaded.columns, loaded.header)
+    if headed:
+        columns = replace(columns, positions=True)
     if columns.features and (columns.ignored or columns.positions or not loaded.columns):
         say(f"columns: {columns.told(keys.label)}")
     return by_name(rows, columns, manifest)

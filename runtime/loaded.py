@@ -11,6 +11,7 @@ from zoedge.errors import InputError
 from zoedge.manifest import LOSS_FILE
 
 from .data import KeyNames
+from .data.facts import Facts
 from .device import open_device
 from .machine.threads import threads_for
 from .passes.engine import Engine
@@ -26,8 +27,8 @@ class Loaded:
     """The bundle, its task, and an engine with the tuned weights, or the exported ones.
 
     ``keys`` are what a run's data called its fields, so that data like it is understood without flags;
-    ``columns`` name the elements of the only input, as the run or the source did, and ``shape`` says which fields
-    the run's rows had.
+    ``columns`` name the elements of the only input, as the run or the source did, ``header`` all columns of the
+    run's training file, and ``shape`` says which fields the run's rows had.
     """
 
     bundle: Bundle
@@ -35,6 +36,7 @@ class Loaded:
     engine: Engine
     keys: KeyNames
     columns: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
     truncation_side: Side | None = None
     shape: str = ""
 
@@ -82,4 +84,5 @@ class Loaded:
         side = truncation_side or (run.options.truncation_side if run else None)
         task = task_for(bundle, side=side)
         columns = columns or bundle.manifest.feature_names
-        return cls(bundle, task, engine, keys, columns, side, run.facts.shape if run else "")
+        facts = run.facts if run else Facts()
+        return cls(bundle, task, engine, keys, columns, facts.header, side, facts.shape)

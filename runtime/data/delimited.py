@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zoedge.errors import DataError
 
+from .header import header_hint, is_number
 from .lines import read_lines
 from .record import Record
 from .separator import separator_of, told_separator
@@ -128,17 +129,11 @@ def _header(row: list[str], where: str) -> list[str] | None:
     """Return the names of the columns; None where the file begins with a row of numbers."""
     names = [name.strip() for name in row]
     counted = [[str(position + start) for position in range(len(names))] for start in (0, 1)]
-    if all(_is_number(name) for name in names) and names not in counted:  # which other tools write as names
+    if all(map(is_number, names)) and names not in counted:  # which other tools write as names
         return None
     for name in names:
         if name and names.count(name) > 1:
-            raise DataError(f"{where} names the column {name!r} twice: give each column a name of its own")
+            raise DataError(
+                f"{where} names the column {name!r} twice: give each column a name of its own{header_hint(names)}"
+            )
     return names
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

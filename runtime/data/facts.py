@@ -69,6 +69,8 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     Attributes:
         columns: which column of a table is which element of the graph's input, in order; () where inputs are
             arrays or have names of their own.
+        header: the columns of the training file in their order, the target and unused ones among them; () where it
+            names none, or inputs aren't made of columns.
         target: how an unscaled regression target is taken; None where it is of the usual size.
         stratified: whether held-out rows were drawn class by class.
         validation_rows: how many rows evaluations are over; 0 without.
@@ -76,6 +78,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """
 
     columns: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
     target: TargetScale | None = None
     stratified: bool = False
     validation_rows: int = 0

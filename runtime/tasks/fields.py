@@ -8,6 +8,7 @@ import numpy as np
 
 from zoedge.errors import DataError
 
+from ..data.header import header_hint
 from ..data.record import Record
 
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
@@ -108,9 +109,10 @@ def is_text(record: Record) -> bool:
 
 def missing(record: Record, what: str, keys: Collection[str], remedy: str) -> DataError:
     """Return the error for a record without a field: what it has, what was looked for, the remedy."""
-    found = ", ".join(map(str, record.fields)) or "none"
+    found = ", ".join(record.names) or "none"
     return DataError(
         f"{record.where} has no {what}: looked for {', '.join(keys)}, its fields are {found}; {remedy}"
+        f"{header_hint(record.names)}"
     )
 
 

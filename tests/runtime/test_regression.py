@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -199,8 +200,95 @@ def test_a_file_without_header_goes_by_position(run, tmp_path, labelled):
     np.savetxt(path, np.hstack([x, y]) if labelled else x, delimiter=",", fmt="%.17g")
     said = []
     assert list(predict(run[0], data=path, say=said.append)) == expected
-    target = "5" if labelled else "none"
-    assert said == [f"columns: no header line, so by position: input 1, 2, 3, 4; target {target}"]
+    target = "label" if labelled else "none"
+    told = f"by position as in training: input {', '.join(NAMES)}; target {target}"
+    assert said == [f"columns: no header line, so {told}"]
+
+
+@pytest.fixture(scope="module")
+def priced(bundle, tmp_path_factory):
+    """A run whose target is called price and stands first, and data that it hasn't seen, with and without names."""
+    folder = tmp_path_factory.mktemp("priced")
+    order = ("price", *NAMES)
+    table(folder / "train.csv", *data(), order, ("price",))
+    tune(bundle, folder / "train.csv", folder / "run", options(steps=4, label_key="price"))
+    x, y = data(50, seed=1)
+    table(folder / "named.csv", x, y, order, ("price",))
+    table(folder / "bare.csv", x, y, order, ("price",), header=False)
+    table(folder / "last.csv", x, y, header=False)
+    table(folder / "inputs.csv", x, y[:, :0], target=(), header=False)
+    return folder
+
+
+def test_a_file_without_header_has_the_order_of_the_training_file(priced):
+    said = []
+    expected = evaluate(priced / "run", priced / "named.csv", say=said.append)
+    assert said == []
+    assert Run.open(priced / "run").facts.header == ("price", *NAMES)
+    assert evaluate(priced / "run", priced / "bare.csv", say=said.append) == expected
+    predicted = list(predict(priced / "run", data=priced / "bare.csv", say=said.append))
+    assert predicted == list(predict(priced / "run", data=priced / "named.csv"))
+    told = "columns: no header line, so by position as in training: input age, rooms, tax, area; target"
+    assert said == [f"{told} price"] * 2
+    assert list(predict(priced / "run", data=priced / "inputs.csv", say=said.append)) == predicted
+    assert said[2:] == [f"{told} none"]
+
+
+def test_a_position_may_be_the_label_s_key(priced):
+    expected = evaluate(priced / "run", priced / "named.csv")
+    said = []
+    assert evaluate(priced / "run", priced / "last.csv", label_key="5", say=said.append) == expected
+    assert evaluate(priced / "run", priced / "bare.csv", label_key="1", say=said.append) == expected
+    told = "columns: no header line, so by position: input"
+    assert said == [f"{told} 1, 2, 3, 4; target 5", f"{told} 2, 3, 4, 5; target 1"]
+
+
+def test_a_resumed_run_and_validation_rows_without_header_go_by_the_training_file(priced, bundle, tmp_path):
+    for name, part in (("named", "named.csv"), ("bare", "bare.csv")):
+        (tmp_path / name).mkdir()
+        shutil.copy(priced / "train.csv", tmp_path / name / "train.csv")
+        shutil.copy(priced / part, tmp_path / name / "valid.csv")
+        tune(bundle, tmp_path / name, tmp_path / f"run_{name}", options(steps=2, label_key="price"))
+    journals = [(tmp_path / f"run_{name}" / "journal.zoj").read_bytes() for name in ("named", "bare")]
+    assert journals[0] == journals[1]
+    lines = (priced / "train.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "bare" / "train.csv").write_text("".join(lines[1:]))
+    run = tune(
+        bundle, tmp_path / "bare", tmp_path / "run_named", options(steps=3), given={"steps"}, resume=True
+    )
+    assert len(journal.read(run.journal).records) > 3
+
+
+def test_a_first_row_that_was_taken_for_names_is_told(priced, run, tmp_path):
+    x, y = data(20)
+    path = table(tmp_path / "d.csv", x, y, extra={"place": ["a"] * 20}, header=False)
+    with pytest.raises(
+        DataError,
+        match=r"has no field 'price', which --label-key names; its fields are .*; if its "
+        r"first line is a row of data, put the header line price,age,rooms,tax,area above it$",
+    ):
+        evaluate(priced / "run", path)
+    with pytest.raises(
+        DataError,
+        match=r"lacks the columns age, rooms, tax, area, which .*; its columns are .*, a; if "
+        r"its first line is a row of data, put the header line age,rooms,tax,area,label above it$",
+    ):
+        evaluate(run[0], path)
+    named = table(tmp_path / "n.csv", x, y, target=("price",))
+    named.write_text(named.read_text().replace("age", "ZZZ"))
+    with pytest.raises(
+        DataError, match=r"lacks the column age, .*; its columns are ZZZ, rooms, tax, area, price: give"
+    ):
+        evaluate(priced / "run", named)
+
+
+def test_a_run_tuned_without_names_says_so_of_a_file_with_names(bundle, tmp_path):
+    x, y = data(40)
+    tune(bundle, table(tmp_path / "bare.csv", x, y, header=False), tmp_path / "run", options(steps=1))
+    with pytest.raises(DataError, match="was tuned on a file without a header line, so take this one's away"):
+        evaluate(tmp_path / "run", table(tmp_path / "named.csv", x, y))
+    (tmp_path / "short.csv").write_text((tmp_path / "named.csv").read_text().partition("\n")[2])
+    assert evaluate(tmp_path / "run", tmp_path / "short.csv")["examples"] == 40
 
 
 def test_tuning_without_header_takes_the_last_column_as_target(bundle, tmp_path):

@@ -19,6 +19,7 @@ from .data.remarks import Altered, remarks
 from .generate import complete
 from .loaded import Loaded
 from .losses.measure import run_rows, score
+from .losses.metrics import f1_meaning
 from .run.opened import Source
 from .tasks.columns import by_name, columns_of
 from .tasks.plain import plain_record
@@ -65,10 +66,15 @@ def evaluate(
     )
     rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say)
     encoded = encode(rows, loaded.task)
+    if loaded.untaught:
+        say(loaded.untaught)
     for sentence in remarks(Altered.of(encoded), loaded.bundle.manifest, loaded.truncation_side):
         say(sentence)
     examples = encoded.examples
-    return {"examples": len(examples), **score(loaded.engine, loaded.bundle.manifest, examples)}
+    metrics = score(loaded.engine, loaded.bundle.manifest, examples)
+    if "f1" in metrics and (meaning := f1_meaning(loaded.bundle.manifest)):
+        say(meaning)
+    return {"examples": len(examples), **metrics}
 
 
 def predict(
@@ -104,6 +110,8 @@ def predict(
     ]
     if data is not None:
         rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say, labelled=False)
+    if loaded.untaught:
+        say(loaded.untaught)
     altered = Altered()
     for start in range(0, len(rows), _PREDICT_BLOCK):
         encoded = encode(rows[start : start + _PREDICT_BLOCK], loaded.task, labelled=False)

@@ -23,7 +23,7 @@ from .data.remarks import Altered, remarks
 from .device import Array, Device, Grain
 from .head.initial import initial_head
 from .head.probe import deal
-from .head.refit import Forward, HeadRefit
+from .head.refit import Forward, HeadRefit, fitted_rows
 from .losses.measure import Bounds, Measure, bounds_beside
 from .losses.objectives import Objective, objective
 from .losses.target_scale import InUnits, target_scale
@@ -143,9 +143,19 @@ def read_rows(
     size = len(valid) if valid else 0
     shape = shape_of(rows[0], manifest)
     facts = facts or Facts(
-        columns=features, header=header, target=scale, stratified=True, validation_rows=size, shape=shape
+        columns=features,
+        header=header,
+        target=scale,
+        stratified=True,
+        validation_rows=size,
+        crossfit_rows=fitted_rows(len(train), plan.folds) if not size else 0,
+        shape=shape,
     )
-    notes = (*altered, *((str(scale),) if scale else ()), *validation_notes(train, valid, manifest))
+    notes = (
+        *altered,
+        *((str(scale),) if scale else ()),
+        *validation_notes(train, valid, manifest, facts.crossfit_rows),
+    )
     return Splits(train, valid, facts, words), replace(plan, notes=(*plan.notes, *notes))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
@@ -26,19 +28,31 @@ from .tasks.tokenizer import Side
 class Loaded:
     """The bundle, its task, and an engine with the tuned weights, or the exported ones.
 
-    ``keys`` are what a run's data called its fields, so that data like it is understood without flags;
-    ``columns`` name the elements of the only input, as the run or the source did, ``header`` all columns of the
-    run's training file, and ``shape`` says which fields the run's rows had.
+    ``buffers`` hold its trainable tensors. ``keys`` are what a run's data called its fields, so that data like it is
+    understood without flags; ``columns`` name the elements of the only input, as the run or the source did,
+    ``header`` all columns of the run's training file, and ``shape`` says which fields the run's rows had.
     """
 
     bundle: Bundle
     task: Task
     engine: Engine
+    buffers: Mapping[str, NDArray[np.float32]]
     keys: KeyNames
     columns: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
     truncation_side: Side | None = None
     shape: str = ""
+
+    @property
+    def untaught(self) -> str:
+        """A sentence where a new head is as export made it, all zeros; "" elsewhere."""
+        head = self.bundle.manifest.head
+        if head is None or not head.fresh or self.buffers[head.weight].any():
+            return ""
+        return (
+            f"the new head of {self.bundle.folder} is all zeros, as nothing has solved or trained it yet: its answers "
+            "are chance until zoedge tune has run"
+        )
 
     @classmethod
     def open(
@@ -85,4 +99,4 @@ class Loaded:
         task = task_for(bundle, side=side)
         columns = columns or bundle.manifest.feature_names
         facts = run.facts if run else Facts()
-        return cls(bundle, task, engine, keys, columns, facts.header, side, facts.shape)
+        return cls(bundle, task, engine, buffers, keys, columns, facts.header, side, facts.shape)

@@ -255,7 +255,7 @@ def _parts(job: Job) -> Parts:
         names=[p.name for p in job.bundle.manifest.trainable],
         saved=lambda tensors: folded(tensors, job.data.facts.target, job.bundle.manifest),
         validation=job.measure.validation if job.data.valid is not None else None,
-        validation_rows=job.data.facts.validation_rows,
+        facts=job.data.facts,
         refit=job.refit,
         initial=job.initial,
         news=job.cache.news if job.cache is not None else lambda: None,

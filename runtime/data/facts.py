@@ -74,6 +74,8 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         target: how an unscaled regression target is taken; None where it is of the usual size.
         stratified: whether held-out rows were drawn class by class.
         validation_rows: how many rows evaluations are over; 0 without.
+        crossfit_rows: how many training rows a head that is solved in a run's place of validation was judged on,
+            each by a head that had not seen it; 0 where validation rows judge, or nothing does.
         shape: which fields the rows of a model of text have (``tasks.plain.shape_of``).
     """
 
@@ -82,4 +84,5 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     target: TargetScale | None = None
     stratified: bool = False
     validation_rows: int = 0
+    crossfit_rows: int = 0
     shape: str = ""

@@ -13,6 +13,7 @@ from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
 from zoedge.manifest import MANIFEST_FILE, SETTING, Manifest, Port
+from zoedge.runtime.data.facts import Facts
 from zoedge.runtime.losses.objectives import criterion_of
 from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.run import journal as journals
@@ -61,7 +62,7 @@ def run_lines(run: Run) -> list[str]:
         contents = journals.read(run.journal)
     except BundleError as error:
         return [*lines, f"journal: {error}"]
-    return lines + _aligned(_course(contents, run.facts.validation_rows))
+    return lines + _aligned(_course(contents, run.facts))
 
 
 def _facts(run: Run) -> Rows:
@@ -96,7 +97,7 @@ def journal_lines(path: Path) -> list[str]:
     return _aligned(rows)
 
 
-def _course(contents: Contents, validation_rows: int = 0) -> Rows:
+def _course(contents: Contents, facts: Facts | None = None) -> Rows:
     """Yield steps, losses and evaluations; the rows behind these where they are known."""
     records = contents.records
     steps = [record for record in records if isinstance(record, Step)]
@@ -115,7 +116,7 @@ def _course(contents: Contents, validation_rows: int = 0) -> Rows:
             evaluations, key=lambda record: record.metrics[criterion.metric]
         )
         yield "evaluations", f"{len(evaluations)}, last {_evaluation(evaluations[-1])}"
-        yield "best", best_text(best.step, best.metrics, validation_rows).removeprefix("best ")
+        yield "best", best_text(best.step, best.metrics, facts or Facts()).removeprefix("best ")
 
 
 def _names(record: Assign) -> str:

@@ -25,7 +25,7 @@ from .head.initial import initial_head
 from .head.probe import deal
 from .head.refit import Forward, HeadRefit, fitted_rows
 from .losses.measure import Bounds, Measure, bounds_beside
-from .losses.objectives import Objective, objective
+from .losses.objectives import Objective, beside, folder_of, objective
 from .losses.target_scale import InUnits, target_scale
 from .machine.threads import threads_for
 from .noise.permutation import permutation
@@ -114,7 +114,8 @@ def read_rows(
     """
     manifest = bundle.manifest
     # an unknown one is said before the data is read
-    goal = objective(options.objective, manifest, options.objective_direction)
+    with beside(facts.objective_folder if facts else ""):
+        goal = objective(options.objective, manifest, options.objective_direction)
     if ":" in options.objective:
         options = structs.replace(options, objective_direction="max" if goal.maximised else "min")
     keys = KeyNames.of(options)
@@ -149,6 +150,7 @@ def read_rows(
         stratified=True,
         validation_rows=size,
         crossfit_rows=fitted_rows(len(train), plan.folds) if not size else 0,
+        objective_folder=folder_of(options.objective),
         shape=shape,
     )
     notes = (

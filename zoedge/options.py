@@ -249,13 +249,15 @@ def flat(options: TuneOptions) -> dict[str, Any]:
 class Settled(NamedTuple):
     """Options, and the names of those that the user gave: only they may contradict a run or have no effect.
 
-    ``bundle`` and ``data`` are those of a run whose configuration was read.
+    ``bundle`` and ``data`` are those of a run whose configuration was read, and ``objective_folder`` is where the
+    module of its objective was found.
     """
 
     options: TuneOptions
     given: frozenset[str]
     bundle: str | None = None
     data: str | None = None
+    objective_folder: str = ""
 
 
 def load(config: Path | None, flags: Mapping[str, Any]) -> Settled:
@@ -275,7 +277,11 @@ def load(config: Path | None, flags: Mapping[str, Any]) -> Settled:
     options = make(values, str(config) if config else OPTIONS)
     given = flags if of_run else values
     names = frozenset(name for name, value in given.items() if value is not None)
-    return Settled(options, names, *((read.get("bundle"), read.get("data")) if of_run else (None, None)))
+    if not of_run:
+        return Settled(options, names)
+    facts = read.get("facts")
+    folder = str(facts.get("objective_folder", "")) if isinstance(facts, dict) else ""
+    return Settled(options, names, read.get("bundle"), read.get("data"), folder)
 
 
 def _follows(flags: Mapping[str, Any], of_run: Mapping[str, Any]) -> frozenset[str]:

@@ -76,6 +76,8 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         validation_rows: how many rows evaluations are over; 0 without.
         crossfit_rows: how many training rows a head that is solved in a run's place of validation was judged on,
             each by a head that had not seen it; 0 where validation rows judge, or nothing does.
+        objective_folder: where the module of an objective of the user's own was found; "" where there is none, or it
+            is installed.
         shape: which fields the rows of a model of text have (``tasks.plain.shape_of``).
     """
 
@@ -85,4 +87,5 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     stratified: bool = False
     validation_rows: int = 0
     crossfit_rows: int = 0
+    objective_folder: str = ""
     shape: str = ""

@@ -142,7 +142,7 @@ def _value(record: Record, name: str) -> float:
     if value is None or not math.isfinite(value):
         raise DataError(
             f"{record.where} has {fields.short(record.fields[name])} in the column {name!r}, which takes finite "
-            f"numbers: correct the value"
+            f"numbers: {fields.comma_remedy(record.fields[name]) or 'correct the value'}"
         )
     return value
 

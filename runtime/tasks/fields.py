@@ -8,6 +8,7 @@ import numpy as np
 
 from zoedge.errors import DataError
 
+from ..data.decimal_commas import has_decimal_comma
 from ..data.header import header_hint
 from ..data.record import Record
 
@@ -105,6 +106,11 @@ def is_text(record: Record) -> bool:
     """Tell whether a record looks like text: prose, not a number or a label."""
     known = {*TEXT_KEYS, "prompt", "messages", "instruction", *(key for pair in PAIR_KEYS for key in pair)}
     return any(key in known and isinstance(value, str) for key, value in record.fields.items())
+
+
+def comma_remedy(value: object) -> str:
+    """Return what to do about a number with a decimal comma; "" for any other value."""
+    return "write decimal points instead of decimal commas" if has_decimal_comma(value) else ""
 
 
 def missing(record: Record, what: str, keys: Collection[str], remedy: str) -> DataError:

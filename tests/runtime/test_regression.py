@@ -169,6 +169,27 @@ def test_a_value_that_is_no_number_is_named_with_its_column(run, tmp_path):
         evaluate(run[0], path)
 
 
+def test_decimal_commas_are_read_or_named(run, bundle, tmp_path):
+    x, y = data(30, seed=2)
+    plain = table(tmp_path / "plain.csv", x, y)
+    lines = plain.read_text().splitlines()
+    german = tmp_path / "german.csv"
+    german.write_text("\n".join(line.replace(",", ";").replace(".", ",") for line in lines))
+    assert evaluate(run[0], german) == evaluate(run[0], plain)
+    tabs = tmp_path / "tabs.csv"
+    tabs.write_text("\n".join(line.replace(",", "\t").replace(".", ",") for line in lines))
+    remedy = "write decimal points instead of decimal commas"
+    with pytest.raises(DataError, match=rf"in the column 'age', which takes finite numbers: {remedy}"):
+        evaluate(run[0], tabs)
+    with pytest.raises(
+        DataError, match=rf"0 columns of numbers besides the label \(not numbers: age = .*: {remedy}"
+    ):
+        tune(bundle, tabs, tmp_path / "run", options())
+    tabs.write_text("\n".join([lines[0].replace(",", "\t"), "1\t2\t3\t4\t5,5"]))
+    with pytest.raises(DataError, match=rf"has '5,5' for labels, which takes numbers: {remedy}"):
+        evaluate(run[0], tabs)
+
+
 def test_validation_rows_of_the_same_folder_go_by_name(bundle, tmp_path):
     x, y = data(60, seed=3)
     for name, order in (("a", NAMES), ("b", NAMES[::-1])):

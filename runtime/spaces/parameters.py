@@ -193,13 +193,15 @@ class _Builder:
         self._placement, self._lora_space, self._device = placement, lora_space, device
 
     def build(self, moved: list[Parameter], lora: tuple[LoraBranch, ...]) -> dict[str, Space]:
-        """Return each space under the name of its parameter, or of its branch's frozen matrix."""
+        """Return each space under the name of its parameter, or of the matrix that its branch lies beside."""
         names = {p.name for p in moved}
         spaces: dict[str, Space] = {}
         kind = BRANCH_SPACES.get((self._method.directions.kind, self._lora_space))
         for branch in lora:
             if kind is not None and {branch.a, branch.b} <= names:
-                spaces[branch.weight] = kind(self._site(branch.weight, (branch.a, branch.b), branch))
+                # a matrix that is trained itself keeps its name, and its directions, for itself
+                name = branch.a if branch.weight in names else branch.weight
+                spaces[name] = kind(self._site(name, (branch.a, branch.b), branch))
                 names -= {branch.a, branch.b}
         return spaces | {p.name: self._single(p) for p in moved if p.name in names}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 from sklearn import metrics as sk
 
+from zoedge.bundle import Bundle
 from zoedge.errors import DataError, InputError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
@@ -24,6 +26,7 @@ from zoedge.runtime.replay import replay
 from zoedge.runtime.run import journal
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.run.run_folder import Run
+from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
 from zoedge.tensor_file import map_tensors
 
@@ -49,6 +52,28 @@ def net(path, *, outputs=1, trained=None, feature_names=None):
     if feature_names:
         helper.set_model_props(model, {"feature_names": feature_names})
     onnx.save(model, path)
+    return path
+
+
+def two_layers(path):
+    """x [batch, 4] -> y [batch, 1] by eight hidden units."""
+    rng = np.random.default_rng(6)
+    shapes = {"body.weight": (8, 4), "body.bias": (8,), "fc.weight": (1, 8), "fc.bias": (1,)}
+    gemm = [
+        helper.make_node("Gemm", [x, f"{name}.weight", f"{name}.bias"], [y], transB=1)
+        for x, name, y in (("x", "body", "h"), ("a", "fc", "y"))
+    ]
+    graph = helper.make_graph(
+        [gemm[0], helper.make_node("Tanh", ["h"], ["a"]), gemm[1]],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1])],
+        [
+            numpy_helper.from_array((0.4 * rng.normal(size=shape)).astype(np.float32), name)
+            for name, shape in shapes.items()
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     return path
 
 
@@ -474,12 +499,46 @@ def test_a_scale_without_a_place_is_refused_with_the_remedies(tmp_path):
     table(tmp_path / "t.csv", *data(outputs=2, scale=1e4, offset=1e5), target=("a", "b"))
     with pytest.raises(
         InputError,
-        match=r"have mean 1\S+e\+05 .*--train head added to the others.*scale the targets to \(target",
+        match=r"have mean 1\S+e\+05 .*--train head added to the others.*scale the targets to \(target [^;]*$",
     ):
         tune(tmp_path / "bundle", tmp_path / "t.csv", tmp_path / "run", options(label_key="a,b"))
     assert not (tmp_path / "run").exists()
     to_bundle(path, tmp_path / "head", task="regression", train=("fc.weight", "head"))
     tune(tmp_path / "head", tmp_path / "t.csv", tmp_path / "run", options(steps=1, label_key="a,b"))
+
+
+def test_the_remedies_of_a_scale_without_a_place_work(tmp_path):
+    """Branches alone can't move the mean of the outputs, whatever the targets are taken as."""
+    path = two_layers(tmp_path / "net.onnx")
+    asked = {"task": "regression"}
+    x, y = data(200)
+    table(tmp_path / "t.csv", x, y + 198.9)
+    to_bundle(path, tmp_path / "lora", train=("lora",), **asked)
+    with pytest.raises(
+        InputError, match=r"have mean 199 .*or scale the targets to \(target - 199\) / "
+    ) as error:
+        tune(tmp_path / "lora", tmp_path / "t.csv", tmp_path / "run", options())
+    assert "--train head added to the others" in str(error.value)
+    assert "--scale-targets" not in str(error.value)
+    to_bundle(path, tmp_path / "head", train=("lora", "head"), **asked)
+    mean, std = map(float, re.search(r"target - ([\d.]+)\) / ([\d.]+)$", str(error.value)).groups())
+    table(tmp_path / "scaled.csv", x, (y + 198.9 - mean) / std)
+    for bundle, rows in (("head", "t.csv"), ("lora", "scaled.csv")):
+        run = tune(tmp_path / bundle, tmp_path / rows, tmp_path / f"run_{bundle}", options(steps=300))
+        assert evaluate(run, tmp_path / rows)["r2"] > 0.5
+
+
+@pytest.mark.parametrize("method", ["fzoo", "subzero"])
+def test_a_matrix_may_be_trained_beside_its_branch(tmp_path, method):
+    x, y = data(60)
+    table(tmp_path / "t.csv", x, y)
+    to_bundle(two_layers(tmp_path / "n.onnx"), tmp_path / "bundle", task="regression", train=("lora", "body"))
+    before = load_buffers(Bundle.open(tmp_path / "bundle"))
+    run = tune(tmp_path / "bundle", tmp_path / "t.csv", tmp_path / "run", options(method=method, steps=3))
+    assert sorted(before) == ["body.bias", "body.lora_A.weight", "body.lora_B.weight", "body.weight"]
+    for name, value in run.weights("last").items():
+        assert not np.array_equal(value, before[name]), name
+    replay(run, tmp_path / "replayed")
 
 
 def test_targets_that_float32_cannot_tell_apart_are_refused(bundle, tmp_path):

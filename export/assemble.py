@@ -22,8 +22,10 @@ from .surgery.linears import Linear
 from .surgery.lora import Lora, add_branches, choose_targets, initial_factors
 from .surgery.overridable import make_overridable
 from .surgery.request_error import RequestError
-from .surgery.roles import layer_of
+from .surgery.roles import layer_of, readers
 from .surgery.trainables import Table, Trained, choose, make_table
+
+_BODIES = "bodies of If, Loop or Scan"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Assembled:
         frozen: parameters that were asked for as part of a group and have no effect on the loss.
         untrainable: what else the loss depends on.
         beside: matrices without a LoRA branch where branches were asked for and no layer was named.
+        readers: the operators that read those.
     """
 
     loss: onnx.ModelProto
@@ -69,6 +72,7 @@ class Assembled:
     frozen: tuple[str, ...]
     untrainable: tuple[Frozen, ...]
     beside: tuple[str, ...]
+    readers: tuple[str, ...]
 
 
 def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -> Assembled:
@@ -95,6 +99,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     changing = {*choice.names, *factors}
     rows = _rows(table, choice, exported, branches, factors, live.difference(dead))
     adapted = _adapted(exported, targets, request.lora) if branches else None
+    beside = _without_branch(table, choice, targets, live) if request.lora.targets is None else ()
     merged = None
     if adapted is not None:
         merged = _copy(adapted) if exported.quantization is not None else None
@@ -114,7 +119,8 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
         outputs=built.outputs,
         frozen=choice.frozen,
         untrainable=frozen_tensors(plain, live, {row.name for row in rows}),
-        beside=_without_branch(table, choice, targets, live) if request.lora.targets is None else (),
+        beside=beside,
+        readers=tuple(sorted(set[str]().union(*(readers(plain, name) or {_BODIES} for name in beside)))),
     )
 
 

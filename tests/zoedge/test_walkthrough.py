@@ -33,7 +33,16 @@ def walk(tiny_encoder, tmp_path_factory):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = run(
-            "export", tiny_encoder, "-o", folder / "bundle", "--labels", "no, yes", "--lora-rank", 2
+            "export",
+            tiny_encoder,
+            "-o",
+            folder / "bundle",
+            "--labels",
+            "no, yes",
+            "--lora-rank",
+            2,
+            "--train",
+            "lora, head",
         )
     (folder / "export.txt").write_text(exported.stdout)
     settings = ("--steps", 4, "--batch-size", 8, "--lr", 0.005)

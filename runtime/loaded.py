@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
@@ -15,6 +14,7 @@ from zoedge.manifest import LOSS_FILE
 from .data import KeyNames
 from .data.facts import Facts
 from .device import open_device
+from .device.base import Buffer, Device
 from .machine.threads import threads_for
 from .passes.engine import Engine
 from .passes.frozen import frozen_tensors
@@ -28,31 +28,21 @@ from .tasks.tokenizer import Side
 class Loaded:
     """The bundle, its task, and an engine with the tuned weights, or the exported ones.
 
-    ``buffers`` hold its trainable tensors. ``keys`` are what a run's data called its fields, so that data like it is
+    ``keys`` are what a run's data called its fields, so that data like it is
     understood without flags; ``columns`` name the elements of the only input, as the run or the source did,
     ``header`` all columns of the run's training file, and ``shape`` says which fields the run's rows had.
+    ``untaught`` is a sentence where a new head is as export made it.
     """
 
     bundle: Bundle
     task: Task
     engine: Engine
-    buffers: Mapping[str, NDArray[np.float32]]
     keys: KeyNames
     columns: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
     truncation_side: Side | None = None
     shape: str = ""
-
-    @property
-    def untaught(self) -> str:
-        """A sentence where a new head is as export made it, all zeros; "" elsewhere."""
-        head = self.bundle.manifest.head
-        if head is None or not head.fresh or self.buffers[head.weight].any():
-            return ""
-        return (
-            f"the new head of {self.bundle.folder} is all zeros, as nothing has solved or trained it yet: its answers "
-            "are chance until zoedge tune has run"
-        )
+    untaught: str = ""
 
     @classmethod
     def open(
@@ -99,4 +89,16 @@ class Loaded:
         task = task_for(bundle, side=side)
         columns = columns or bundle.manifest.feature_names
         facts = run.facts if run else Facts()
-        return cls(bundle, task, engine, buffers, keys, columns, facts.header, side, facts.shape)
+        told = _untaught(bundle, device, buffers)
+        return cls(bundle, task, engine, keys, columns, facts.header, side, facts.shape, told)
+
+
+def _untaught(bundle: Bundle, device: Device, buffers: Mapping[str, Buffer]) -> str:
+    """Return a sentence where a new head is all zeros, as export makes it; "" elsewhere."""
+    head = bundle.manifest.head
+    if head is None or not head.fresh or device.host(buffers[head.weight]).any():
+        return ""
+    return (
+        f"the new head of {bundle.folder} is all zeros, as nothing has solved or trained it yet: its answers are "
+        "chance until zoedge tune has run"
+    )

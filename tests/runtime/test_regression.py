@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
+from zoedge.runtime.device import open_device
 from zoedge.runtime.evaluate import evaluate, predict
 from zoedge.runtime.outputs import merge
 from zoedge.runtime.records import Step
@@ -184,7 +185,7 @@ def test_a_matrix_may_be_trained_beside_its_branch(tmp_path, method):
     x, y = data(60)
     table(tmp_path / "t.csv", x, y)
     to_bundle(two_layers(tmp_path / "n.onnx"), tmp_path / "bundle", task="regression", train=("lora", "body"))
-    before = load_buffers(Bundle.open(tmp_path / "bundle"))
+    before = load_buffers(Bundle.open(tmp_path / "bundle"), open_device("cpu"))
     run = tune(tmp_path / "bundle", tmp_path / "t.csv", tmp_path / "run", options(method=method, steps=3))
     assert sorted(before) == ["body.bias", "body.lora_A.weight", "body.lora_B.weight", "body.weight"]
     for name, value in run.weights("last").items():

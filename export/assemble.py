@@ -25,8 +25,10 @@ from .surgery.head import find_head
 from .surgery.linears import Linear
 from .surgery.overridable import make_overridable
 from .surgery.request_error import RequestError
-from .surgery.roles import layer_of
+from .surgery.roles import layer_of, readers
 from .surgery.trainables import Table, Trained, choose, make_table
+
+_BODIES = "bodies of If, Loop or Scan"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Assembled:
         frozen: parameters that were asked for as part of a group and have no effect on the loss.
         untrainable: what else the loss depends on.
         beside: matrices without a LoRA branch where branches were asked for and no layer was named.
+        readers: the operators that read those.
     """
 
     loss: onnx.ModelProto
@@ -72,6 +75,7 @@ class Assembled:
     frozen: tuple[str, ...]
     untrainable: tuple[Frozen, ...]
     beside: tuple[str, ...]
+    readers: tuple[str, ...]
 
 
 def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -> Assembled:
@@ -99,6 +103,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     rows = _rows(table, choice, exported, branches, factors, live.difference(dead))
     adapted = _adapted(exported, targets, request.branches)
     apart = {branch.weight: targets[branch.weight] for branch in branches if branch.apart}
+    beside = _without_branch(table, choice, targets, live) if request.branches.targets is None else ()
     if adapted is not None:
         make_overridable(adapted, changing)
     return Assembled(
@@ -116,7 +121,8 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
         outputs=built.outputs,
         frozen=choice.frozen,
         untrainable=frozen_tensors(plain, live, {row.name for row in rows}),
-        beside=_without_branch(table, choice, targets, live) if request.branches.targets is None else (),
+        beside=beside,
+        readers=tuple(sorted(set[str]().union(*(readers(plain, name) or {_BODIES} for name in beside)))),
     )
 
 

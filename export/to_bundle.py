@@ -228,5 +228,7 @@ def _check_options(given: Mapping[str, Any], kind: str, *foreign: str) -> None:
 
 def _listed(name: str, values: Sequence[str]) -> tuple[str, ...]:
     if isinstance(values, str):
-        raise InputError(f"{name} is the text {values!r}: give a list like [{values!r}]")
+        raise InputError(
+            f"{name} is the text {values!r}: give a list like {[v.strip() for v in values.split(',')]}"
+        )
     return tuple(values)

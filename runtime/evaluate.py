@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,10 +14,12 @@ from zoedge.errors import DataError, InputError
 from .data import Data, InMemory, KeyNames, KeyOptions, Record, Split, as_data, read
 from .data.dataset import encode
 from .data.example import Example
+from .data.keys import named
 from .data.remarks import Altered, remarks
 from .generate import complete
 from .loaded import Loaded
 from .losses.measure import run_rows, score
+from .losses.metrics import f1_meaning
 from .run.opened import Source
 from .tasks.columns import by_name, columns_of
 from .tasks.plain import plain_record
@@ -63,10 +66,15 @@ def evaluate(
     )
     rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say)
     encoded = encode(rows, loaded.task)
+    if loaded.untaught:
+        say(loaded.untaught)
     for sentence in remarks(Altered.of(encoded), loaded.bundle.manifest, loaded.truncation_side):
         say(sentence)
     examples = encoded.examples
-    return {"examples": len(examples), **score(loaded.engine, loaded.bundle.manifest, examples)}
+    metrics = score(loaded.engine, loaded.bundle.manifest, examples)
+    if "f1" in metrics and (meaning := f1_meaning(loaded.bundle.manifest)):
+        say(meaning)
+    return {"examples": len(examples), **metrics}
 
 
 def predict(
@@ -102,6 +110,8 @@ def predict(
     ]
     if data is not None:
         rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say, labelled=False)
+    if loaded.untaught:
+        say(loaded.untaught)
     altered = Altered()
     for start in range(0, len(rows), _PREDICT_BLOCK):
         encoded = encode(rows[start : start + _PREDICT_BLOCK], loaded.task, labelled=False)
@@ -127,11 +137,14 @@ def _rows(
     data: Data | InMemory, split: Split, loaded: Loaded, keys: KeyNames, say: Say, *, labelled: bool = True
 ) -> Sequence[Record]:
     data = as_data(data)
-    rows = read(data, split, keys, labelled=labelled)
-    if rows is None:
+    read_rows = read(data, split)
+    if read_rows is None:
         raise DataError(f"{data} has no {split} split: choose another --split")
     manifest = loaded.bundle.manifest
-    columns = columns_of(rows, manifest, loaded.columns)
+    rows, headed = named(read_rows, keys, loaded.header, loaded.columns, labelled=labelled)
+    columns = columns_of(rows, manifest, loaded.columns, loaded.header)
+    if headed:
+        columns = replace(columns, positions=True)
     if columns.features and (columns.ignored or columns.positions or not loaded.columns):
         say(f"columns: {columns.told(keys.label)}")
     return by_name(rows, columns, manifest)

@@ -18,13 +18,14 @@ from .data.batches import MicroBatch, fixed_rows, micro_batches
 from .data.buckets import padded
 from .data.dataset import Dataset, encode
 from .data.facts import Facts
+from .data.keys import named
 from .data.remarks import Altered, remarks
 from .device import Array, Device, Grain
 from .head.initial import initial_head
 from .head.probe import deal
-from .head.refit import Forward, HeadRefit
+from .head.refit import Forward, HeadRefit, fitted_rows
 from .losses.measure import Bounds, Measure, bounds_beside
-from .losses.objectives import Objective, objective
+from .losses.objectives import Objective, beside, folder_of, objective
 from .losses.target_scale import InUnits, target_scale
 from .machine.threads import threads_for
 from .noise.permutation import permutation
@@ -38,7 +39,7 @@ from .run.fold import FULL, Fold
 from .run.method import method_of
 from .spaces.parameters import Parameters, load_buffers
 from .tasks import Task, task_for
-from .tasks.columns import by_name, columns_of
+from .tasks.columns import Columns, by_name, columns_of
 from .tasks.columns import told as columns_told
 from .tasks.plain import shape_of
 from .tasks.regression import Standardised
@@ -113,20 +114,25 @@ def read_rows(
     """
     manifest = bundle.manifest
     # an unknown one is said before the data is read
-    goal = objective(options.objective, manifest, options.objective_direction)
+    with beside(facts.objective_folder if facts else ""):
+        goal = objective(options.objective, manifest, options.objective_direction)
     if ":" in options.objective:
         options = structs.replace(options, objective_direction="max" if goal.maximised else "min")
     keys = KeyNames.of(options)
-    rows, valid_rows = read(data, "train", keys), read(data, "valid", keys)
-    plan = make_plan(options, manifest, len(rows), valid_rows is not None, given)
-    options = plan.options
+    raw, raw_valid = read(data, "train"), read(data, "valid")
     known = manifest.feature_names if facts is None else facts.columns
+    rows, headed = named(raw, keys, () if facts is None else facts.header, known)
+    plan = make_plan(options, manifest, len(rows), raw_valid is not None, given)
+    options = plan.options
     columns = columns_of(rows, manifest, known)
+    if headed:
+        columns = replace(columns, positions=True)
     words = columns_told(rows[0], columns, manifest, keys.label)
-    named = tuple(known) or columns.features
+    features = tuple(known) or columns.features
+    header = _header(columns, raw[0], facts)
     source = _Source(
         by_name(rows, columns, manifest),
-        by_name(valid_rows, columns_of(valid_rows, manifest, named), manifest) if valid_rows else None,
+        _by_header(raw_valid, keys, header, features, manifest) if raw_valid else None,
         stratified=facts is None or facts.stratified,
     )
     task = task_for(bundle, options.seed, options.truncation_side)
@@ -137,9 +143,41 @@ def read_rows(
         train, valid = source.encoded(Standardised(task, scale), options)
     size = len(valid) if valid else 0
     shape = shape_of(rows[0], manifest)
-    facts = facts or Facts(columns=named, target=scale, stratified=True, validation_rows=size, shape=shape)
-    notes = (*altered, *((str(scale),) if scale else ()), *validation_notes(train, valid, manifest))
+    facts = facts or Facts(
+        columns=features,
+        header=header,
+        target=scale,
+        stratified=True,
+        validation_rows=size,
+        crossfit_rows=fitted_rows(len(train), plan.folds) if not size else 0,
+        objective_folder=folder_of(options.objective),
+        shape=shape,
+    )
+    notes = (
+        *altered,
+        *((str(scale),) if scale else ()),
+        *validation_notes(train, valid, manifest, facts.crossfit_rows),
+    )
     return Splits(train, valid, facts, words), replace(plan, notes=(*plan.notes, *notes))
+
+
+def _header(columns: Columns, first: Record, facts: Facts | None) -> tuple[str, ...]:
+    """Return the names of all columns of the training file; () where it has none."""
+    if facts is not None:
+        return facts.header
+    return first.names if columns.features and not columns.positions else ()
+
+
+def _by_header(
+    records: Sequence[Record],
+    keys: KeyNames,
+    header: tuple[str, ...],
+    features: tuple[str, ...],
+    manifest: Manifest,
+) -> Sequence[Record]:
+    """Return validation rows whose columns are those of the training file."""
+    rows, _ = named(records, keys, header, features)
+    return by_name(rows, columns_of(rows, manifest, features, header), manifest)
 
 
 def assemble(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ from zoedge.errors import InputError
 from zoedge.manifest import LOSS_FILE
 
 from .data import KeyNames
+from .data.facts import Facts
 from .device import open_device
+from .device.base import Buffer, Device
 from .machine.threads import threads_for
 from .passes.engine import Engine
 from .passes.frozen import frozen_tensors
@@ -25,9 +28,10 @@ from .tasks.tokenizer import Side
 class Loaded:
     """The bundle, its task, and an engine with the tuned weights, or the exported ones.
 
-    ``keys`` are what a run's data called its fields, so that data like it is understood without flags;
-    ``columns`` name the elements of the only input, as the run or the source did, and ``shape`` says which fields
-    the run's rows had.
+    ``keys`` are what a run's data called its fields, so that data like it is
+    understood without flags; ``columns`` name the elements of the only input, as the run or the source did,
+    ``header`` all columns of the run's training file, and ``shape`` says which fields the run's rows had.
+    ``untaught`` is a sentence where a new head is as export made it.
     """
 
     bundle: Bundle
@@ -35,8 +39,10 @@ class Loaded:
     engine: Engine
     keys: KeyNames
     columns: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
     truncation_side: Side | None = None
     shape: str = ""
+    untaught: str = ""
 
     @classmethod
     def open(
@@ -82,4 +88,17 @@ class Loaded:
         side = truncation_side or (run.options.truncation_side if run else None)
         task = task_for(bundle, side=side)
         columns = columns or bundle.manifest.feature_names
-        return cls(bundle, task, engine, keys, columns, side, run.facts.shape if run else "")
+        facts = run.facts if run else Facts()
+        told = _untaught(bundle, device, buffers)
+        return cls(bundle, task, engine, keys, columns, facts.header, side, facts.shape, told)
+
+
+def _untaught(bundle: Bundle, device: Device, buffers: Mapping[str, Buffer]) -> str:
+    """Return a sentence where a new head is all zeros, as export makes it; "" elsewhere."""
+    head = bundle.manifest.head
+    if head is None or not head.fresh or device.host(buffers[head.weight]).any():
+        return ""
+    return (
+        f"the new head of {bundle.folder} is all zeros, as nothing has solved or trained it yet: its answers are "
+        "chance until zoedge tune has run"
+    )

@@ -31,7 +31,7 @@ from .records import Header
 from .run import journal as journals
 from .run import snapshots
 from .run.journal import Contents, Journal
-from .run.opened import BundleLike, RunLike, folder_of, open_bundle
+from .run.opened import BundleLike, RunLike, folder_of, open_bundle, open_run
 from .run.progress import Extent, Progress, Row, as_progress
 from .run.run_folder import CONFIG_FILE, LOG_FILE, Log, Run, locked, remove_leftovers
 from .run.steps import MeasuredHere
@@ -81,7 +81,7 @@ def tune(
         asked(options, given, objective),
         as_data(data),
     )
-    told, source = as_progress(progress), _bundle_for(bundle, folder, resume)
+    told, source = as_progress(progress), _bundle_for(bundle, folder if resume else None)
     with objectives.given(wanted.functions), locked(folder):
         contents = _journal_of(folder, resume)
         if contents is None:
@@ -102,15 +102,17 @@ def tune(
             return _run(job, folder, str(rows), contents, told)
 
 
-def _bundle_for(bundle: BundleLike, folder: Path, resume: bool) -> BundleLike:
-    """Return the bundle to tune; a run is no bundle, unless it is the one that is resumed."""
+def _bundle_for(bundle: BundleLike, resumed: Path | None) -> BundleLike:
+    """Return the bundle to tune; a run is no bundle, unless it is the one that is ``resumed``."""
     is_run = isinstance(bundle, Run) or (
         isinstance(bundle, str | Path) and (as_path(bundle, "a bundle") / CONFIG_FILE).is_file()
     )
-    if is_run and not (resume and folder_of(bundle, "a run").resolve() == folder.resolve()):
+    if is_run and (resumed is None or folder_of(bundle, "a run").resolve() != resumed.resolve()):
+        run = open_run(bundle)
         raise InputError(
-            f"{folder_of(bundle, 'a run')} is a run and not a bundle: resume it, or tune its bundle anew "
-            f"(Run.bundle() in Python)"
+            f"{run.folder} is a run and not a bundle: go on with it by --resume -o {run.folder} (resume=True in "
+            f"Python, with a run for the output), or start anew from its bundle {run.bundle_folder} (run.bundle() in "
+            "Python)"
         )
     return bundle
 
@@ -126,8 +128,9 @@ def dry_run(
 ) -> dict[str, str]:
     """Check everything ``tune`` would, write nothing, and return the header and the notes that it would print."""
     wanted, rows = asked(options, given, objective), as_data(data)
+    source = _bundle_for(bundle, None)
     with objectives.given(wanted.functions):
-        job = _ready(open_bundle(bundle), rows, wanted.options, wanted, preflight, begun=True)
+        job = _ready(open_bundle(source), rows, wanted.options, wanted, preflight, begun=True)
     return _header_lines(job, str(rows)) | ({"note": "; ".join(job.notes)} if job.notes else {})
 
 
@@ -252,7 +255,7 @@ def _parts(job: Job) -> Parts:
         names=[p.name for p in job.bundle.manifest.trainable],
         saved=lambda tensors: folded(tensors, job.data.facts.target, job.bundle.manifest),
         validation=job.measure.validation if job.data.valid is not None else None,
-        validation_rows=job.data.facts.validation_rows,
+        facts=job.data.facts,
         refit=job.refit,
         initial=job.initial,
         news=job.cache.news if job.cache is not None else lambda: None,

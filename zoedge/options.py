@@ -22,10 +22,30 @@ Direction = Literal["min", "max"]
 Schedule = Literal["constant", "linear", "cosine"]
 HeadInit = Literal["probe", "zeros", "random"]
 MOST_THREADS = 1024
+OPTIONS = "the options"  # the place of settings that stand in no file
 
 
-class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that decides what a run does; what is known of each setting stands in its annotation."""
+class _Told(msgspec.StructMeta):
+    """Answers a keyword that is no setting as the command line answers a flag that is none."""
+
+    def __call__(cls, *args: Any, **settings: Any) -> Any:
+        for name in settings:
+            if name not in cls.__struct_fields__:
+                own = name in known_settings()
+                raise InputError(
+                    f"{name} is a setting of methods: give it as method_options={{{name!r}: ...}}"
+                    if own
+                    else unknown(name)
+                )
+        return super().__call__(*args, **settings)
+
+
+class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, metaclass=_Told):
+    """Everything that decides what a run does; what is known of each setting stands in its annotation.
+
+    Raises:
+        InputError: a setting that doesn't exist.
+    """
 
     method: Annotated[str, Setting("how to step: see `zoedge methods`")] = "fzoo"
     steps: Annotated[
@@ -76,7 +96,7 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             "rows per step",
             above=0,
             aliases=("--per-device-train-batch-size",),
-            also=("batch", "train_batch_size"),
+            also=("batch", "train_batch_size", "bs", "bsz", "mini_batch_size"),
         ),
     ] = 16
     micro_batch_size: Annotated[
@@ -216,7 +236,7 @@ def own(options: TuneOptions) -> Any:
     Raises:
         InputError: an unknown method, a value of the wrong type or out of its range.
     """
-    return _own(options.method, options.method_options, "the options")
+    return _own(options.method, options.method_options, OPTIONS)
 
 
 def flat(options: TuneOptions) -> dict[str, Any]:
@@ -229,13 +249,15 @@ def flat(options: TuneOptions) -> dict[str, Any]:
 class Settled(NamedTuple):
     """Options, and the names of those that the user gave: only they may contradict a run or have no effect.
 
-    ``bundle`` and ``data`` are those of a run whose configuration was read.
+    ``bundle`` and ``data`` are those of a run whose configuration was read, and ``objective_folder`` is where the
+    module of its objective was found.
     """
 
     options: TuneOptions
     given: frozenset[str]
     bundle: str | None = None
     data: str | None = None
+    objective_folder: str = ""
 
 
 def load(config: Path | None, flags: Mapping[str, Any]) -> Settled:
@@ -252,10 +274,14 @@ def load(config: Path | None, flags: Mapping[str, Any]) -> Settled:
     values = (_settings(read["options"]) if of_run else _settings(read)) | dict(flags)
     if of_run:
         values = {n: v for n, v in values.items() if n in flags or n not in _follows(flags, read["options"])}
-    options = make(values, str(config) if config else "the options")
+    options = make(values, str(config) if config else OPTIONS)
     given = flags if of_run else values
     names = frozenset(name for name, value in given.items() if value is not None)
-    return Settled(options, names, *((read.get("bundle"), read.get("data")) if of_run else (None, None)))
+    if not of_run:
+        return Settled(options, names)
+    facts = read.get("facts")
+    folder = str(facts.get("objective_folder", "")) if isinstance(facts, dict) else ""
+    return Settled(options, names, read.get("bundle"), read.get("data"), folder)
 
 
 def _follows(flags: Mapping[str, Any], of_run: Mapping[str, Any]) -> frozenset[str]:
@@ -276,7 +302,7 @@ def unlike_default(options: TuneOptions) -> frozenset[str]:
     return frozenset(changed | options.method_options.keys())
 
 
-def make(values: Mapping[str, Any], where: str = "the options") -> TuneOptions:
+def make(values: Mapping[str, Any], where: str = OPTIONS) -> TuneOptions:
     """Return validated options.
 
     Args:
@@ -292,7 +318,7 @@ def make(values: Mapping[str, Any], where: str = "the options") -> TuneOptions:
     known = known_settings()
     for key in given:
         if key not in known:
-            raise InputError(f"{where} has no setting {key!r}{hint(key)}")
+            raise InputError(unknown(key, where))
     options: TuneOptions = convert({n: v for n, v in given.items() if n in FACTS}, TuneOptions, where)
     has = find(options.method).options.__struct_fields__
     of_method = {name: value for name, value in given.items() if name in has and value is not None}
@@ -333,6 +359,11 @@ def hint(name: str) -> str:
     if called is not None:
         return f"; here it is {flag(called) if name.startswith('-') else called}"
     return f"; {_ABSENT[plain]}" if plain in _ABSENT else near(plain, known)
+
+
+def unknown(name: str, where: str = OPTIONS) -> str:
+    """Return the sentence about a setting that doesn't exist: the place that names it, and what is meant."""
+    return f"{where} {'have' if where == OPTIONS else 'has'} no setting {name!r}{hint(name)}"
 
 
 def _plain(flags: Iterable[str]) -> Iterator[str]:

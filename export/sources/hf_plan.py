@@ -66,6 +66,11 @@ def kind_of(config: PretrainedConfig) -> Kind:
                 return kind
             if config.model_type in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
                 return "image encoder"
+    if names[0] in _classes("MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES"):
+        raise InputError(
+            f"{names[0]} gives a class for each token, which is no task of zoedge (its tasks are {', '.join(TASKS)}): "
+            "use the encoder that it was made from with --labels for a class per text"
+        )
     raise InputError(
         f"the architecture {names[0]} isn't supported: zoedge takes classifiers, causal and masked language "
         "models and plain encoders of transformers, and any model as .onnx"

@@ -139,7 +139,7 @@ def _by_optimum(loaded: _Loaded, plan: ExportPlan) -> tuple[TorchGraph, Fill]:
     if plan.route == "pooled":
         raise InputError(
             f"optimum exports the heads that {type(loaded.model).__name__} has, and a new one is asked for: leave "
-            "--exporter optimum out"
+            "--exporter optimum out, as the default exporter makes new heads"
         )
     return optimum_graph(loaded.model, loaded.state, plan, _output_dims(loaded, plan))
 

@@ -76,15 +76,30 @@ def _fused(graph: Graph, node: onnx.NodeProto) -> Linear | None:
     return _plain(graph, node, flip=bool(held.get("transB", 0)))
 
 
-def _plain(graph: Graph, node: onnx.NodeProto, *, flip: bool) -> Linear | None:
-    traced = trace_weight(graph, node.input[1])
+def _einsum(graph: Graph, node: onnx.NodeProto) -> Linear | None:
+    """Return the layer of an Einsum such as "bti,oi->bto": a matrix, and an activation whose last axis it sums over."""
+    terms, arrow, result = attributes(node)["equation"].decode().replace(" ", "").partition("->")
+    named = terms.split(",")
+    if not arrow or len(named) != 2 or len(node.input) != 2:
+        return None
+    for place, matrix in enumerate(named):
+        if len(matrix) != 2 or "." in matrix or matrix[0] == matrix[1]:
+            continue
+        x = named[1 - place]
+        inner, out = matrix if x.endswith(matrix[0]) else matrix[::-1]
+        if x.endswith(inner) and inner not in x[:-1] + result and out not in x and result == x[:-1] + out:
+            return _plain(graph, node, flip=matrix == out + inner, place=place)
+    return None
+
+
+def _plain(graph: Graph, node: onnx.NodeProto, *, flip: bool, place: int = 1) -> Linear | None:
+    read, x = node.input[place], node.input[1 - place]
+    traced = trace_weight(graph, read)
     if traced is None:
         return None
     weight, flipped = traced
-    linear = _linear(
-        graph, node, node.input[0], node.output[0], weight, flipped != flip, _dtype(graph, node.input[1])
-    )
-    return None if linear is None else replace(linear, rounded=_is_rounded(graph, node.input[1]))
+    linear = _linear(graph, node, x, node.output[0], weight, flipped != flip, _dtype(graph, read))
+    return None if linear is None else replace(linear, rounded=_is_rounded(graph, read))
 
 
 def _matmul_integer(graph: Graph, node: onnx.NodeProto) -> Linear | None:
@@ -127,6 +142,7 @@ def _nbits(graph: Graph, node: onnx.NodeProto) -> Linear | None:
 _MATCHERS: dict[str, Callable[[Graph, onnx.NodeProto], Linear | None]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
+    "Einsum": _einsum,
     "FusedMatMul": _fused,
     "MatMulInteger": _matmul_integer,
     "MatMulIntegerToFloat": _to_float,

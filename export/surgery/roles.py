@@ -63,7 +63,7 @@ class Place(NamedTuple):
 
 
 def uses(graph: Graph, name: str) -> list[Place]:
-    """Return where a tensor enters the computation."""
+    """Return where a tensor enters the computation; stored tensors that are joined enter it together."""
     found: list[Place] = []
     waiting = [name]
     while waiting:
@@ -72,11 +72,38 @@ def uses(graph: Graph, name: str) -> list[Place]:
             for index, read in enumerate(node.input):
                 if read != value:
                     continue
-                if node.op_type in _MOVES and index == 0:
+                if (node.op_type in _MOVES and index == 0) or _joins_stored(graph, node):
                     waiting += node.output
                 else:
                     found.append(Place(node, index, value))
     return found
+
+
+def readers(graph: Graph, name: str) -> set[str]:
+    """Return the operators that read a tensor, as it is or moved."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for node in graph.consumers(waiting.pop()):
+            if node.op_type in _MOVES:
+                waiting += node.output
+            else:
+                found.add(node.op_type)
+    return found
+
+
+def _joins_stored(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Tell whether a node puts several stored tensors together, like q, k and v for one product."""
+    return node.op_type == _JOINED and all(_is_stored(graph, value) for value in node.input)
+
+
+def _is_stored(graph: Graph, value: str) -> bool:
+    while value not in graph.initializers:
+        node = graph.producer(value)
+        if node is None or node.op_type not in _MOVES:
+            return False
+        value = node.input[0]
+    return True
 
 
 def is_parameter(graph: Graph, name: str) -> bool:

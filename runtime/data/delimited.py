@@ -10,12 +10,17 @@ from pathlib import Path
 
 from zoedge.errors import DataError
 
+from .decimal_commas import has_decimal_comma, with_points
+from .header import header_hint, is_number
 from .lines import read_lines
 from .quotes import quotes_fields
 from .record import Record
 from .separator import separator_of, told_separator
 
 _INDEX_NAMES = ("", "Unnamed: 0")  # what pandas calls a table's index, written once and written again
+
+
+Row = tuple[list[str], str]  # the fields, and where they stand
 
 
 class _Csv(csv.excel):
@@ -31,6 +36,7 @@ def read_csv(path: Path) -> list[Record]:
 
     Fields are separated by commas, semicolons, tabs or bars, as ``separator.separator_of`` finds out. A first
     column of row numbers without a name, as pandas writes it, is left out, and so are empty ones without a name.
+    Between semicolons, columns of numbers may have decimal commas, and are returned with points.
 
     Raises:
         DataError: a row of another width, a quote that isn't closed, several possible separators, or bytes that
@@ -71,7 +77,7 @@ def _parse(lines: Sequence[str], dialect: type[csv.Dialect], path: Path, first: 
     """Return the records; ``first`` is the number of the first of the lines."""
     reader = csv.reader(lines, dialect)
     header: list[str] | None = None
-    rows: list[tuple[list[str], str]] = []
+    rows: list[Row] = []
     while True:
         where = f"{path}:{reader.line_num + first}"  # a row may span lines: name its first
         try:
@@ -80,11 +86,13 @@ def _parse(lines: Sequence[str], dialect: type[csv.Dialect], path: Path, first: 
         except csv.Error as error:
             raise DataError(f"{where} is malformed ({error}): check the quotes of this row") from error
         if row is None:
+            if _has_commas(dialect):
+                rows = _decimal(header or [], rows, path)
             return _records(header or [], rows, path)
         if not row:
             continue
         if header is None:
-            header = _header(row, where)
+            header = _header(row, where, commas=_has_commas(dialect))
             if header is not None:
                 continue
             header = [str(position) for position in range(1, len(row) + 1)]
@@ -96,7 +104,19 @@ def _parse(lines: Sequence[str], dialect: type[csv.Dialect], path: Path, first: 
         rows.append((row, where))
 
 
-def _records(header: list[str], rows: list[tuple[list[str], str]], path: Path) -> list[Record]:
+def _has_commas(dialect: type[csv.Dialect]) -> bool:
+    """Tell whether a comma between digits may stand for a decimal point, as it separates nothing."""
+    return dialect.delimiter == ";"
+
+
+def _decimal(header: list[str], rows: list[Row], path: Path) -> list[Row]:
+    """Return the rows with decimal points in the columns that have decimal commas."""
+    columns = [[row[place] for row, _ in rows] for place in range(len(header))]
+    fields = zip(*with_points(columns, header, str(path)), strict=True)
+    return [(list(row), where) for row, (_, where) in zip(fields, rows, strict=True)]
+
+
+def _records(header: list[str], rows: list[Row], path: Path) -> list[Record]:
     left_out = {place for place in range(len(header)) if _says_nothing(header, rows, place)}
     if any(not name and place not in left_out for place, name in enumerate(header)):
         raise DataError(f"{path}:1 has a column without a name: give each column a name of its own")
@@ -104,7 +124,7 @@ def _records(header: list[str], rows: list[tuple[list[str], str]], path: Path) -
     return [Record({name: row[place] for place, name in kept}, where) for row, where in rows]
 
 
-def _says_nothing(header: list[str], rows: list[tuple[list[str], str]], place: int) -> bool:
+def _says_nothing(header: list[str], rows: list[Row], place: int) -> bool:
     """Tell whether a column without a name of its own is empty, or is the first and numbers the rows."""
     if header[place] not in _INDEX_NAMES:
         return False
@@ -128,21 +148,16 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _header(row: list[str], where: str) -> list[str] | None:
+def _header(row: list[str], where: str, *, commas: bool) -> list[str] | None:
     """Return the names of the columns; None where the file begins with a row of numbers."""
     names = [name.strip() for name in row]
     counted = [[str(position + start) for position in range(len(names))] for start in (0, 1)]
-    if all(_is_number(name) for name in names) and names not in counted:  # which other tools write as names
+    numbers = (is_number(name) or (commas and has_decimal_comma(name)) for name in names)
+    if all(numbers) and names not in counted:  # which other tools write as names
         return None
     for name in names:
         if name and names.count(name) > 1:
-            raise DataError(f"{where} names the column {name!r} twice: give each column a name of its own")
+            raise DataError(
+                f"{where} names the column {name!r} twice: give each column a name of its own{header_hint(names)}"
+            )
     return names
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

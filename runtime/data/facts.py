@@ -69,14 +69,23 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     Attributes:
         columns: which column of a table is which element of the graph's input, in order; () where inputs are
             arrays or have names of their own.
+        header: the columns of the training file in their order, the target and unused ones among them; () where it
+            names none, or inputs aren't made of columns.
         target: how an unscaled regression target is taken; None where it is of the usual size.
         stratified: whether held-out rows were drawn class by class.
         validation_rows: how many rows evaluations are over; 0 without.
+        crossfit_rows: how many training rows a head that is solved in a run's place of validation was judged on,
+            each by a head that had not seen it; 0 where validation rows judge, or nothing does.
+        objective_folder: where the module of an objective of the user's own was found; "" where there is none, or it
+            is installed.
         shape: which fields the rows of a model of text have (``tasks.plain.shape_of``).
     """
 
     columns: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
     target: TargetScale | None = None
     stratified: bool = False
     validation_rows: int = 0
+    crossfit_rows: int = 0
+    objective_folder: str = ""
     shape: str = ""

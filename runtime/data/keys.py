@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypedDict, cast
+from typing import NamedTuple, TypedDict, cast
 
 from zoedge.errors import DataError, near
 from zoedge.options import TuneOptions
 
+from .header import headed, header_hint
 from .record import LazyRecords, Record
 
 
@@ -50,24 +51,61 @@ class KeyOptions(TypedDict, total=False):
 _CANONICAL = {"chat": "messages"}  # the others are called as the attribute
 
 
-def rename(records: Sequence[Record], keys: KeyNames, *, labelled: bool = True) -> Sequence[Record]:
+def rename(
+    records: Sequence[Record], keys: KeyNames, *, labelled: bool = True, header: Sequence[str] = ()
+) -> Sequence[Record]:
     """Return the records with the user's names replaced by the tasks' own.
 
     Args:
         records: as read.
         keys: the user's names.
         labelled: False where labels aren't needed; a missing label or completion is then no error.
+        header: the columns that the file should have, for errors; () where that isn't known.
 
     Raises:
         DataError: on access, for a record without a field that ``keys`` names.
     """
     given = {f.name: name for f in fields(keys) if (name := getattr(keys, f.name)) is not None}
-    return _Renamed(records, given, labelled) if given else records
+    return _Renamed(records, given, labelled, header) if given else records
+
+
+class Named(NamedTuple):
+    """Records under the names that tasks look for; ``headed`` tells whether their file names no columns itself."""
+
+    records: Sequence[Record]
+    headed: bool
+
+
+def named(
+    records: Sequence[Record],
+    keys: KeyNames,
+    header: Sequence[str],
+    features: Sequence[str],
+    *,
+    labelled: bool = True,
+) -> Named:
+    """Return records as ``rename`` does; those of a file without a header line are called as another file's are.
+
+    Args:
+        records: as read.
+        keys: the user's names; where they are positions of this file, no other file's names are needed.
+        header, features: of the other file, see ``header.headed``.
+        labelled: False where labels aren't needed.
+
+    Raises:
+        DataError: on access, for a record without a field that ``keys`` names.
+    """
+    given = [part for f in fields(keys) for part in (getattr(keys, f.name) or "").split(",")]
+    own = any(part.strip() in records[0].fields for part in given)
+    found = None if own else headed(records, header, features)
+    return Named(rename(found or records, keys, labelled=labelled, header=header), found is not None)
 
 
 class _Renamed(LazyRecords):
-    def __init__(self, records: Sequence[Record], given: dict[str, str], labelled: bool) -> None:
-        self._records, self._given, self._labelled = records, given, labelled
+    def __init__(
+        self, records: Sequence[Record], given: dict[str, str], labelled: bool, header: Sequence[str]
+    ) -> None:
+        self._records, self._given, self._labelled, self._header = records, given, labelled, header
 
     def __len__(self) -> int:
         return len(self._records)
@@ -83,9 +121,12 @@ class _Renamed(LazyRecords):
                 continue
             if missing:
                 hint = near(missing[0], record.fields) or f"; its fields are {', '.join(record.fields)}"
-                raise DataError(f"{record.where} has no field {missing[0]!r}, which --{key}-key names{hint}")
+                raise DataError(
+                    f"{record.where} has no field {missing[0]!r}, which --{key}-key names{hint}"
+                    f"{header_hint(record.names, self._header)}"
+                )
             values = [record.fields[column] for column in columns]
             for column in columns:
                 left.pop(column, None)
             named[_CANONICAL.get(key, key)] = values[0] if len(values) == 1 else values
-        return replace(record, fields={**left, **named})
+        return replace(record, fields={**left, **named}, columns=record.names)

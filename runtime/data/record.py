@@ -20,11 +20,18 @@ class Record:
         fields: name -> value: text, number, list, or an array where the file holds arrays.
         where: "file:line" or "file[row]", for error messages.
         replaced: how many characters of its texts were no valid Unicode and became U+FFFD.
+        columns: what the file calls its fields, where they were renamed or put together since.
     """
 
     fields: Mapping[str, Any]
     where: str
     replaced: int = 0
+    columns: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields as the user knows them."""
+        return self.columns or tuple(map(str, self.fields))
 
 
 def record_of(fields: Mapping[Any, Any], where: str) -> Record:

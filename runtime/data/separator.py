@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from zoedge.errors import DataError
 
+from .header import is_number
+
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _TOLD = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # what Excel writes and reads as a first line
@@ -38,6 +40,8 @@ def separator_of(lines: Sequence[str], fits: Callable[[str], bool], where: str) 
     if len(found) < 2:
         return found[0] if found else ","
     fitting = [separator for separator in found if fits(separator)]
+    if ";" in fitting and all(is_number(cell.replace(",", ".", 1)) for cell in header.split(";")):
+        return ";"  # a row of numbers with decimal commas
     if len(fitting) > 1:
         names = " or ".join(SEPARATORS[separator] for separator in fitting)
         raise DataError(

@@ -32,6 +32,15 @@ class Refitted(NamedTuple):
         return Assign(step, self.heads, self.metrics)
 
 
+def fitted_rows(rows: int, folds: int) -> int:
+    """Return how many of the training rows a cross-fitted head is fitted and judged on."""
+    return sum(min(len(range(fold, rows, folds)), _share(folds)) for fold in range(folds))
+
+
+def _share(folds: int) -> int:
+    return -(-PROBE_ROWS // folds)
+
+
 class HeadRefit:
     """Solves a new head in closed form.
 
@@ -47,8 +56,7 @@ class HeadRefit:
         self, head: Head, loss: str, classes: int, dealt: Sequence[Sequence[int]], forward: Forward
     ) -> None:
         self._head, self._loss, self._classes, self._forward = head, loss, classes, forward
-        share = -(-PROBE_ROWS // len(dealt))
-        kept = [list(rows[:share]) for rows in dealt]
+        kept = [list(rows[: _share(len(dealt))]) for rows in dealt]
         self._rows: Rows = np.array([row for rows in kept for row in rows], np.int64)
         ends = np.cumsum([0, *map(len, kept)])
         self._dealt = [range(start, end) for start, end in pairwise(ends.tolist())]

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from zoedge.manifest import Manifest
+
 from ..data.batches import MicroBatch
 from ..data.example import Array
 from ..data.facts import TargetScale
@@ -105,6 +107,16 @@ class ClassMetrics:
         scores = [2 * int(h) / int(b) if b else math.nan for h, b in zip(hits, both, strict=True)]
         accuracy = _ratio(int(hits.sum()), int(counts.sum()))
         return {"loss": self._loss.result(), "accuracy": accuracy, "f1": _f1(scores)} | self._loss.error()
+
+
+def f1_meaning(manifest: Manifest) -> str:
+    """Return which class ``f1`` is that of, as a sentence; "" where there are not two."""
+    logits = next((port.shape for port in manifest.outputs if port.name == "logits"), ())
+    classes = len(manifest.labels) or (logits[-1] if logits else 0)
+    if METRICS[manifest.loss] is not ClassMetrics or classes != 2:
+        return ""
+    name = manifest.labels[1] if manifest.labels else "1"
+    return f"f1 is that of the second class, {name}"
 
 
 def _f1(scores: list[float]) -> float:

@@ -7,9 +7,11 @@ import inspect
 import math
 import os
 import sys
+import sysconfig
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -215,6 +217,36 @@ def given(functions: Mapping[str, Score]) -> Iterator[None]:
         _GIVEN.reset(token)
 
 
+_PACKAGES = frozenset(("site-packages", "dist-packages"))
+# where a run's own module was found when the run began; each thread has its own
+_BESIDE: ContextVar[str] = ContextVar("folder of the module of an objective", default="")
+
+
+@contextmanager
+def beside(folder: str) -> Iterator[None]:
+    """Let the modules of objectives be found in a folder, before the one that the user works in; "" for none."""
+    token = _BESIDE.set(folder or _BESIDE.get())
+    try:
+        yield
+    finally:
+        _BESIDE.reset(token)
+
+
+def folder_of(name: str) -> str:
+    """Return the folder from which an objective that was loaded is importable; "" where it needs none.
+
+    Installed modules need none, and neither do objectives that aren't functions.
+    """
+    module = sys.modules.get(name.partition(":")[0].partition(".")[0]) if ":" in name else None
+    file = getattr(module, "__file__", None)
+    if file is None or name.startswith("__main__:"):
+        return ""
+    path = Path(file).resolve()
+    folder = path.parent.parent if path.stem == "__init__" else path.parent
+    standard = folder.is_relative_to(Path(sysconfig.get_path("stdlib")).resolve())
+    return "" if standard or _PACKAGES.intersection(folder.parts) else str(folder)
+
+
 def _direction(name: str, function: Score, given: Direction | None) -> Direction:
     """Return the direction that is given or that a function tells itself."""
     told = getattr(function, "direction", None)
@@ -261,14 +293,16 @@ def _load(name: str) -> Score:
             f"tune(..., objective=function), or name an importable one, module:function"
         )
     module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does: the function lies where the user works
+    places = list(dict.fromkeys(filter(None, (_BESIDE.get(), os.getcwd()))))
+    for folder in reversed(places):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)  # as `python -m` does: the function lies where the user works
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # importing runs a user's code
         raise InputError(
             f"--objective {name} can't be loaded: importing {module_name!r} raised {type(error).__name__} "
-            f"({error}); name a module in {os.getcwd()} or an installed one"
+            f"({error}); name a module in {' or '.join(places)}, or an installed one"
         ) from error
     function = getattr(module, attribute, None)
     if function is None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from zoedge.bundle import Bundle
@@ -179,12 +180,30 @@ def _outputs(
 
 
 def _refusal(manifest: Manifest, data: str, scale: TargetScale, seen: _Seen) -> str:
-    head = manifest.head
-    train = ""
-    if head is not None and head.bias is not None and len(manifest.targets[0].shape) <= 2:
-        train = "export with --train head added to the others, as the head's weights can take the scale in, "
+    remedies = []
+    if _head_could_fold(manifest):
+        remedies.append(
+            "export with --train head added to the others, as the head's weights can take the scale in"
+        )
+    if abs(seen.mean) <= _USUAL and seen.std <= _USUAL:  # else outputs are as far from scaled targets
+        remedies.append(f"scale the targets to (target - {scale.mean[0]:.4g}) / {scale.std[0]:.4g}")
     return (
         f"the targets of {data} have {scale.moments}, and the model gives mean {seen.mean:.4g} and standard "
-        f"deviation {seen.std:.4g}: {train}scale the targets to (target - {scale.mean[0]:.4g}) / "
-        f"{scale.std[0]:.4g}, or tune on them as they are with --scale-targets no"
+        f"deviation {seen.std:.4g}, from which what is trained doesn't get there: "
+        f"{', or '.join(remedies) or 'scale the targets to what the model gives'}"
     )
+
+
+def _head_could_fold(manifest: Manifest) -> bool:
+    """Tell whether an export that trains the head, too, would have a place for the scale."""
+    head = manifest.head
+    if head is None or head.bias is None:
+        return False
+    fitting = [p.name for p in manifest.parameters if p.dtype == "float32" and not p.tied_to]
+    trained = tuple(
+        structs.replace(
+            p, trainable=p.trainable or (p.name in fitting and p.name in (head.weight, head.bias))
+        )
+        for p in manifest.parameters
+    )
+    return foldable_head(structs.replace(manifest, parameters=trained)) is not None

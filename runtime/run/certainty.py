@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from zoedge.manifest import Manifest
 
 from ..data.dataset import Dataset
+from ..data.facts import Facts
+from ..losses.metrics import f1_meaning
 
 FEW_ROWS = 30
 _Z = 1.959964  # of a normal distribution: 95 % lie within so many deviations
@@ -24,22 +26,26 @@ def accuracy_interval(accuracy: float, rows: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def validation_notes(train: Dataset, valid: Dataset | None, manifest: Manifest) -> tuple[str, ...]:
-    """Return what the user should know about the rows that decide what is best."""
+def validation_notes(
+    train: Dataset, valid: Dataset | None, manifest: Manifest, crossfit_rows: int = 0
+) -> tuple[str, ...]:
+    """Return what the user should know about the rows that decide what is best.
+
+    Args:
+        train, valid: the rows; ``valid`` may be None.
+        manifest: the bundle's.
+        crossfit_rows: training rows that a solved head is judged on where there is no ``valid``.
+    """
     if valid is None or not len(valid):
-        return ()
-    notes = []
+        judged = f"the solved head is judged on {crossfit_rows} training rows"
+        few = 0 < crossfit_rows < FEW_ROWS
+        return (_few(judged, crossfit_rows, train, "give more rows or a valid split"),) if few else ()
+    meaning = f1_meaning(manifest)
+    notes = [meaning] if meaning else []
     remedy = "give more rows, a valid split of their own or a larger --val-size"
     if len(valid) < FEW_ROWS:
         rows = "1 row" if len(valid) == 1 else f"{len(valid)} rows"
-        accuracy = ""
-        if valid.classes is not None:
-            error = 0.5 / math.sqrt(len(valid))
-            moves = f"each row moves the accuracy by {1 / len(valid):.2f}"
-            accuracy = f"{moves}, its standard error is up to {error:.2f}, and "
-        notes.append(
-            f"validation has {rows}, fewer than {FEW_ROWS}: {accuracy}what looks best may be luck; {remedy}"
-        )
+        notes.append(_few(f"validation has {rows}", len(valid), valid, remedy))
     missing = _missing_classes(train, valid, manifest)
     if missing:
         shown = ", ".join(missing[:_SHOWN]) + (
@@ -51,13 +57,26 @@ def validation_notes(train: Dataset, valid: Dataset | None, manifest: Manifest) 
     return tuple(notes)
 
 
-def best_text(step: int, metrics: Mapping[str, float], rows: int) -> str:
+def _few(judged: str, rows: int, of: Dataset, remedy: str) -> str:
+    accuracy = ""
+    if of.classes is not None:
+        moves = f"each row moves the accuracy by {1 / rows:.2f}"
+        accuracy = f"{moves}, its standard error is up to {0.5 / math.sqrt(rows):.2f}, and "
+    return f"{judged}, fewer than {FEW_ROWS}: {accuracy}what looks best may be luck; {remedy}"
+
+
+def best_text(step: int, metrics: Mapping[str, float], facts: Facts) -> str:
     """Return the best evaluation in words: its numbers, the rows behind them, and how sure they are."""
     shown = ", ".join(metric_texts(metrics))
     text = f"best after step {step}: {shown}"
+    rows = facts.validation_rows or facts.crossfit_rows
     if not rows:
         return text
-    text += f"; on {rows} validation row{'s' if rows > 1 else ''}"
+    many = "s" if rows > 1 else ""
+    if facts.validation_rows:
+        text += f"; on {rows} validation row{many}"
+    else:
+        text += f"; on {rows} training row{many}, each judged by a head that had not seen it"
     accuracy = metrics.get("accuracy")
     if accuracy is not None and "perplexity" not in metrics and 0.0 <= accuracy <= 1.0:
         low, high = accuracy_interval(accuracy, rows)

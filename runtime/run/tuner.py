@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from zoedge.errors import ZoedgeError
 from zoedge.options import TuneOptions
 
+from ..data.facts import Facts
 from ..losses.objectives import Criterion
 from ..machine.interrupt import Interrupt, held
 from ..noise.reference import Float32
@@ -70,7 +71,7 @@ class Parts:
         names: of the tensors to save.
         saved: the tuned tensors as they are saved, of those at theta.
         validation: metrics of the validation rows; None where there are none.
-        validation_rows: how many there are.
+        facts: of the run's data: how many rows an evaluation is over.
         refit: solves a head again and again; None where there is none to solve.
         initial: the first values of what is assigned; None where nothing is.
         news: a sentence that came up since it was last asked; None for none.
@@ -85,7 +86,7 @@ class Parts:
     names: Sequence[str]
     saved: Callable[[dict[str, Float32]], dict[str, Float32]] = lambda tensors: tensors
     validation: Callable[[], dict[str, float]] | None = None
-    validation_rows: int = 0
+    facts: Facts = field(default_factory=Facts)
     refit: Refit | None = None
     initial: Callable[[], Assign] | None = None
     news: Callable[[], str | None] = lambda: None
@@ -157,7 +158,7 @@ class Tuner:
     def _tell_best(self) -> None:
         best = self._evaluations
         if best.best_step is not None and best.best_metrics is not None:
-            self._progress.note(best_text(best.best_step, best.best_metrics, self._parts.validation_rows))
+            self._progress.note(best_text(best.best_step, best.best_metrics, self._parts.facts))
 
     def _tell_news(self) -> None:
         if (news := self._parts.news()) is not None:

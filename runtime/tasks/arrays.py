@@ -97,9 +97,11 @@ def _columns(columns: Mapping[str, Any], port: Port, where: str) -> Array:
             if numbers
             else ""
         )
+        remedies = (fields.comma_remedy(value) for name, value in columns.items() if name not in numbers)
+        first = next((f"{remedy}, " for remedy in remedies if remedy), "")
         raise DataError(
             f"{where} has {len(numbers)} columns of numbers besides the label{found}{aside}, and the input "
-            f"{port.name} takes {'x'.join(map(str, shape)) or 1}: give one column for each value and no more, "
+            f"{port.name} takes {'x'.join(map(str, shape)) or 1}: {first}give one column for each value and no more, "
             "and name the target's with --label-key where it is called otherwise than label or target"
         )
     return fitted(list(numbers.values()), port, where)
@@ -125,7 +127,8 @@ def _numeric(value: object, port: Port, where: str) -> Array:
             result = converted.astype(dtype, casting="unsafe")
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{where} has {fields.short(value)} for {port.name}, which takes numbers: correct the value"
+            f"{where} has {fields.short(value)} for {port.name}, which takes numbers: "
+            f"{fields.comma_remedy(value) or 'correct the value'}"
         ) from error
     if dtype.kind == "f" and not np.isfinite(result).all():
         raise DataError(

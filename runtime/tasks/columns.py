@@ -16,12 +16,14 @@ import numpy as np
 from zoedge.errors import DataError, near
 from zoedge.manifest import Manifest, Port
 
+from ..data.header import header_hint, looks_like_row, numbered
 from ..data.record import LazyRecords, Record
 from . import fields
 from .arrays import label_keys, number
 
 _ARRAYS = ("classification", "regression")  # the tasks that take arrays, unless they take text
 _SHOWN = 8  # names in a sentence
+_RENAMED = "label"  # what the column that --label-key names is called here
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ class Columns:
 
     def told(self, label: str | None = None) -> str:
         """Return which columns are what in words; ``label`` is what the user's file calls the target."""
-        positions = "no header line, so by position: " if self.positions else ""
+        like = "" if all(name.isdigit() for name in self.features) else " as in training"
+        positions = f"no header line, so by position{like}: " if self.positions else ""
         ignored = f"; ignored {names_of(self.ignored)}" if self.ignored else ""
-        return f"{positions}input {names_of(self.features)}; target {label or names_of(self.target) or 'none'}{ignored}"
+        target = label if label and self.target == (_RENAMED,) else names_of(self.target) or "none"
+        return f"{positions}input {names_of(self.features)}; target {target}{ignored}"
 
 
 def names_of(names: Sequence[str]) -> str:
@@ -54,7 +58,9 @@ def names_of(names: Sequence[str]) -> str:
     return f"{', '.join(names[: _SHOWN - 2])}, ... {names[-1]} ({len(names)} columns)"
 
 
-def columns_of(records: Sequence[Record], manifest: Manifest, known: Sequence[str] = ()) -> Columns:
+def columns_of(
+    records: Sequence[Record], manifest: Manifest, known: Sequence[str] = (), header: Sequence[str] = ()
+) -> Columns:
     """Return how a file's records are read; its first row stands for all.
 
     Args:
@@ -62,6 +68,7 @@ def columns_of(records: Sequence[Record], manifest: Manifest, known: Sequence[st
         manifest: the bundle's.
         known: names of the features in the input's order, from the run or the source; () takes the file's own.
             A file that names no columns is read by position all the same.
+        header: the columns of the run's training file, for errors.
 
     Raises:
         DataError: a column of ``known`` is missing.
@@ -75,10 +82,11 @@ def columns_of(records: Sequence[Record], manifest: Manifest, known: Sequence[st
     if key is None and numbered(names):
         fits = len(names) in (width, width + _elements(manifest.targets[0]))
         return Columns(names[:width], names[width:], positions=True) if fits else Columns()
-    if known:
-        missing = [name for name in known if name not in names]
-        if missing:
-            raise _missing(first, missing)
+    missing = [name for name in known if name not in names]
+    if len(missing) == len(known) and key is not None and numbered(first.names) and len(names) == width:
+        return Columns(names, (key,), positions=True)
+    if missing:
+        raise _missing(first, missing, known, header)
     features = tuple(known) or tuple(name for name in names if number(first.fields[name]) is not None)
     if len(features) != width:
         return Columns()  # encoding says what is wrong
@@ -102,18 +110,12 @@ def told(record: Record, columns: Columns, manifest: Manifest, label: str | None
     key = fields.find(record, label_keys(manifest.inputs))
     named = [port.name for port in manifest.inputs if port.name in record.fields]
     arrays = [n for n, value in record.fields.items() if n != key and isinstance(value, np.ndarray | list)]
-    return f"input {names_of(named or arrays)}; target {label or key or 'none'}"
+    return f"input {names_of(named or arrays)}; target {(label if key == _RENAMED else key) or key or 'none'}"
 
 
 def by_name(records: Sequence[Record], columns: Columns, manifest: Manifest) -> Sequence[Record]:
     """Return records that hold the graph's input and the label, whatever the order of a file's columns."""
     return _ByName(records, columns, manifest.inputs) if columns.features else records
-
-
-def numbered(names: Sequence[str]) -> bool:
-    """Tell whether columns have no names but their positions, as those of a file without a header line."""
-    start = names[0] if names else ""
-    return start in ("0", "1") and list(names) == [str(int(start) + i) for i in range(len(names))]
 
 
 class _ByName(LazyRecords):
@@ -130,17 +132,17 @@ class _ByName(LazyRecords):
         labels = [record.fields[name] for name in self._columns.target if name in record.fields]
         if labels:
             found[self._label] = labels[0] if len(labels) == 1 else labels
-        return replace(record, fields=found)
+        return replace(record, fields=found, columns=record.names)
 
 
 def _value(record: Record, name: str) -> float:
     if name not in record.fields:
-        raise _missing(record, [name])
+        raise _missing(record, [name], (), ())
     value = number(record.fields[name])
     if value is None or not math.isfinite(value):
         raise DataError(
             f"{record.where} has {fields.short(record.fields[name])} in the column {name!r}, which takes finite "
-            f"numbers: correct the value"
+            f"numbers: {fields.comma_remedy(record.fields[name]) or 'correct the value'}"
         )
     return value
 
@@ -161,10 +163,21 @@ def _elements(port: Port) -> int:
     return math.prod(dim for dim in port.shape[1:] if isinstance(dim, int))
 
 
-def _missing(record: Record, names: Sequence[str]) -> DataError:
+def _missing(record: Record, names: Sequence[str], known: Sequence[str], header: Sequence[str]) -> DataError:
     columns = "columns" if len(names) > 1 else "column"
-    hint = near(names[0], record.fields) or f"; its columns are {names_of(list(record.fields))}"
+    all_names = f"; its columns are {names_of(record.names)}"
+    if numbered(known):
+        hint, remedy = (
+            all_names,
+            ": the run was tuned on a file without a header line, so take this one's away",
+        )
+    elif len(names) == len(known) and looks_like_row(record.names):
+        hint, remedy = all_names, header_hint(record.names, header)
+    else:
+        hint, remedy = (
+            near(names[0], [n for n in record.names if n not in known]) or all_names,
+            ": give the columns these names",
+        )
     return DataError(
-        f"{record.where} lacks the {columns} {names_of(names)}, which the model's input is made of{hint}: "
-        "give the columns these names"
+        f"{record.where} lacks the {columns} {names_of(names)}, which the model's input is made of{hint}{remedy}"
     )

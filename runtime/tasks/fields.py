@@ -8,6 +8,8 @@ import numpy as np
 
 from zoedge.errors import DataError
 
+from ..data.decimal_commas import has_decimal_comma
+from ..data.header import header_hint
 from ..data.record import Record
 
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
@@ -106,11 +108,17 @@ def is_text(record: Record) -> bool:
     return any(key in known and isinstance(value, str) for key, value in record.fields.items())
 
 
+def comma_remedy(value: object) -> str:
+    """Return what to do about a number with a decimal comma; "" for any other value."""
+    return "write decimal points instead of decimal commas" if has_decimal_comma(value) else ""
+
+
 def missing(record: Record, what: str, keys: Collection[str], remedy: str) -> DataError:
     """Return the error for a record without a field: what it has, what was looked for, the remedy."""
-    found = ", ".join(map(str, record.fields)) or "none"
+    found = ", ".join(record.names) or "none"
     return DataError(
         f"{record.where} has no {what}: looked for {', '.join(keys)}, its fields are {found}; {remedy}"
+        f"{header_hint(record.names)}"
     )
 
 

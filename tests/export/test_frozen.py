@@ -131,3 +131,14 @@ def test_a_bias_of_one_number(tmp_path, product, train, shape):
     options = zoedge.TuneOptions(steps=120, method="mezo", lr=0.03, batch_size=16, eval_every=0, threads=1)
     zoedge.tune(bundle.folder, tmp_path / "d.npz", tmp_path / "run", options)
     assert zoedge.evaluate(tmp_path / "run", tmp_path / "d.npz")["mse"] < 0.1
+
+
+def test_settings_of_one_number_stand_apart_from_frozen_tensors(tmp_path):
+    """All that can be trained is: a half beside it is no parameter that is left out."""
+    nodes = [node("Mul", "x half", "a"), node("Gemm", "a head bias", "y")]
+    tensors = {"half": np.float32(0.5).reshape(()), "head": normal((4, 2), 1), "bias": normal(2, 2)}
+    proto = model(nodes, [value("x", ["n", 4])], [value("y", ["n", 2])], tensors)
+    bundle = to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "b", loss="mse", train=("full",))
+    assert line(bundle, "trainable") == ["trainable  10 of 10 parameters (100.00 %) in 2 tensors"]
+    assert line(bundle, "frozen") == []
+    assert line(bundle, "settings") == ["settings   1 of one number each, which are no parameters (half)"]

@@ -106,7 +106,7 @@ def test_matrices_without_a_branch_are_named(tmp_path, case, named):
     assert "tail" in {branch.weight for branch in bundle.manifest.branches}
     (text,) = (text for text in said if "LoRA" in text)
     assert text.startswith(
-        f"no LoRA branch lies beside {named}, which convolutions, recurrent or fused operators"
+        f"no LoRA branch lies beside {named} (read by {case}), as it needs the product of an activation and one"
     )
 
 
@@ -181,6 +181,6 @@ def test_a_fused_bert(tmp_path):
     lora = to_bundle(tmp_path / "m.onnx", tmp_path / "lora", loss="cross-entropy", say=said.append).manifest
     assert len(lora.branches) == 2 * 3 + 1
     assert said == [
-        "no LoRA branch lies beside Attention_0_qkv_weight, Attention_1_qkv_weight, which convolutions, recurrent or "
-        "fused operators, branches or bodies read: name them in --train to train them too"
+        "no LoRA branch lies beside Attention_0_qkv_weight, Attention_1_qkv_weight (read by Attention), as it needs "
+        "the product of an activation and one stored matrix of two axes: name them in --train to train them"
     ]

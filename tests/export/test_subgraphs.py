@@ -204,8 +204,8 @@ def test_a_branch_beside_the_layers_of_an_if(tmp_path):
     said = []
     to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "b", loss="mse", train=("lora",), say=said.append)
     assert [text for text in said if "LoRA" in text] == [
-        "no LoRA branch lies beside choice/else_branch/w, choice/then_branch/w, which convolutions, recurrent or fused "
-        "operators, branches or bodies read: name them in --train to train them too"
+        "no LoRA branch lies beside choice/else_branch/w, choice/then_branch/w (read by If), as it needs the product "
+        "of an activation and one stored matrix of two axes: name them in --train to train them"
     ]
     bundle = Bundle.open(tmp_path / "b")
     assert bundle.manifest.elements == 16 + 2 * (12 + 3) + sum(

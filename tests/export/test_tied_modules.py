@@ -127,7 +127,7 @@ def test_peft_gets_the_branch_of_a_layer_and_never_an_embedding(head, tmp_path):
     name = "rows" if head == "none" else "out"
     options = {"task": "classification", "example_inputs": {"ids": ids}, "target_modules": [name]}
     bundle = to_bundle(Words(head).eval(), tmp_path / "bundle", **options)
-    (branch,) = bundle.manifest.lora
+    (branch,) = bundle.manifest.branches
     assert (branch.module, branch.apart, branch.also) == (name, "Gather reads, too", ())
     values = tuned(bundle)
     merge(bundle, values, tmp_path / "merged")

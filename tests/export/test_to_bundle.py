@@ -481,6 +481,7 @@ def test_an_existing_output_is_refused_before_any_work(tmp_path):
             "an .onnx file without a tokenizer.json beside it has no option max_seq_length: leave it out",
         ),
         ({"train": "full"}, "train is the text 'full': give a list like ['full']"),
+        ({"train": "lora, head"}, "train is the text 'lora, head': give a list like ['lora', 'head']"),
         ({"lora_rank": 0}, "--lora-rank is 0 and must be 1 or more"),
     ],
 )

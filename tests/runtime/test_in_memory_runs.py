@@ -73,8 +73,11 @@ def test_a_run_on_rows_in_memory_is_resumed_with_the_same_rows(place, records, t
 
 def test_a_run_is_no_bundle_to_start_from(place, records, tmp_path):
     for run in (place / "run", zoedge.Run.open(place / "run")):
-        with pytest.raises(InputError, match="run is a run and not a bundle: resume it, or tune its bundle"):
+        told = rf"run is a run and not a bundle: go on with it by --resume .*{place / 'bundle'} \(run\.bundle"
+        with pytest.raises(InputError, match=told):
             zoedge.tune(run, records, tmp_path / "other", OPTIONS)
+        with pytest.raises(InputError, match=told):
+            dry_run(run, records, OPTIONS)
     assert not (tmp_path / "other").exists()
 
 
@@ -189,7 +192,7 @@ def test_what_is_no_data_is_said_and_leaves_nothing(place, tmp_path, wrong):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"options": {"stepz": 3}}, "has no setting 'stepz'; did you mean steps"),
+        ({"options": {"stepz": 3}}, "^the options have no setting 'stepz'; did you mean steps"),
         ({"options": {"steps": "many"}}, "can't be used: Expected `int"),
         ({"options": {"steps": -1}}, "steps is -1 and must be above 0"),
         ({"options": [("steps", 3)]}, r"options are the list .*: give a dict like"),

@@ -2,253 +2,39 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import re
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-import yaml
-from onnx import TensorProto, helper, numpy_helper
 from sklearn import metrics as sk
 
-from zoedge.errors import DataError, InputError
+from zoedge.bundle import Bundle
+from zoedge.errors import InputError
 from zoedge.export import to_bundle
-from zoedge.options import TuneOptions
+from zoedge.runtime.device import open_device
 from zoedge.runtime.evaluate import evaluate, predict
 from zoedge.runtime.outputs import merge
 from zoedge.runtime.records import Step
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run import journal
-from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.run.run_folder import Run
+from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
 from zoedge.tensor_file import map_tensors
 
-NAMES = ("age", "rooms", "tax", "area")
-TRAIN = ("full", "fc.bias")  # a bias of one element is trained by its name at least
-SLOPES = np.array([[1.0, -2.0, 0.5, 3.0], [0.3, 0.1, -1.0, 0.2]])
-
-
-def net(path, *, outputs=1, trained=None, feature_names=None):
-    """x [batch, 4] -> y [batch, outputs]: linear, random or (slopes, offsets)."""
-    rng = np.random.default_rng(5)
-    weight, bias = trained or (rng.normal(size=(outputs, 4)) * 0.1, np.zeros(outputs))
-    tensors = {"fc.weight": weight, "fc.bias": bias}
-    node = helper.make_node("Gemm", ["x", "fc.weight", "fc.bias"], ["y"], transB=1)
-    graph = helper.make_graph(
-        [node],
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", outputs])],
-        [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in tensors.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    if feature_names:
-        helper.set_model_props(model, {"feature_names": feature_names})
-    onnx.save(model, path)
-    return path
-
-
-def data(count=200, outputs=1, seed=0, scale=1.0, offset=0.0):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(count, 4))
-    y = x @ SLOPES[:outputs].T + 0.1 * rng.normal(size=(count, outputs))
-    return x, y * scale + offset
-
-
-def table(path, x, y, order=NAMES, target=("label",), *, extra=None, header=True):
-    columns = dict(zip(NAMES, x.T, strict=True)) | dict(zip(target, y.T, strict=True)) | (extra or {})
-    names = [*order, *(name for name in columns if name not in NAMES and name not in order)]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        if header:
-            writer.writerow(names)
-        writer.writerows(zip(*(columns[name] for name in names), strict=True))
-    return path
-
-
-def options(**changes):
-    return TuneOptions(
-        **({"steps": 60, "method": "fzoo", "lr": 0.05, "batch_size": 16, "threads": 1} | changes)
-    )
-
-
-class Said(Silent):
-    def __init__(self):
-        self.header, self.notes, self.evaluations = {}, [], []
-
-    def start(self, header, extent, step):
-        self.header = dict(header)
-
-    def evaluation(self, row):
-        self.evaluations.append(row)
-
-    def note(self, text):
-        self.notes.append(text)
+from .regression import NAMES, SLOPES, TRAIN, Said, data, exported, net, options, table, tuned, two_layers
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("regression")
-    to_bundle(net(folder / "net.onnx"), folder / "bundle", task="regression", train=TRAIN)
-    return folder / "bundle"
+    return exported(tmp_path_factory.mktemp("regression"))
 
 
 @pytest.fixture(scope="module")
 def run(bundle, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    table(folder / "train.csv", *data())
-    said = Said()
-    tune(bundle, folder / "train.csv", folder / "run", options(), progress=said)
-    return folder / "run", said
-
-
-# -- columns --------------------------------------------------------------------------------------------------
-
-
-def test_tuning_says_which_columns_became_what_and_saves_it(run):
-    assert run[1].header["columns"] == "input age, rooms, tax, area; target label"
-    assert yaml.safe_load((run[0] / "config.yaml").read_text())["facts"]["columns"] == list(NAMES)
-
-
-def test_a_run_reads_columns_by_name(run, tmp_path):
-    x, y = data(seed=1)
-    said = []
-    same = evaluate(run[0], table(tmp_path / "same.csv", x, y), say=said.append)
-    assert said == []
-    permuted = table(tmp_path / "permuted.csv", x, y, ("area", "label", "age", "tax", "rooms"))
-    assert evaluate(run[0], permuted) == same
-    extra = table(tmp_path / "extra.csv", x, y, ("id", *NAMES[::-1]), extra={"id": np.arange(len(x))})
-    assert evaluate(run[0], extra, say=said.append) == same
-    assert said == ["columns: input age, rooms, tax, area; target label; ignored id"]
-    first = list(predict(run[0], data=permuted))
-    assert first == list(predict(run[0], data=extra))
-    assert same["r2"] == pytest.approx(sk.r2_score(y, [row["value"] for row in first]), abs=1e-6)
-    assert same["mae"] == pytest.approx(sk.mean_absolute_error(y, [row["value"] for row in first]), rel=1e-6)
-
-
-def test_json_rows_are_read_by_name_too(run, tmp_path):
-    x, y = data(40, seed=1)
-    rows = [
-        dict(zip(NAMES, row.tolist(), strict=True)) | {"label": float(t)}
-        for row, t in zip(x, y[:, 0], strict=True)
-    ]
-    rows[1::2] = [dict(reversed(row.items())) for row in rows[1::2]]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert evaluate(run[0], tmp_path / "rows.jsonl") == evaluate(run[0], table(tmp_path / "t.csv", x, y))
-
-
-def test_arrays_and_inputs_with_names_are_said_too(bundle, tmp_path):
-    x, y = data(40)
-    np.savez(tmp_path / "d.npz", rows=x, y=y)
-    said = Said()
-    tune(bundle, tmp_path / "d.npz", tmp_path / "run", options(steps=1), progress=said)
-    assert said.header["columns"] == "input rows; target y"
-
-
-def test_a_missing_column_is_named(run, tmp_path):
-    x, y = data(20)
-    path = table(tmp_path / "d.csv", x, y)
-    path.write_text(path.read_text().replace("rooms", "room"))
-    with pytest.raises(
-        DataError, match=r"d\.csv:2 lacks the column rooms, .*did you mean room\?: give the columns"
-    ):
-        evaluate(run[0], path)
-
-
-def test_a_value_that_is_no_number_is_named_with_its_column(run, tmp_path):
-    x, y = data(3)
-    path = table(tmp_path / "d.csv", x.round(2).astype(str), y)
-    lines = path.read_text().splitlines()
-    lines[2] = ",".join(["", *lines[2].split(",")[1:]])
-    path.write_text("\n".join(lines))
-    with pytest.raises(DataError, match=r"d\.csv:3 has '' in the column 'age', which takes finite numbers"):
-        evaluate(run[0], path)
-
-
-def test_validation_rows_of_the_same_folder_go_by_name(bundle, tmp_path):
-    x, y = data(60, seed=3)
-    for name, order in (("a", NAMES), ("b", NAMES[::-1])):
-        (tmp_path / name).mkdir()
-        table(tmp_path / name / "train.csv", *data())
-        table(tmp_path / name / "valid.csv", x, y, order)
-        tune(bundle, tmp_path / name, tmp_path / f"run_{name}", options(steps=4))
-    journals = [(tmp_path / f"run_{name}" / "journal.zoj").read_bytes() for name in "ab"]
-    assert journals[0] == journals[1]
-
-
-def test_a_run_goes_on_with_its_columns_and_is_one_run(bundle, tmp_path):
-    x, y = data()
-    path, asked = table(tmp_path / "t.csv", x, y), options(steps=20, lr_schedule="constant", eval_every=5)
-    tune(bundle, path, tmp_path / "whole", asked)
-    tune(bundle, path, tmp_path / "run", options(steps=10, lr_schedule="constant", eval_every=5))
-    table(path, x, y, NAMES[::-1])
-    tune(bundle, path, tmp_path / "run", options(steps=20), given={"steps"}, resume=True)
-    whole, parts = (journal.read(tmp_path / name / "journal.zoj") for name in ("whole", "run"))
-    assert whole.records == parts.records
-    assert Run.open(tmp_path / "run").facts.columns == NAMES
-
-
-@pytest.mark.parametrize("labelled", [True, False])
-def test_a_file_without_header_goes_by_position(run, tmp_path, labelled):
-    x, y = data(50, seed=1)
-    expected = list(predict(run[0], data=table(tmp_path / "named.csv", x, y)))
-    path = tmp_path / "bare.csv"
-    np.savetxt(path, np.hstack([x, y]) if labelled else x, delimiter=",", fmt="%.17g")
-    said = []
-    assert list(predict(run[0], data=path, say=said.append)) == expected
-    target = "5" if labelled else "none"
-    assert said == [f"columns: no header line, so by position: input 1, 2, 3, 4; target {target}"]
-
-
-def test_tuning_without_header_takes_the_last_column_as_target(bundle, tmp_path):
-    x, y = data()
-    table(tmp_path / "bare.csv", x, y, header=False)
-    table(tmp_path / "named.csv", x, y)
-    said = Said()
-    tune(bundle, tmp_path / "bare.csv", tmp_path / "a", options(steps=4), progress=said)
-    tune(bundle, tmp_path / "named.csv", tmp_path / "b", options(steps=4))
-    assert said.header["columns"] == "no header line, so by position: input 1, 2, 3, 4; target 5"
-    assert (tmp_path / "a/journal.zoj").read_bytes() == (tmp_path / "b/journal.zoj").read_bytes()
-
-
-@pytest.mark.parametrize("stated", [json.dumps(NAMES), ",".join(NAMES)])
-def test_the_names_of_the_source_decide(tmp_path, stated):
-    made = to_bundle(
-        net(tmp_path / "n.onnx", feature_names=stated),
-        tmp_path / "bundle",
-        task="regression",
-        train=("full",),
-    )
-    assert made.manifest.feature_names == NAMES
-    x, y = data(30)
-    same = evaluate(tmp_path / "bundle", table(tmp_path / "a.csv", x, y))
-    assert evaluate(tmp_path / "bundle", table(tmp_path / "b.csv", x, y, NAMES[::-1])) == same
-
-
-def test_names_that_do_not_fit_are_left_out(tmp_path):
-    said = []
-    path = net(tmp_path / "n.onnx", feature_names="a,b")
-    made = to_bundle(path, tmp_path / "bundle", task="regression", train=("full",), say=said.append)
-    assert made.manifest.feature_names == ()
-    assert any("names 2 columns, which don't fit the input x" in text for text in said)
-
-
-def test_the_merged_model_tells_its_columns_and_is_read_by_them(run, tmp_path):
-    opened = Run.open(run[0])
-    merge(opened.bundle(), opened.weights(), tmp_path / "merged", columns=opened.facts.columns)
-    model = onnx.load(tmp_path / "merged" / "model.onnx")
-    onnx.checker.check_model(model)
-    assert {p.key: json.loads(p.value) for p in model.metadata_props} == {"feature_names": list(NAMES)}
-    again = to_bundle(
-        tmp_path / "merged" / "model.onnx", tmp_path / "again", task="regression", train=("full",)
-    )
-    assert again.manifest.feature_names == NAMES
-
-
-# -- targets --------------------------------------------------------------------------------------------------
+    return tuned(bundle, tmp_path_factory.mktemp("run"))
 
 
 def stock(run, tmp_path, x):
@@ -365,12 +151,46 @@ def test_a_scale_without_a_place_is_refused_with_the_remedies(tmp_path):
     table(tmp_path / "t.csv", *data(outputs=2, scale=1e4, offset=1e5), target=("a", "b"))
     with pytest.raises(
         InputError,
-        match=r"have mean 1\S+e\+05 .*--train head added to the others.*scale the targets to \(target",
+        match=r"have mean 1\S+e\+05 .*--train head added to the others.*scale the targets to \(target [^;]*$",
     ):
         tune(tmp_path / "bundle", tmp_path / "t.csv", tmp_path / "run", options(label_key="a,b"))
     assert not (tmp_path / "run").exists()
     to_bundle(path, tmp_path / "head", task="regression", train=("fc.weight", "head"))
     tune(tmp_path / "head", tmp_path / "t.csv", tmp_path / "run", options(steps=1, label_key="a,b"))
+
+
+def test_the_remedies_of_a_scale_without_a_place_work(tmp_path):
+    """Branches alone can't move the mean of the outputs, whatever the targets are taken as."""
+    path = two_layers(tmp_path / "net.onnx")
+    asked = {"task": "regression"}
+    x, y = data(200)
+    table(tmp_path / "t.csv", x, y + 198.9)
+    to_bundle(path, tmp_path / "lora", train=("lora",), **asked)
+    with pytest.raises(
+        InputError, match=r"have mean 199 .*or scale the targets to \(target - 199\) / "
+    ) as error:
+        tune(tmp_path / "lora", tmp_path / "t.csv", tmp_path / "run", options())
+    assert "--train head added to the others" in str(error.value)
+    assert "--scale-targets" not in str(error.value)
+    to_bundle(path, tmp_path / "head", train=("lora", "head"), **asked)
+    mean, std = map(float, re.search(r"target - ([\d.]+)\) / ([\d.]+)$", str(error.value)).groups())
+    table(tmp_path / "scaled.csv", x, (y + 198.9 - mean) / std)
+    for bundle, rows in (("head", "t.csv"), ("lora", "scaled.csv")):
+        run = tune(tmp_path / bundle, tmp_path / rows, tmp_path / f"run_{bundle}", options(steps=300))
+        assert evaluate(run, tmp_path / rows)["r2"] > 0.5
+
+
+@pytest.mark.parametrize("method", ["fzoo", "subzero"])
+def test_a_matrix_may_be_trained_beside_its_branch(tmp_path, method):
+    x, y = data(60)
+    table(tmp_path / "t.csv", x, y)
+    to_bundle(two_layers(tmp_path / "n.onnx"), tmp_path / "bundle", task="regression", train=("lora", "body"))
+    before = load_buffers(Bundle.open(tmp_path / "bundle"), open_device("cpu"))
+    run = tune(tmp_path / "bundle", tmp_path / "t.csv", tmp_path / "run", options(method=method, steps=3))
+    assert sorted(before) == ["body.bias", "body.lora_A.weight", "body.lora_B.weight", "body.weight"]
+    for name, value in run.weights("last").items():
+        assert not np.array_equal(value, before[name]), name
+    replay(run, tmp_path / "replayed")
 
 
 def test_targets_that_float32_cannot_tell_apart_are_refused(bundle, tmp_path):

@@ -78,6 +78,15 @@ BAD = {
         ["predict", "{made}/run"],
         "give either texts or --data: zoedge predict RUN TEXT... or zoedge predict RUN --data DATA",
     ),
+    "a text with a dash": (
+        ["predict", "{made}/run", "A film.", "- dull"],
+        "No such option '- '. A text that begins with a dash stands behind --: zoedge predict RUN -- '- dull'",
+    ),
+    "a flag for predict": (
+        ["predict", "{made}/run", "--splt", "test"],
+        "No such option '--splt'. Did you mean '--split'?",
+    ),
+    "a short name": (["tune", "b", "--bs", "1"], "there is no --bs; here it is --batch-size"),
     "unknown command": (["tunes"], "No such command 'tunes'. Did you mean 'tune'?"),
     "unknown flag": (["tune", "b", "--lrr", "1"], "No such option '--lrr'. Did you mean '--lr'?"),
     "no output": (["merge", "r"], "Missing option '-o' / '--out'."),

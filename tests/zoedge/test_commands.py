@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import sys
 from dataclasses import fields
 
 import numpy as np
@@ -240,3 +241,32 @@ def test_a_run_s_configuration_makes_the_same_run(made, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     run("tune", "-c", tmp_path / "a" / "config.yaml", "-o", tmp_path / "c", "--seed", 5)
     assert (tmp_path / "a" / "journal.zoj").read_bytes() != (tmp_path / "c" / "journal.zoj").read_bytes()
+
+
+def test_a_run_finds_its_objective_from_any_folder(made, tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    text = "def f(outputs, targets):\n    return float(outputs['loss'].mean())\nf.direction = 'min'\n"
+    (here / "own_objective.py").write_text(text)
+
+    def call(folder, *arguments, code=0):
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(sys, "path", [place for place in sys.path if place not in (str(here), str(there))])
+            patch.delitem(sys.modules, "own_objective", raising=False)
+            called = run("tune", *arguments, code=code)
+            sys.modules.pop("own_objective", None)
+        return called
+
+    asked = (*SIX_STEPS, "--lr-schedule", "constant", "--objective", "own_objective:f")
+    call(here, made / "bundle", "-d", made / "data.npz", "-o", tmp_path / "a", *asked)
+    config = ("-c", tmp_path / "a" / "config.yaml")
+    call(there, *config, "-o", tmp_path / "b")
+    assert (tmp_path / "b" / "journal.zoj").read_bytes() == (tmp_path / "a" / "journal.zoj").read_bytes()
+    call(there, "--resume", "-o", tmp_path / "a", "--steps", 8)
+    call(there, *config, "-o", tmp_path / "c", "--dry-run")
+    (here / "own_objective.py").unlink()
+    said = call(there, *config, "-o", tmp_path / "c", code=2).stderr
+    assert f"name a module in {here} or {there}, or an installed one" in said
+    assert not (tmp_path / "c").exists()

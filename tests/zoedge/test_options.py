@@ -1,5 +1,7 @@
 """Options: files, flags, ranges, durations."""
 
+import re
+
 import pytest
 import yaml
 
@@ -151,6 +153,7 @@ def test_values_out_of_range(values, message):
         ("--learning-rate", "; here it is --lr"),
         ("learningrate", "; here it is lr"),
         ("BatchSize", "; here it is batch_size"),
+        ("--bs", "; here it is --batch-size"),
         ("--batch", "; here it is --batch-size"),
         ("batch", "; here it is batch_size"),
         ("num_train_epochs", "; here it is epochs"),
@@ -167,6 +170,20 @@ def test_values_out_of_range(values, message):
 def test_what_other_trainers_call_a_setting_is_translated(name, said):
     assert options.hint(name).startswith(said)
     assert bool(options.hint(name)) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"learning_rate": 1}, "the options have no setting 'learning_rate'; here it is lr"),
+        ({"lr": 1.0, "stepz": 3}, "the options have no setting 'stepz'; did you mean steps"),
+        ({"queries": 3}, "queries is a setting of methods: give it as method_options={'queries': ...}"),
+    ],
+)
+def test_python_is_told_what_the_command_line_is_told(given, message):
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        options.TuneOptions(**given)
+    assert options.TuneOptions(lr=1.0) == options.make({"lr": 1.0})
 
 
 def test_no_name_means_two_settings():

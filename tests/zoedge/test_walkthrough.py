@@ -1,6 +1,7 @@
 """The README's way with a user's own CSV: export, tune, eval, predict, merge, adapter."""
 
 import json
+import re
 import warnings
 
 import numpy as np
@@ -32,11 +33,21 @@ def walk(tiny_encoder, tmp_path_factory):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = run(
-            "export", tiny_encoder, "-o", folder / "bundle", "--labels", "no, yes", "--lora-rank", 2
+            "export",
+            tiny_encoder,
+            "-o",
+            folder / "bundle",
+            "--labels",
+            "no, yes",
+            "--lora-rank",
+            2,
+            "--train",
+            "lora, head",
         )
     (folder / "export.txt").write_text(exported.stdout)
     settings = ("--steps", 4, "--batch-size", 8, "--lr", 0.005)
-    run("tune", folder / "bundle", "-d", folder / "rows.csv", "-o", folder / "run", *settings)
+    tuned = run("tune", folder / "bundle", "-d", folder / "rows.csv", "-o", folder / "run", *settings)
+    (folder / "tune.txt").write_text(tuned.stdout)
     return folder
 
 
@@ -49,10 +60,10 @@ def test_export_says_what_it_made(walk):
 
 
 def test_the_labels_are_learned(walk):
-    result = json.loads(run("eval", walk / "run", "-d", walk / "rows.csv", "--json").output)
+    result = json.loads(run("eval", walk / "run", "-d", walk / "rows.csv", "--json").stdout)
     assert result["examples"] == 48
     assert result["accuracy"] > 0.9
-    before = json.loads(run("eval", walk / "bundle", "-d", walk / "rows.csv", "--json").output)
+    before = json.loads(run("eval", walk / "bundle", "-d", walk / "rows.csv", "--json").stdout)
     assert result["loss"] < before["loss"]
 
 
@@ -64,6 +75,34 @@ def test_the_run_says_that_its_head_was_solved(walk):
     records = map(json.loads, run("inspect", walk / "run", "--records").output.splitlines())
     assigned = [record for record in records if record["kind"] == "assign"]
     assert assigned[-1]["elements"]["255"] == {"classifier.bias": 2, "classifier.weight": 64}
+
+
+def test_the_end_says_how_sure_the_best_is(walk):
+    (best,) = (line for line in (walk / "tune.txt").read_text().splitlines() if line.startswith("best after"))
+    assert re.search(
+        r"; on 48 training rows, each judged by a head that had not seen it, which agree with an accuracy from "
+        r"0\.\d\d to [01]\.\d\d \(95 %\)$",
+        best,
+    )
+    shown = next(
+        line for line in run("inspect", walk / "run").output.splitlines() if line.startswith("best ")
+    )
+    assert shown.partition("after")[2] == best.partition("after")[2]
+
+
+def test_a_new_head_that_was_never_solved_is_said_to_guess(walk):
+    told = (
+        f"the new head of {walk / 'bundle'} is all zeros, as nothing has solved or trained it yet: its answers are "
+        "chance until zoedge tune has run"
+    )
+    for command in (
+        ("eval", walk / "bundle", "-d", walk / "rows.csv"),
+        ("predict", walk / "bundle", "a text"),
+    ):
+        assert told in run(*command).stderr.splitlines()
+    for command in (("eval", walk / "run", "-d", walk / "rows.csv"), ("predict", walk / "run", "a text")):
+        assert "chance" not in run(*command).stderr
+    assert "f1 is that of the second class, yes" in run("eval", walk / "run", "-d", walk / "rows.csv").stderr
 
 
 def test_a_text_is_predicted(walk):

@@ -16,7 +16,9 @@ from . import flags
 @flags.output("the bundle's folder; it must not exist")
 @click.option("--task", help="what to train for; read from the model where it says")
 @click.option(
-    "--train", multiple=True, help="full, lora, bitfit, norm, head or a name pattern; repeat to combine"
+    "--train",
+    multiple=True,
+    help="full, lora, bitfit, norm, head or a name pattern; repeat to combine, or lora,head",
 )
 @click.option(
     "--lora-rank", type=click.IntRange(min=1), default=8, show_default=True, help="rank of LoRA branches"
@@ -67,7 +69,7 @@ def export(
         if text is not None:
             given[name] = _listed(text)
     if train:
-        given["train"] = train
+        given["train"] = tuple(part for entry in train for part in _listed(entry))
     bundle = to_bundle(model, output, **given, say=lambda text: click.echo(text, err=True))
     click.echo("\n".join(bundle_lines(bundle)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,25 @@ from ..errors import InputError
 from . import flags
 
 
-@click.command(epilog='Example: zoedge predict run "A fine film." "Dull from the start."')
+class Texts(click.Command):
+    """A command whose arguments are texts, which may look like flags."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and say of a flag that doesn't exist how a text that begins with a dash is given."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.possibilities:
+                raise
+            text = next((arg for arg in given if arg.startswith(error.option_name)), error.option_name)
+            remedy = f"zoedge predict RUN -- {shlex.quote(text)}"
+            raise click.UsageError(
+                f"{error.message} A text that begins with a dash stands behind --: {remedy}", ctx
+            ) from error
+
+
+@click.command(cls=Texts, epilog='Example: zoedge predict run "A fine film." "Dull from the start."')
 @click.argument("path", metavar="BUNDLE|RUN", type=click.Path(path_type=Path))
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @flags.data(required=False)

@@ -13,7 +13,8 @@ from zoedge import options as tune_options
 from zoedge.adapters import ADAPTERS
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError
-from zoedge.manifest import MANIFEST_FILE, Manifest, Port, said_apart
+from zoedge.manifest import MANIFEST_FILE, SETTING, Manifest, Port, said_apart
+from zoedge.runtime.data.facts import Facts
 from zoedge.runtime.losses.objectives import criterion_of
 from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.run import journal as journals
@@ -63,7 +64,7 @@ def run_lines(run: Run) -> list[str]:
         contents = journals.read(run.journal)
     except BundleError as error:
         return [*lines, f"journal: {error}"]
-    return lines + _aligned(_course(contents, run.facts.validation_rows))
+    return lines + _aligned(_course(contents, run.facts))
 
 
 def _facts(run: Run) -> Rows:
@@ -98,7 +99,7 @@ def journal_lines(path: Path) -> list[str]:
     return _aligned(rows)
 
 
-def _course(contents: Contents, validation_rows: int = 0) -> Rows:
+def _course(contents: Contents, facts: Facts | None = None) -> Rows:
     """Yield steps, losses and evaluations; the rows behind these where they are known."""
     records = contents.records
     steps = [record for record in records if isinstance(record, Step)]
@@ -117,7 +118,7 @@ def _course(contents: Contents, validation_rows: int = 0) -> Rows:
             evaluations, key=lambda record: record.metrics[criterion.metric]
         )
         yield "evaluations", f"{len(evaluations)}, last {_evaluation(evaluations[-1])}"
-        yield "best", best_text(best.step, best.metrics, validation_rows).removeprefix("best ")
+        yield "best", best_text(best.step, best.metrics, facts or Facts()).removeprefix("best ")
 
 
 def _names(record: Assign) -> str:
@@ -148,17 +149,23 @@ def _trainable(manifest: Manifest) -> Rows:
     )
     yield "groups", ", ".join(f"{group} {count:,}" for group, count in groups.most_common())
     yield "frozen", "; ".join(_frozen(manifest))
+    settings = [row.name for row in manifest.frozen if row.reason == SETTING]
+    yield (
+        "settings",
+        f"{len(settings)} of one number each, which are no parameters ({_some(settings)})"
+        if settings
+        else "",
+    )
 
 
 def _frozen(manifest: Manifest) -> Iterable[str]:
     """Yield what no run can train, a reason each: how much, and which."""
-    reasons = Counter({row.reason: 0 for row in manifest.frozen})
-    for row in manifest.frozen:
+    rows = [row for row in manifest.frozen if row.size]
+    reasons: Counter[str] = Counter()
+    for row in rows:
         reasons[row.reason] += row.size
     for reason, count in reasons.most_common():
-        if count:
-            names = [row.name for row in manifest.frozen if row.reason == reason]
-            yield f"{count:,} {reason} ({_some(names)})"
+        yield f"{count:,} {reason} ({_some([row.name for row in rows if row.reason == reason])})"
 
 
 def _branches(manifest: Manifest) -> Iterable[tuple[str, str]]:

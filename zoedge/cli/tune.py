@@ -42,6 +42,7 @@ def tune(
 ) -> None:
     """Tune BUNDLE on your data with forward passes alone."""
     from zoedge.runtime import tune as runtime
+    from zoedge.runtime.losses.objectives import beside
     from zoedge.runtime.run.progress import for_terminal
 
     loaded = options.load(config, {n: value for n, value in given.items() if value is not None})
@@ -49,21 +50,23 @@ def tune(
     bundle, data = bundle or (Path(loaded.bundle) if loaded.bundle else None), data or loaded.data
     bundle, data = _what(bundle, data, output, resume)
     if dry_run:
-        lines = runtime.dry_run(bundle, data, settings, given=names, preflight=preflight)
+        with beside(loaded.objective_folder):
+            lines = runtime.dry_run(bundle, data, settings, given=names, preflight=preflight)
         width = max(map(len, lines))
         click.echo("\n".join(f"{name:<{width}}  {value}" for name, value in lines.items()))
         return
     try:
-        runtime.tune(
-            bundle,
-            data,
-            output,
-            settings,
-            given=names,
-            resume=resume,
-            progress=for_terminal(),
-            preflight=preflight,
-        )
+        with beside(loaded.objective_folder):
+            runtime.tune(
+                bundle,
+                data,
+                output,
+                settings,
+                given=names,
+                resume=resume,
+                progress=for_terminal(),
+                preflight=preflight,
+            )
     except KeyboardInterrupt:
         if (output / "journal.zoj").exists():
             click.echo(f"Interrupted; go on with: zoedge tune --resume -o {output}", err=True)

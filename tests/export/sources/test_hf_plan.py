@@ -72,6 +72,12 @@ def test_task_and_route(model, options, wanted):
             "is an image classifier, and",
         ),
         (("T5ForConditionalGeneration", "t5"), {}, "encoder-decoder"),
+        (
+            ("BertForTokenClassification", "bert"),
+            {"task": "token-classification"},
+            r"gives a class for each token, which is no task of zoedge \(its tasks are text-classification, .*\): use "
+            "the encoder that it was made from with --labels",
+        ),
         (("Wav2Vec2ForCTC", "wav2vec2"), {}, "the architecture Wav2Vec2ForCTC isn't supported"),
         (("Wav2Vec2Model", "wav2vec2"), {}, "the architecture Wav2Vec2Model isn't supported"),
     ],

@@ -73,7 +73,7 @@ def test_a_header_with_two_separators_is_settled_by_the_rows(tmp_path):
     by_semicolon = write(tmp_path, "size, cm;label\n1;a\n2,5;b\n")
     assert [r.fields for r in read_csv(by_semicolon)] == [
         {"size, cm": "1", "label": "a"},
-        {"size, cm": "2,5", "label": "b"},
+        {"size, cm": "2.5", "label": "b"},
     ]
     by_comma = write(tmp_path, "size; cm,label\n1,a\n")
     assert [r.fields for r in read_csv(by_comma)] == [{"size; cm": "1", "label": "a"}]
@@ -83,7 +83,7 @@ def test_a_header_with_two_separators_is_settled_by_the_rows(tmp_path):
     ):
         read_csv(both)
     quoted = write(tmp_path, '"size, cm";label\n1,5;a\n')
-    assert [r.fields for r in read_csv(quoted)] == [{"size, cm": "1,5", "label": "a"}]
+    assert [r.fields for r in read_csv(quoted)] == [{"size, cm": "1.5", "label": "a"}]
 
 
 def test_a_broken_row_is_said_by_the_separator_of_the_header(tmp_path):
@@ -94,7 +94,7 @@ def test_a_broken_row_is_said_by_the_separator_of_the_header(tmp_path):
 def test_first_line_that_names_the_separator(tmp_path):
     path = write(tmp_path, "sep=;\r\na,b;c\r\n1,5;2,5\r\n")
     (record,) = read_csv(path)
-    assert record.fields == {"a,b": "1,5", "c": "2,5"}
+    assert record.fields == {"a,b": "1.5", "c": "2.5"}
     assert record.where == f"{path}:3"
 
 
@@ -184,3 +184,42 @@ def test_counted_columns_are_a_header(tmp_path, header):
     (tmp_path / "data.csv").write_text(f"{header}\n7,8,9\n")
     (only,) = read_csv(tmp_path / "data.csv")
     assert only.fields == dict(zip(header.split(","), "789", strict=True))
+
+
+@pytest.mark.parametrize(
+    ("raw", "first"),
+    [
+        ("a;b;text\n3,14;-,5;x, y\n2;;1,5\n", {"a": "3.14", "b": "-.5", "text": "x, y"}),
+        ("a;b\n1,5E-3; 2,\n1,234;7\n", {"a": "1.5E-3", "b": " 2."}),
+        ("0,125;1\n1,250;2\n", {"1": "0.125", "2": "1"}),
+        ("1,5;2,25\n3,5;4,25\n", {"1": "1.5", "2": "2.25"}),
+        ("a;b\n1,5;n/a\n2,5;3,5\n", {"a": "1.5", "b": "n/a"}),
+    ],
+)
+def test_decimal_commas_between_semicolons_are_points(tmp_path, raw, first):
+    assert read_csv(write(tmp_path, raw))[0].fields == first
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (
+            "a;b\n3,14;1\n2.5;2\n",
+            r"like '3,14' in the column 'a' and '2\.5' in the column 'a': write numbers with",
+        ),
+        ("a;b\n3,14;1.5\n2,5;2.5\n", r"like '3,14' in the column 'a' and '1\.5' in the column 'b'"),
+        ("a\n3,14\n".replace("a", "a;b").replace("14", "14;1.234,5"), r"and '1\.234,5' in the column 'b'"),
+        (
+            "a;b\n1,234;1\n12,000;2\n",
+            r"like '1,234' in the column 'a', that may be decimal commas or separate",
+        ),
+    ],
+)
+def test_commas_that_may_be_something_else_are_refused(tmp_path, raw, message):
+    with pytest.raises(DataError, match=message):
+        read_csv(write(tmp_path, raw))
+
+
+def test_commas_in_numbers_stay_where_something_else_separates(tmp_path):
+    assert read_csv(write(tmp_path, 'a,b\n"3,14",1\n'))[0].fields == {"a": "3,14", "b": "1"}
+    assert read_csv(write(tmp_path, "a\tb\n3,14\t1\n"))[0].fields == {"a": "3,14", "b": "1"}

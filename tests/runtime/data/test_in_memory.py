@@ -56,10 +56,12 @@ def test_every_form_gives_the_same_records(form, rows):
 
 @pytest.mark.parametrize("rows", [ROWS, NUMBERS], ids=["text", "numbers"])
 def test_data_frames_and_tables(rows):
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     assert fields(read(pandas.DataFrame(rows, index=[7, 3]))) == rows
     assert fields(read(pandas.DataFrame(rows).astype({"label": "category"}))) == rows
-    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow
+
     assert fields(read(pyarrow.Table.from_pylist(rows))) == rows
     twice = pandas.DataFrame([[1, 2]], columns=["x", "x"])
     with pytest.raises(DataError, match="data has two columns called 'x'"):
@@ -67,7 +69,8 @@ def test_data_frames_and_tables(rows):
 
 
 def test_hugging_face_data_sets():
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     one = datasets.Dataset.from_list(ROWS)
     assert fields(read(one)) == ROWS
     assert fields(read(one.to_iterable_dataset())) == ROWS

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from zoedge.errors import InputError
 from zoedge.runtime.data.batches import MicroBatch
-from zoedge.runtime.losses.objectives import OBJECTIVES, Criterion, objective
+from zoedge.runtime.losses.objectives import OBJECTIVES, Criterion, beside, folder_of, objective
 from zoedge.runtime.records import Eval
 from zoedge.runtime.run.evaluations import Evaluations
 
@@ -228,3 +228,35 @@ def test_metric_that_the_task_does_not_have():
 def test_every_objective_names_itself():
     for name in OBJECTIVES:
         assert callable(objective(name, CLASSES))
+
+
+@pytest.mark.usefixtures("module")
+def test_the_folder_of_a_function(tmp_path, monkeypatch):
+    for name in (
+        "accuracy",
+        "loss",
+        "math:fsum",
+        "json.decoder:scanstring",
+        "numpy.linalg:norm",
+        "not_loaded:f",
+    ):
+        assert folder_of(name) == ""
+    objective("my_scores:order", CLASSES, "max")
+    assert folder_of("my_scores:order") == str(tmp_path)
+    (tmp_path / "elsewhere" / "my_pack").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "my_pack" / "__init__.py").touch()
+    (tmp_path / "elsewhere" / "my_pack" / "scores.py").write_text(
+        "def f(outputs, targets):\n    return 0.5\n"
+    )
+    message = rf"importing 'my_pack.scores' raised .*; name a module in {tmp_path}, or an installed one"
+    with pytest.raises(InputError, match=message):
+        objective("my_pack.scores:f", CLASSES, "max")
+    with beside(str(tmp_path / "gone")):
+        message = rf"name a module in {tmp_path / 'gone'} or {tmp_path}, or an installed one"
+        with pytest.raises(InputError, match=message):
+            objective("my_pack.scores:f", CLASSES, "max")
+    with beside(str(tmp_path / "elsewhere")):
+        objective("my_pack.scores:f", CLASSES, "max")
+    assert folder_of("my_pack.scores:f") == str(tmp_path / "elsewhere")
+    for name in ("my_pack.scores", "my_pack"):
+        sys.modules.pop(name)

@@ -17,7 +17,7 @@ from ..surgery.graph import Graph, dims_of
 from .batch_axes import BatchAxes, find_batch_axes
 from .onnx_inputs import onnx_samples
 from .onnx_reference import OnnxReference
-from .probabilities import LOSSES, Made, Source, find_source
+from .probabilities import LOSSES, FloatOutput, LogitsValue, find_source
 
 if TYPE_CHECKING:
     from zoedge.export.exported import Arrays, Reference, SampleInputs
@@ -41,7 +41,7 @@ class Found:
         runs: (inputs, outputs) of two sizes.
     """
 
-    made: Made
+    made: LogitsValue
     axes: dict[str, int]
     reference: Reference
     sample: SampleInputs
@@ -88,13 +88,13 @@ def find_logits(
     rng = np.random.default_rng(0)
     cases = [sample(rng, *size) for size in _SIZES]
     values = [reference(case)[output] for case in cases]
-    made = Made(output)
+    made = LogitsValue(output)
     if loss in LOSSES:
 
         def inner(names: Sequence[str]) -> Reference:
             return OnnxReference(path, graph, (), [output, *names], fill) if names else reference
 
-        source = Source(graph, output, inner, sample, batch, text is not None)
+        source = FloatOutput(graph, output, inner, sample, batch, text is not None)
         made = find_source(source, loss, values, say)
     if made.name != output:
         reference = OnnxReference(path, graph, made.nodes, [made.name], fill)

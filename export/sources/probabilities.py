@@ -33,7 +33,7 @@ _SCALES = (1.0, 0.1, 10.0)  # of inputs: logits leave any range, and what is sat
 _NEGATIVE = -1e-4  # of the largest value: rounding
 
 
-class Made(NamedTuple):
+class LogitsValue(NamedTuple):
     """What a loss takes for logits.
 
     Attributes:
@@ -49,7 +49,7 @@ class Made(NamedTuple):
     rounded: bool = False
 
 
-class Source(NamedTuple):
+class FloatOutput(NamedTuple):
     """An output of a file, and how the file is run.
 
     Attributes:
@@ -69,7 +69,9 @@ class Source(NamedTuple):
     text: bool
 
 
-def find_source(source: Source, loss: str, first: Sequence[Array], say: Callable[[str], None]) -> Made:
+def find_source(
+    source: FloatOutput, loss: str, first: Sequence[Array], say: Callable[[str], None]
+) -> LogitsValue:
     """Return what a loss takes for logits: the output itself where its numbers are no probabilities.
 
     Args:
@@ -84,24 +86,24 @@ def find_source(source: Source, loss: str, first: Sequence[Array], say: Callable
     output = source.output
     look = _look(source, first)
     if look is None:
-        return Made(output)
+        return LogitsValue(output)
     seen = likeness(look.rows, look.between.operators, log=look.log)
     found = _activation(source, loss, first, look, seen)
     if found is not None:
         logits, kind = found
         nodes, name = logits.nodes(source.graph)
         say(f"{output} is a {kind}: the loss {loss} is computed from its input, {logits.value}")
-        return Made(name, nodes, logits.value)
+        return LogitsValue(name, nodes, logits.value)
     if BOUNDED.isdisjoint(look.between.operators):  # what is saturated isn't so everywhere
         refuse_steps(output, look.rows, look.sources)
     if seen is None or (look.log and loss == "cross-entropy"):
-        return Made(output)  # log(p) is as good a logit as any
+        return LogitsValue(output)  # log(p) is as good a logit as any
     if seen.kind == UNKNOWN:
         say(
             f"{output} gives the same numbers for every random input, so that nothing tells whether they are "
             f"probabilities: {loss} takes them for logits; example_inputs of to_bundle on which they differ tell it"
         )
-        return Made(output)
+        return LogitsValue(output)
     refuse_other(output, loss, seen, look.rows, text=source.text)
     return _from_logarithms(source, loss, look, seen, say)
 
@@ -124,7 +126,7 @@ class _Look(NamedTuple):
         return {name: [run[name] for run in self.runs] for name in names}
 
 
-def _look(source: Source, first: Sequence[Array]) -> _Look | None:
+def _look(source: FloatOutput, first: Sequence[Array]) -> _Look | None:
     """Run a file on more inputs; None where values show by their sign that they are logits."""
     between = behind(source.graph, source.output)
     shares, log = without_logarithm(first, between.operators)
@@ -135,7 +137,7 @@ def _look(source: Source, first: Sequence[Array]) -> _Look | None:
     return _Look(between, runs, rows, log) if runs else None
 
 
-def _runs(source: Source, between: Behind, *, log: bool) -> Iterator[Arrays]:
+def _runs(source: FloatOutput, between: Behind, *, log: bool) -> Iterator[Arrays]:
     """Yield values for random inputs, smaller ones and larger ones."""
     inputs = source.sample(np.random.default_rng(6), *_SIZE)
     try:
@@ -160,7 +162,7 @@ def _runs(source: Source, between: Behind, *, log: bool) -> Iterator[Arrays]:
 
 
 def _activation(
-    source: Source, loss: str, first: Sequence[Array], look: _Look, seen: Likeness | None
+    source: FloatOutput, loss: str, first: Sequence[Array], look: _Look, seen: Likeness | None
 ) -> tuple[Logits, str] | None:
     """Return the value whose softmax or sigmoid the output is, and that in words."""
     sizes = zip(*(array.shape for array in first), strict=True)
@@ -178,8 +180,8 @@ def _activation(
 
 
 def _from_logarithms(
-    source: Source, loss: str, look: _Look, seen: Likeness, say: Callable[[str], None]
-) -> Made:
+    source: FloatOutput, loss: str, look: _Look, seen: Likeness, say: Callable[[str], None]
+) -> LogitsValue:
     made = LogNodes(source.graph, source.output, seen, log=look.log)
     if loss == "bce-with-logits":
         name = made.of_each()
@@ -194,4 +196,4 @@ def _from_logarithms(
         f"computed from their logarithms; a probability nearer to {near} than {seen.least:.0e} trains no more"
     )
     head = next((value for value in look.between.sources if find_head(source.graph, value) is not None), "")
-    return Made(name, tuple(made.nodes), head, rounded=True)
+    return LogitsValue(name, tuple(made.nodes), head, rounded=True)

@@ -174,7 +174,7 @@ def _branches(manifest: Manifest) -> Iterable[tuple[str, str]]:
         own = [branch for branch in manifest.branches if branch.kind == kind]
         settings = sorted({" ".join(f"{n} {v:g}" for n, v in branch.settings.items()) for branch in own})
         if own:
-            yield modules.label, f"{len(own)} branches, {', '.join(settings)}"
+            yield modules.label, ", ".join(filter(None, (f"{len(own)} branches", *settings)))
 
 
 def _ports(ports: Sequence[Port]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
@@ -229,7 +228,6 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
             progress.note(
                 f"{changed} since the run began: from here on its bits may differ from an uninterrupted run's"
             )
-    elapsed = _elapsed(folder / LOG_FILE, job.fold.step)
     log = Log(folder / LOG_FILE, job.fold.step)
     parts = _parts(job)
     progress.start(_header_lines(job, data), parts.extent, job.fold.step)
@@ -239,7 +237,7 @@ def _run(job: Job, folder: Path, data: str, contents: Contents | None, progress:
         progress.note(
             f"the journal's last {contents.torn} bytes were torn; going on from step {job.fold.step}"
         )
-    Tuner(parts, contents.records, run, journal, log, progress, elapsed_seconds=elapsed).run()
+    Tuner(parts, contents.records, run, journal, log, progress, elapsed_seconds=log.elapsed_seconds).run()
     return run
 
 
@@ -336,16 +334,3 @@ def _header_lines(job: Job, data: str) -> dict[str, str]:
 def _objective_line(job: Job) -> str:
     by_loss = job.refit is not None and job.measure.criterion != job.measure.goal
     return f"{job.measure.goal}" + ("; the best weights are those of the least loss" if by_loss else "")
-
-
-def _elapsed(path: Path, step: int) -> float:
-    """Return the seconds that a run had taken when it was at ``step``."""
-    seconds = 0.0
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # torn by a crash
-        if row.get("step", 0) <= step:
-            seconds = max(seconds, float(row.get("elapsed_seconds", 0.0)))
-    return seconds

@@ -190,10 +190,22 @@ def remove_leftovers(folder: Path) -> None:
 
 
 class Log:
-    """``log.jsonl``: one JSON object per line, flushed as written."""
+    """``log.jsonl``: one JSON object per line, flushed as written.
+
+    Args:
+        path: the file; what it holds stays, but for rows of steps that a resume takes again.
+        keep_before: the step at which a resume begins.
+
+    Attributes:
+        elapsed_seconds: what the run had taken by then.
+    """
 
     def __init__(self, path: Path, keep_before: int) -> None:
-        self._file = _continued(path, keep_before)
+        kept = [(line, row) for line, row in _rows(path) if row.get("step", 0) <= keep_before]
+        self.elapsed_seconds = max((float(row.get("elapsed_seconds", 0.0)) for _, row in kept), default=0.0)
+        with new_file(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one object."""
@@ -205,16 +217,10 @@ class Log:
         self._file.close()
 
 
-def _continued(path: Path, keep_before: int) -> Any:
-    """Open a log for appending; rows of steps that a resume takes again are dropped first."""
-    kept = []
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the lines of a log, and what they say."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            row = json.loads(line)
+            yield line, json.loads(line)
         except ValueError:
             continue  # torn by a crash
-        if row.get("step", 0) <= keep_before:
-            kept.append(line + "\n")
-    with new_file(path) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
-    return path.open("a", encoding="utf-8")

@@ -70,6 +70,11 @@ class Tried(NamedTuple):
     saving: float = 0.0
     note: str | None = None
 
+    def close(self) -> None:
+        """Give back the cache's disk."""
+        if self.cache is not None:
+            self.cache.close()
+
 
 def try_cache(
     bundle: Bundle, recurring: Recurring | None, batch: Sequence[MicroBatch], opened: Callable[[], Staged]

@@ -34,8 +34,8 @@ from zoedge.manifest import (
 from .assemble import Assembled, Request, assemble
 from .exported import Exported
 from .external import write_graph
+from .forms.write import write_forms
 from .liveness import find_dead
-from .other_forms import write_other_forms
 from .ports import port_of
 from .resolution import measure_resolution
 from .surgery.graph import Graph
@@ -81,7 +81,7 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         coarse = _is_coarse(exported)
         mixing = company(folder, exported, manifest, coarse=coarse)
         notes += [mixing] if mixing is not None else []
-        manifest = write_other_forms(
+        manifest = write_forms(
             folder, exported, assembled, manifest, made.weights, coarse=coarse, say=notes.append
         )
         (folder / MANIFEST_FILE).write_bytes(encode(manifest))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from msgspec import structs
 
 from zoedge.bundle import Bundle
+from zoedge.forms import FEW_ROWS
 from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 
@@ -62,6 +63,7 @@ class Job:
         directions: of LoRA branches; None where none are moved in, or the run has begun.
         initial: those, and the first values of a moved new head; None where there are neither.
         notes: sentences the user should read.
+        form: of the whole graph, which the run keeps.
         cache: what keeps results of the layers before the first trained one; None where nothing does.
     """
 
@@ -74,6 +76,7 @@ class Job:
     directions: Assign | None
     initial: Callable[[], Assign] | None
     notes: tuple[str, ...]
+    form: str
     cache: PrefixCache | None = None
 
     def close(self) -> None:
@@ -188,6 +191,7 @@ def assemble(
     folder: Path | None = None,
     *,
     begun: bool = False,
+    form: str | None = None,
 ) -> Job:
     """Open what a run needs: buffers, a session, and what refits and evaluates.
 
@@ -198,6 +202,7 @@ def assemble(
         plan: what is to be done.
         folder: where disk may be taken until the job is closed; None for nowhere.
         begun: the run has its first values already.
+        form: of the whole graph, as the run was begun with it; None for by the forms' rules.
     """
     manifest, options = bundle.manifest, plan.options
     goal = _goal(options, manifest, splits.facts)
@@ -218,16 +223,12 @@ def assemble(
             frozen=frozen_where(bundle, options),
             recurring=_recurring(folder, manifest, plan, len(splits.train)),
             rows=_layer_rows(manifest, options, splits.train, device.grain),
-        ),
-        options.probes_per_pass,
-        options.few_rows,
-    )
-    plan = replace(
-        plan,
-        options=structs.replace(
-            options, few_rows="yes" if choice.few_rows else "no", probes_per_pass=choice.asked
+            options=options,
+            form=form,
         ),
     )
+    few_rows = "yes" if choice.form == FEW_ROWS else "no"
+    plan = replace(plan, options=structs.replace(options, few_rows=few_rows, probes_per_pass=choice.asked))
     measure = Measure(
         choice.forward,
         manifest,
@@ -250,7 +251,9 @@ def assemble(
     if ":" in options.objective:
         # a head that is assigned first may say nothing yet, as constant outputs correlate with nothing
         measure.check(finite=initial is None and solved is None)
-    return Job(bundle, splits, plan, fold, measure, solved, directions, initial, notes, choice.cache)
+    return Job(
+        bundle, splits, plan, fold, measure, solved, directions, initial, notes, choice.form, choice.cache
+    )
 
 
 def eval_bounds(options: TuneOptions, manifest: Manifest, train: Dataset, grain: Grain) -> Bounds:

@@ -19,6 +19,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     noise: int  # NOISE_VERSION
     options: dict[str, Any]  # resolved, as in config.yaml
     solved: tuple[str, ...] = ()  # tensors that are assigned instead of moved
+    form: str | None = None  # of the whole graph (``zoedge/forms.py``); None in older runs
     zoedge: str
     versions: dict[str, str] = {}
 

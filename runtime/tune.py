@@ -93,7 +93,8 @@ def tune(
         opened = open_bundle(source)
         if contents is not None:
             _check_bundle(contents.header, opened, folder)
-        ready = _ready(opened, rows, settled, wanted, preflight, folder, begun=begun, facts=facts)
+        form = contents.header.form if contents is not None else None
+        ready = _ready(opened, rows, settled, wanted, preflight, folder, begun=begun, facts=facts, form=form)
         with closing(ready) as job:
             if contents is not None:
                 _check_same(contents.header, job, folder)
@@ -143,6 +144,7 @@ def _ready(
     *,
     begun: bool,
     facts: Facts | None = None,
+    form: str | None = None,
 ) -> Job:
     """Read everything, see whether it fits, and open it."""
     device = open_device(options.provider, options.threads)
@@ -157,7 +159,7 @@ def _ready(
             own_objective=wanted.function is not None,
         )
         plan = check(ask, bundle.manifest, device, plan, int(max(lengths)))
-    return assemble(bundle, device, splits, plan, folder, begun=begun)
+    return assemble(bundle, device, splits, plan, folder, begun=begun, form=form)
 
 
 def _journal_of(folder: Path, resume: bool) -> Contents | None:
@@ -298,6 +300,7 @@ def _header(job: Job) -> Header:
         noise=NOISE_VERSION,
         options=tune_options.flat(job.plan.options),
         solved=job.plan.solved,
+        form=job.form,
         zoedge=version(),
         versions={name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime")},
     )

@@ -42,7 +42,7 @@ def take_early(graph: Graph, value: str, rows: Rows) -> str:
         rows: which.
     """
     row_wise = RowWise(graph)
-    if row_wise.forms.rank(value) != _SEQUENCE:
+    if row_wise.shapes.rank(value) != _SEQUENCE:
         return rows.take(value)
     moved, stops = _plan(graph, value, row_wise)
     if not moved:
@@ -95,13 +95,13 @@ def _can_be_taken(graph: Graph, value: str, row_wise: RowWise) -> bool:
     """Whether rows can be taken from a value: floats with an axis for the sequence."""
     maker = graph.producer(value)
     rounded = maker is not None and maker.op_type in ("DynamicQuantizeLinear", "QuantizeLinear")
-    return not rounded and row_wise.forms.rank(value) == _SEQUENCE
+    return not rounded and row_wise.shapes.rank(value) == _SEQUENCE
 
 
 def _reshape(graph: Graph, node: onnx.NodeProto, rows: Rows, row_wise: RowWise) -> None:
     """Let a Reshape make the shape that the wanted rows have."""
-    width = row_wise.forms.width(node.output[0])
+    width = row_wise.shapes.width(node.output[0])
     last = graph.hold(np.array([width], np.int64), "width")
-    flat = row_wise.forms.rank(node.output[0]) == _FLAT
+    flat = row_wise.shapes.rank(node.output[0]) == _FLAT
     lead = graph.hold(np.array([-1], np.int64), "rows") if flat else rows.shape()
     graph.set_input(node, 1, graph.add("Concat", lead, last, axis=0))

@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from .forms import Forms
 from .graph import Graph, attributes
 from .linears import Linear, find_linears
+from .shapes import Shapes
 
 
 def multiply_from_left(graph: Graph, changing: Collection[str]) -> tuple[str, ...]:
@@ -24,20 +24,20 @@ def multiply_from_left(graph: Graph, changing: Collection[str]) -> tuple[str, ..
         graph: changed in place.
         changing: names of the trained tensors.
     """
-    forms = Forms(graph)
+    shapes = Shapes(graph)
     leading: dict[str, str] = {}
-    found = [linear for linear in find_linears(graph) if _fits(graph, forms, linear, changing)]
+    found = [linear for linear in find_linears(graph) if _fits(graph, shapes, linear, changing)]
     for linear in found:
-        _rewrite(graph, linear, forms.rank(linear.x) == 2, leading)
+        _rewrite(graph, linear, shapes.rank(linear.x) == 2, leading)
     return tuple(dict.fromkeys(linear.weight for linear in found))
 
 
-def _fits(graph: Graph, forms: Forms, linear: Linear, changing: Collection[str]) -> bool:
+def _fits(graph: Graph, shapes: Shapes, linear: Linear, changing: Collection[str]) -> bool:
     node = linear.node
     plain = node.op_type == "MatMul" or (node.op_type == "Gemm" and attributes(node).get("beta", 1.0) == 1.0)
     stored = graph.initializers[linear.weight].data_type == linear.dtype == TensorProto.FLOAT
     trained = linear.weight in changing and not linear.transposed and not linear.rounded
-    return plain and stored and trained and (forms.rank(linear.x) or 0) >= 2
+    return plain and stored and trained and (shapes.rank(linear.x) or 0) >= 2
 
 
 def _rewrite(graph: Graph, linear: Linear, flat: bool, leading: dict[str, str]) -> None:

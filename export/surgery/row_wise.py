@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from .forms import BINARY, SAME_FORM, Forms
 from .graph import Graph, attributes
+from .shapes import BINARY, SAME_RANK, Shapes
 
 _END = 1 << 31  # no axis is as long
 _NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
@@ -27,7 +27,7 @@ class RowWise:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self.forms = Forms(graph)
+        self.shapes = Shapes(graph)
         self._fixed = set(graph.initializers)
         for node in graph.in_order():
             if all(value in self._fixed for value in graph.reads(node)):
@@ -38,7 +38,7 @@ class RowWise:
         find = _RULES.get(node.op_type)
         if find is not None:
             return find(self, node)
-        if node.op_type in SAME_FORM and self._rest_fixed(node):
+        if node.op_type in SAME_RANK and self._rest_fixed(node):
             return [0]
         return None
 
@@ -46,12 +46,12 @@ class RowWise:
         """Every input holds rows, or is the same for all rows."""
         rows = [i for i, value in enumerate(node.input) if value not in self._fixed]
         same = all(self._same_for_all(value) for value in node.input if value in self._fixed)
-        ranks = {self.forms.rank(node.input[i]) for i in rows}
+        ranks = {self.shapes.rank(node.input[i]) for i in rows}
         return rows if rows and same and len(ranks) == 1 and None not in ranks else None
 
     def norm(self, node: onnx.NodeProto) -> list[int] | None:
         """A normalisation over the last axis."""
-        axis, rank = attributes(node).get("axis", -1), self.forms.rank(node.input[0])
+        axis, rank = attributes(node).get("axis", -1), self.shapes.rank(node.input[0])
         return [0] if self._rest_fixed(node) and axis in (-1, (rank or 0) - 1) else None
 
     def mean(self, node: onnx.NodeProto) -> list[int] | None:
@@ -63,7 +63,7 @@ class RowWise:
 
     def product(self, node: onnx.NodeProto) -> list[int] | None:
         """A product with a stored matrix, from the right."""
-        matrix = self.forms.rank(node.input[1]) == 2 and node.input[1] in self._fixed
+        matrix = self.shapes.rank(node.input[1]) == 2 and node.input[1] in self._fixed
         return [0] if matrix else None
 
     def gemm(self, node: onnx.NodeProto) -> list[int] | None:
@@ -84,8 +84,8 @@ class RowWise:
 
     def reshape(self, node: onnx.NodeProto) -> list[int] | None:
         """[batch, sequence, width] to [batch x sequence, width], or back, or to itself."""
-        ranks = {self.forms.rank(node.input[0]), self.forms.rank(node.output[0])}
-        widths = {self.forms.width(node.input[0]), self.forms.width(node.output[0])}
+        ranks = {self.shapes.rank(node.input[0]), self.shapes.rank(node.output[0])}
+        widths = {self.shapes.width(node.input[0]), self.shapes.width(node.output[0])}
         return [0] if ranks in ({2, 3}, {3}) and len(widths) == 1 and None not in widths else None
 
     def slice(self, node: onnx.NodeProto) -> list[int] | None:
@@ -102,7 +102,7 @@ class RowWise:
         return all(value in self._fixed for value in node.input[1:] if value)
 
     def _same_for_all(self, value: str) -> bool:
-        dims = self.forms.dims(value)
+        dims = self.shapes.dims(value)
         return dims is not None and all(dim == 1 for dim in dims[:-1])
 
 

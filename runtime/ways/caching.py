@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from zoedge.bundle import Bundle
 from zoedge.manifest import PREFIX_FILE
@@ -18,6 +15,7 @@ from zoedge.options import size_bytes
 
 from ..data.batches import MicroBatch
 from ..data.example import Arrays
+from ..machine.timing import best_seconds
 from ..passes.prefix_cache import PrefixCache
 from ..passes.row_store import RowStore
 from ..passes.staged import Staged
@@ -25,8 +23,6 @@ from ..passes.staged import Staged
 LEAST_EPOCHS = 1.5  # with fewer, most rows are never met again
 AUTO_BYTES = 1 << 30
 _AUTO_SHARE = 4  # at most a quarter of the free disk
-_REPEATS = 4
-_SECONDS = 2.0  # of repeats
 _IN_MEMORY = ("tmpfs", "ramfs")
 # one scale for all rows of a pass, and shapes inside that follow from values: what tests of shapes can't vouch for
 _UNFIT = {
@@ -70,6 +66,11 @@ class Tried(NamedTuple):
     saving: float = 0.0
     note: str | None = None
 
+    def close(self) -> None:
+        """Give back the cache's disk."""
+        if self.cache is not None:
+            self.cache.close()
+
 
 def try_cache(
     bundle: Bundle, recurring: Recurring | None, batch: Sequence[MicroBatch], opened: Callable[[], Staged]
@@ -107,7 +108,7 @@ def _measured(
 ) -> Tried:
     passes: list[Arrays] = [b.given for b in batch]
     alone = {name: array[: recurring.fixed_rows or 1] for name, array in passes[0].items()}
-    computing = _seconds(lambda: [staged.begin(x) for x in passes])
+    computing = best_seconds(lambda: [staged.begin(x) for x in passes])
     wanted = _bits(staged, [*passes, alone])
     staged.cache = cache
     same = all(_bits(staged, [*passes, alone]) == wanted for _ in ("computed", "read"))
@@ -115,7 +116,7 @@ def _measured(
         return Tried(note=news)
     if not same or not cache.useful:
         return Tried(note=f"{_WHAT}: it depends on the rows beside it")
-    reading = _seconds(lambda: [staged.begin(x) for x in passes])
+    reading = best_seconds(lambda: [staged.begin(x) for x in passes])
     held = min(1.0, most / (recurring.rows * max(1.0, cache.entry_bytes)))
     saving = held * (1.0 - 1.0 / recurring.epochs) * (computing - reading)
     note = f"the layers before the first trained one are computed once per row and kept on disk (up to {_said(most)})"
@@ -160,19 +161,6 @@ def unfit(graph: Path) -> str | None:
 
 def _bits(staged: Staged, passes: Sequence[Arrays]) -> list[bytes]:
     return [array.tobytes() for x in passes for _, array in sorted(staged.crossing(x).items())]
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    """Return the seconds of an action, the best of a few."""
-    best, spent = np.inf, 0.0
-    for _ in range(_REPEATS):
-        started = time.perf_counter()
-        action()
-        needed = time.perf_counter() - started
-        best, spent = min(best, needed), spent + needed
-        if spent > _SECONDS:
-            break
-    return float(best)
 
 
 def _said(size: int) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zoedge.bundle import Bundle
-from zoedge.manifest import FEW_ROWS_FILE, LOSS_FILE
+from zoedge.options import TuneOptions
 
 from ..data.batches import MicroBatch
 from ..device import Array, Buffer, Device
 from ..passes.engine import Engine, SessionSettings
-from ..passes.probing import OneByOne, Probing, Together
-from ..passes.staged import Staged
 from .caching import Recurring
 
 
@@ -29,7 +27,8 @@ class Situation:
         device, threads, frozen: as for ``Engine``.
         recurring: how rows recur; None where nothing is kept of them.
         rows: rows that a layer sees in the largest pass of a step, tokens where there are any; None if unknown.
-        few_rows: whether the whole graph is the one with trained matrices on the left.
+        options: what the user asked for.
+        form: of the whole graph, as a resumed run was begun with it; None for by the forms' rules.
     """
 
     bundle: Bundle
@@ -43,13 +42,8 @@ class Situation:
     frozen: Mapping[str, Array] | None = None
     recurring: Recurring | None = None
     rows: int | None = None
-    few_rows: bool = False
-
-    @property
-    def stackable(self) -> bool:
-        """Whether several points fit into one pass: only LoRA factors differ between them."""
-        manifest = self.bundle.manifest
-        return manifest.stages is not None and self.varying.issubset(manifest.factors)
+    options: TuneOptions = field(default_factory=TuneOptions)
+    form: str | None = None
 
     @property
     def rounds_together(self) -> bool:
@@ -57,20 +51,11 @@ class Situation:
         quantization = self.bundle.manifest.quantization
         return quantization is not None and quantization.kind == "int8"
 
-    def whole(self) -> Engine:
-        """Open the whole graph."""
-        file = FEW_ROWS_FILE if self.few_rows else LOSS_FILE
-        return Engine(self.bundle.path(file), self.buffers, **self._session())
-
-    def staged(self) -> Staged:
-        """Open the two parts."""
-        return Staged(self.bundle, self.buffers, **self._session())
-
-    def _session(self) -> SessionSettings:
+    @property
+    def session(self) -> SessionSettings:
+        """The settings of the run's sessions."""
         return {"device": self.device, "threads": self.threads, "frozen": self.frozen}
 
-    def together(self, staged: Staged, count: int) -> Probing:
-        """Return the way that measures ``count`` points a pass."""
-        if count == 1:
-            return OneByOne(staged)
-        return Together(staged, {n: self.buffers[n] for n in sorted(self.varying)}, count, self.device)
+    def engine(self, file: str) -> Engine:
+        """Open a whole graph of the bundle."""
+        return Engine(self.bundle.path(file), self.buffers, **self.session)

@@ -58,9 +58,9 @@ def place(tmp_path_factory, tiny_bert, tiny_encoder):
 @pytest.fixture
 def always(monkeypatch):
     """Let a measurement find that reading takes no time, a probe a pass; count what is read."""
-    monkeypatch.setattr(choice, "_most_points", lambda situation: 1)
+    monkeypatch.setattr(choice, "_most_points", lambda situation, use: 1)
     times = itertools.cycle([1.0, 0.0])
-    monkeypatch.setattr(caching, "_seconds", lambda action: (action(), next(times))[1])
+    monkeypatch.setattr(caching, "best_seconds", lambda action: (action(), next(times))[1])
     reads = []
     get = RowStore.get
     monkeypatch.setattr(RowStore, "get", lambda store, key: (reads.append(store), get(store, key))[1])

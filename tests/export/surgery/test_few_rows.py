@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from zoedge.export import other_forms
+from zoedge.export.forms import few_rows
+from zoedge.export.forms import write as forms
 from zoedge.export.surgery.few_rows import few_rows_model, multiply_from_left
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.overridable import make_overridable
@@ -109,7 +110,7 @@ def stale_matrix(made):
 
 @pytest.mark.parametrize("fault", [other_softmax, stale_matrix])
 def test_a_graph_that_computes_something_else_is_not_kept(tmp_path, monkeypatch, fault):
-    right, write = other_forms.few_rows_model, other_forms.write_graph
+    right, write = few_rows.few_rows_model, forms.write_graph
 
     def wrong(loss, changing):
         made, matrices = right(loss, changing)
@@ -120,8 +121,8 @@ def test_a_graph_that_computes_something_else_is_not_kept(tmp_path, monkeypatch,
         place = next(p for n, p in weights.places.items() if n.endswith("fc1.weight"))
         return write(folder, name, model, weights._replace(places=weights.places | {"copy": place}), adapters)
 
-    monkeypatch.setattr(other_forms, "few_rows_model", wrong)
-    monkeypatch.setattr(other_forms, "write_graph", written)
+    monkeypatch.setattr(few_rows, "few_rows_model", wrong)
+    monkeypatch.setattr(forms, "write_graph", written)
     bundle = to_bundle(tiny_opt(tmp_path / "m"), tmp_path / "b", task="text-generation", train=["full"])
     assert FEW_ROWS_FILE not in bundle.manifest.files
     assert not bundle.path(FEW_ROWS_FILE).exists()

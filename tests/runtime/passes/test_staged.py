@@ -23,7 +23,8 @@ from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
 from zoedge.runtime.ways import choice
-from zoedge.runtime.ways.choice import Situation, choose
+from zoedge.runtime.ways.choice import choose
+from zoedge.runtime.ways.situation import Situation
 
 from ..networks import mlp, rows
 
@@ -69,7 +70,7 @@ def losses(probing, points):
     ]
 
 
-def situation(place, name, *, points=4, varying=None):
+def situation(place, name, *, points=4, varying=None, asked=None):
     opened = bundle(place, name)
     buffers = load_buffers(opened, Cpu())
     factors = frozenset(opened.manifest.factors)
@@ -82,6 +83,7 @@ def situation(place, name, *, points=4, varying=None):
         points,
         Cpu(),
         1,
+        options=TuneOptions(probes_per_pass=asked),
     )
 
 
@@ -142,23 +144,23 @@ def test_a_factor_that_does_not_vary_is_read_where_it_is(place):
 def test_the_fastest_way_is_taken(place, monkeypatch):
     seconds = {0: 1.0, 1: 0.9, 2: 0.5, 4: 0.7}
     monkeypatch.setattr(
-        choice, "_timed", lambda s, probing: seconds[probing.count * isinstance(probing.forward, Staged)]
+        choice, "timed", lambda s, probing: seconds[probing.count * isinstance(probing.forward, Staged)]
     )
-    chosen = choose(situation(place, "lora"), None)
+    chosen = choose(situation(place, "lora"))
     assert isinstance(chosen.forward, Staged)
     assert "2 probes share a pass" in chosen.note
 
 
 def test_the_whole_graph_is_taken_where_nothing_is_faster(place, monkeypatch):
-    monkeypatch.setattr(choice, "_timed", lambda s, probing: 1.0)
-    chosen = choose(situation(place, "lora"), None)
+    monkeypatch.setattr(choice, "timed", lambda s, probing: 1.0)
+    chosen = choose(situation(place, "lora"))
     assert isinstance(chosen.forward, Engine)
     assert chosen.note is None
 
 
 def test_other_bits_are_never_taken_however_fast(place, monkeypatch):
     monkeypatch.setattr(
-        choice, "_timed", lambda s, probing: 1.0 / (1 + probing.count * isinstance(probing.forward, Staged))
+        choice, "timed", lambda s, probing: 1.0 / (1 + probing.count * isinstance(probing.forward, Staged))
     )
     run = Staged.finish
     monkeypatch.setattr(
@@ -167,13 +169,13 @@ def test_other_bits_are_never_taken_however_fast(place, monkeypatch):
         lambda *a: {k: np.nextafter(v, np.float32(9)) for k, v in run(*a).items() if k == "loss"},
     )
     one = situation(place, "lora")
-    assert isinstance(choose(one, None).forward, Engine)
+    assert isinstance(choose(one).forward, Engine)
 
 
 def test_measuring_leaves_the_buffers_as_they_were(place):
     here = situation(place, "lora")
     before = {name: value.copy() for name, value in here.buffers.items()}
-    choose(here, None)
+    choose(here)
     for name, value in before.items():
         np.testing.assert_array_equal(here.buffers[name], value)
 
@@ -185,9 +187,9 @@ def never(*_):
 @pytest.mark.parametrize(("rows_", "points", "count"), [(5, 4, 4), (30, 9, 4), (64, 2, 2)])
 def test_few_rows_of_an_int8_base_share_a_pass_by_rule(place, monkeypatch, rows_, points, count):
     """Company changes how activations are rounded, so a timing must not decide: equal commands, equal losses."""
-    monkeypatch.setattr(choice, "_timed", never)
+    monkeypatch.setattr(choice, "timed", never)
     here = replace(situation(place, "int8", points=points), batch=[batch(rows_)], rows=rows_)
-    chosen = choose(here, None)
+    chosen = choose(here)
     assert chosen.asked == chosen.probing.count == count
     assert chosen.note == f"{count} probes share a pass, and the steps to which int8 rounds activations"
 
@@ -195,13 +197,13 @@ def test_few_rows_of_an_int8_base_share_a_pass_by_rule(place, monkeypatch, rows_
 @pytest.mark.parametrize(("rows_", "name"), [(65, "int8"), (None, "int8"), (5, "lora")])
 def test_others_are_timed(place, rows_, name):
     here = replace(situation(place, name, points=2), batch=[batch(rows_ or 5)], rows=rows_)
-    assert choose(here, None).asked is None
+    assert choose(here).asked is None
 
 
 def test_equal_points_of_an_int8_base_have_equal_losses(place):
     """What eps = 0 comes to: the gradient is exactly zero."""
     here = replace(situation(place, "int8"), batch=[batch(16)], rows=16)
-    probing = choose(here, None).probing
+    probing = choose(here).probing
     for name in here.buffers:
         here.buffers[name][...] = np.random.default_rng(3).standard_normal(here.buffers[name].shape)
     found = [out["loss"] for results in probing.results([batch(16)], range(4), None) for _, out in results]
@@ -242,9 +244,9 @@ def test_several_points_need_branches(place):
     with pytest.raises(
         InputError, match=r"--probes-per-pass 2 needs a bundle whose only moved tensors are LoRA"
     ):
-        choose(situation(place, "head"), 2)
+        choose(situation(place, "head", asked=2))
     with pytest.raises(InputError, match=r"--probes-per-pass 2 needs"):
-        choose(situation(place, "full"), 2)
+        choose(situation(place, "full", asked=2))
 
 
 @pytest.mark.parametrize("space", ["factors", "activations"])
@@ -274,8 +276,8 @@ def test_other_bits_show_behind_a_new_head_of_zeros(tiny_encoder, tmp_path, monk
     rows_ = MicroBatch(inputs, {"labels": np.array([0, 1, 0, 1])}, np.arange(4))
     factors = frozenset(opened.manifest.factors)
     here = Situation(opened, buffers, factors, [rows_], ("loss", "weight"), 4, Cpu(), 1)
-    monkeypatch.setattr(choice, "_timed", lambda s, probing: 1.0 - 0.9 * isinstance(probing.forward, Staged))
-    assert isinstance(choose(here, None).forward, Staged)
+    monkeypatch.setattr(choice, "timed", lambda s, probing: 1.0 - 0.9 * isinstance(probing.forward, Staged))
+    assert isinstance(choose(here).forward, Staged)
     begin = Staged.begin
 
     def other(staged, given):
@@ -283,6 +285,6 @@ def test_other_bits_show_behind_a_new_head_of_zeros(tiny_encoder, tmp_path, monk
         return begun | {n: v * np.float32(1.001) for n, v in begun.items() if v.dtype == np.float32}
 
     monkeypatch.setattr(Staged, "begin", other)
-    assert isinstance(choose(here, None).forward, Engine)
+    assert isinstance(choose(here).forward, Engine)
     for name, value in before.items():
         np.testing.assert_array_equal(buffers[name], value)

@@ -2,6 +2,7 @@
 
 import os
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from zoedge.runtime.passes.staged import Staged
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
-from zoedge.runtime.ways import caching, choice
-from zoedge.runtime.ways.caching import Recurring, in_memory, most_bytes, try_cache, unfit
+from zoedge.runtime.ways import caching, choice, two_parts
+from zoedge.runtime.ways.caching import Recurring, in_memory, most_bytes, unfit
 from zoedge.runtime.ways.choice import choose
 from zoedge.runtime.ways.situation import Situation
 
@@ -57,7 +58,7 @@ def situation(place, folder, name="fc2", **changes):
 
 
 def tried(here):
-    return try_cache(here.bundle, here.recurring, here.batch, here.staged)
+    return two_parts.USE.try_cache(here)
 
 
 @pytest.fixture
@@ -66,9 +67,9 @@ def timed(monkeypatch):
 
     def put(computing, reading, whole=1.0, parts=1.0):
         times = iter([computing, reading])
-        monkeypatch.setattr(caching, "_seconds", lambda action: (action(), next(times))[1])
+        monkeypatch.setattr(caching, "best_seconds", lambda action: (action(), next(times))[1])
         monkeypatch.setattr(
-            choice, "_timed", lambda s, probing: parts if isinstance(probing.forward, Staged) else whole
+            choice, "timed", lambda s, probing: parts if isinstance(probing.forward, Staged) else whole
         )
 
     return put
@@ -195,7 +196,7 @@ def test_bits_that_differ_from_computing_are_never_kept(place, tmp_path, monkeyp
 )
 def test_the_two_parts_are_timed_with_what_reading_saves(place, tmp_path, timed, whole, parts, used):
     timed(0.9, 0.1, whole, parts)  # saves 0.6 a step
-    chosen = choose(situation(place, tmp_path), None)
+    chosen = choose(situation(place, tmp_path))
     assert (chosen.cache is not None) == used
     assert len(open_files(tmp_path)) == used
     assert isinstance(chosen.forward, Staged) == (used or parts < whole)
@@ -210,7 +211,7 @@ def test_the_two_parts_are_timed_with_what_reading_saves(place, tmp_path, timed,
 
 def test_the_whole_graph_asked_for_keeps_nothing(place, tmp_path, timed):
     timed(0.9, 0.1, 1.0, 0.1)
-    chosen = choose(situation(place, tmp_path), 1)
+    chosen = choose(replace(situation(place, tmp_path), options=TuneOptions(probes_per_pass=1)))
     assert (type(chosen.forward), chosen.cache) == (Engine, None)
 
 

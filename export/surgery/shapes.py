@@ -7,7 +7,7 @@ import onnx
 from .graph import Graph, attributes, dims_of
 
 # the output has the rank of the first input; its width too, but where the table below says otherwise
-SAME_FORM = frozenset(
+SAME_RANK = frozenset(
     ("Identity", "Cast", "Relu", "LeakyRelu", "Elu", "Selu", "Gelu", "Erf", "Tanh", "Sigmoid", "HardSigmoid",
      "HardSwish", "Mish", "Softplus", "Softsign", "Sqrt", "Reciprocal", "Neg", "Abs", "Exp", "Log", "Sin", "Cos",
      "Clip", "QuickGelu", "FastGelu", "BiasGelu", "LayerNormalization", "SimplifiedLayerNormalization",
@@ -17,7 +17,7 @@ BINARY = frozenset(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"))
 _PRODUCTS = frozenset(("MatMul", "Gemm", "MatMulIntegerToFloat", "MatMulNBits"))
 
 
-class Forms:
+class Shapes:
     """Ranks and widths of a graph's values, as far as they can be told.
 
     Args:
@@ -56,7 +56,7 @@ class Forms:
         node = self._graph.producer(value)
         if node is None:
             return None
-        if node.op_type in SAME_FORM and node.op_type != "Slice":
+        if node.op_type in SAME_RANK and node.op_type != "Slice":
             return self.width(node.input[0])
         if node.op_type in BINARY:
             widths = [self.width(each) for each in node.input]
@@ -70,7 +70,7 @@ class Forms:
         node = self._graph.producer(value)
         if node is None:
             return None
-        if node.op_type in SAME_FORM | _PRODUCTS or _keeps_axes(node):
+        if node.op_type in SAME_RANK | _PRODUCTS or _keeps_axes(node):
             return self.rank(node.input[0])
         if node.op_type == "Reshape":
             length = self.dims(node.input[1])

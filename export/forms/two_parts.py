@@ -1,4 +1,4 @@
-"""Proves that the two parts of a loss graph compute what the whole does, with two probes at once."""
+"""The loss graph in two parts: kept where they compute what the whole does, with two probes at once."""
 
 from __future__ import annotations
 
@@ -8,19 +8,35 @@ from typing import Any
 
 import numpy as np
 
-from zoedge.errors import ZoedgeError
-from zoedge.manifest import LOSS_FILE, PREFIX_FILE, SUFFIX_FILE, Manifest
+from zoedge.manifest import LOSS_FILE, PREFIX_FILE, SUFFIX_FILE, Manifest, Stages
 from zoedge.tensor_file import map_tensors
 
-from .checks import check_close, draw_labels, draw_positions, label_logits
-from .exported import Exported
-from .session import Session
+from ..assemble import Assembled
+from ..checks import check_close, draw_labels, draw_positions, label_logits
+from ..exported import Exported
+from ..session import Session
+from .base import FormGraphs
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 
 _PROBES = 2
 _SHAPES = ((3, 9), (1, 5))  # (batch, length)
+
+
+def build(exported: Exported, assembled: Assembled, manifest: Manifest) -> FormGraphs | None:
+    """Return both parts, where something comes before the first trained tensor or probes can share a pass."""
+    stages = assembled.stages
+    if stages is None:
+        return None
+    graphs = {PREFIX_FILE: stages.prefix, SUFFIX_FILE: stages.suffix}
+    return FormGraphs(
+        {file: graph for file, graph in graphs.items() if graph is not None},
+        stages_agree,
+        f"the loss graph isn't kept in two parts ({PREFIX_FILE}, {SUFFIX_FILE}), which don't give its losses for "
+        "several probes at once: steps may take longer, with the same results",
+        {"stages": Stages(crossing=stages.crossing)},
+    )
 
 
 def stages_agree(folder: Path, exported: Exported, manifest: Manifest, tolerance: float) -> bool:
@@ -32,11 +48,11 @@ def stages_agree(folder: Path, exported: Exported, manifest: Manifest, tolerance
     Args:
         folder: holds the graphs and tensors of a bundle.
         exported: the source, for inputs.
-        manifest: of the bundle, with ``stages``.
+        manifest: of the bundle.
         tolerance: of the largest loss.
 
     Raises:
-        InputError: onnxruntime can't run a graph.
+        ZoedgeError: other losses, or onnxruntime can't run a graph.
     """
     probes = [_factors(folder, manifest, seed) for seed in range(_PROBES)]
     whole = Session(folder / LOSS_FILE, LOSS_FILE, prepack=False)
@@ -46,13 +62,10 @@ def stages_agree(folder: Path, exported: Exported, manifest: Manifest, tolerance
     stacked = {name: np.stack([factors[name] for factors in probes]) for name in probes[0]}
     crossing = [_crossing(folder, given) for given in inputs]
     suffix = Session(folder / SUFFIX_FILE, SUFFIX_FILE, prepack=False)
-    try:
-        for given, values, losses in zip(inputs, crossing, wanted, strict=True):
-            tiled = {name: _tiled(array, len(probes)) for name, array in {**given, **values}.items()}
-            got = suffix.run({**tiled, **stacked})["loss"]
-            check_close(got, np.concatenate(losses), tolerance, f"loss of {SUFFIX_FILE}", scale=1.0)
-    except ZoedgeError:  # InputError is one: shapes that don't fit several probes
-        return False
+    for given, values, losses in zip(inputs, crossing, wanted, strict=True):
+        tiled = {name: _tiled(array, len(probes)) for name, array in {**given, **values}.items()}
+        got = suffix.run({**tiled, **stacked})["loss"]
+        check_close(got, np.concatenate(losses), tolerance, f"loss of {SUFFIX_FILE}", scale=1.0)
     return True
 
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace as replace_options
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
+from zoedge.forms import FEW_ROWS
 from zoedge.manifest import FEW_ROWS_FILE, Port, Text
 from zoedge.options import TuneOptions
 from zoedge.runtime.data.batches import MicroBatch
@@ -19,9 +20,8 @@ from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
-from zoedge.runtime.ways import factor_order
+from zoedge.runtime.ways import few_rows
 from zoedge.runtime.ways.choice import choose
-from zoedge.runtime.ways.factor_order import with_order
 from zoedge.runtime.ways.situation import Situation
 
 from ..networks import mlp, rows
@@ -37,30 +37,33 @@ def place(tmp_path_factory):
     return folder
 
 
-def situation(place, name="full", count=5):
+def situation(place, name="full", count=5, asked="auto"):
     opened = Bundle.open(place / name)
     buffers = load_buffers(opened, Cpu())
     x = np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)
     batch = MicroBatch({"x": x}, {"labels": np.zeros(count, np.int64)}, np.arange(count))
-    return Situation(opened, buffers, frozenset(buffers), [batch], ("loss",), 2, Cpu(), 1, rows=count)
+    options = TuneOptions(few_rows=asked)
+    return Situation(
+        opened, buffers, frozenset(buffers), [batch], ("loss",), 2, Cpu(), 1, rows=count, options=options
+    )
 
 
 @pytest.mark.parametrize(
     ("count", "wanted"),
-    [(1, False), (factor_order.FEWEST, True), (factor_order.MOST, True), (factor_order.MOST + 1, False)],
+    [(1, False), (few_rows.FEWEST, True), (few_rows.MOST, True), (few_rows.MOST + 1, False)],
 )
 def test_the_rows_of_a_pass_decide(place, count, wanted):
-    assert with_order(situation(place, count=count), "auto").few_rows is wanted
+    assert few_rows.USE.usable(situation(place, count=count)) is wanted
 
 
 @pytest.mark.parametrize("count", [1, 5, 200])
 @pytest.mark.parametrize("asked", ["yes", "no"])
 def test_an_order_that_was_asked_for_is_taken(place, asked, count):
-    assert with_order(situation(place, count=count), asked).few_rows is (asked == "yes")
+    assert few_rows.USE.usable(situation(place, count=count, asked=asked)) is (asked == "yes")
 
 
 def test_rows_that_nobody_knows_change_nothing(place):
-    assert not with_order(replace(situation(place), rows=None), "auto").few_rows
+    assert not few_rows.USE.usable(replace(situation(place), rows=None))
 
 
 def ports(*shapes):
@@ -85,14 +88,14 @@ def test_rows_of_the_largest_pass_are_those_of_the_longest_texts(place, shapes, 
 
 
 def test_a_bundle_of_branches_has_no_other_order(place):
-    assert not with_order(situation(place, "lora"), "auto").few_rows
+    assert not few_rows.USE.usable(situation(place, "lora"))
     with pytest.raises(InputError, match=r"--few-rows yes needs loss_few_rows.onnx, and .*lora has none"):
-        with_order(situation(place, "lora"), "yes")
+        choose(situation(place, "lora", asked="yes"))
 
 
 @pytest.mark.parametrize(("batch", "saved"), [(4, "yes"), (1, "no")])
 def test_the_choice_is_saved_with_the_run(place, tmp_path, batch, saved):
-    assert choose(situation(place, count=batch), None).few_rows is (saved == "yes")
+    assert (choose(situation(place, count=batch)).form == FEW_ROWS) is (saved == "yes")
     settings = TuneOptions(steps=2, val_size=0.0, batch_size=batch)
     tune(place / "full", place / "data.jsonl", tmp_path / "run", settings)
     assert journal.read(tmp_path / "run" / "journal.zoj").header.options["few_rows"] == saved
@@ -121,7 +124,7 @@ def test_a_resumed_run_keeps_its_order_whatever_the_rule_is_by_then(place, tmp_p
     tune(place / "full", place / "data.jsonl", tmp_path / "whole", options)
     parts = tmp_path / "parts"
     tune(place / "full", place / "data.jsonl", parts, replace_options(options, steps=3))
-    monkeypatch.setattr(factor_order, "MOST", 1)
+    monkeypatch.setattr(few_rows, "MOST", 1)
     tune(place / "full", place / "data.jsonl", parts, TuneOptions(steps=6), resume=True)
     assert journal.read(parts / "journal.zoj").header.options["few_rows"] == "yes"
     assert losses(parts) == losses(tmp_path / "whole")

@@ -1,0 +1,35 @@
+"""The forms of the loss graph besides ``loss.onnx``, in the order in which they are written and tried.
+
+Both sides of a form are named and not imported: export and runtime never import each other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .manifest import FEW_ROWS_FILE, PREFIX_FILE, SUFFIX_FILE
+
+
+class Form(NamedTuple):
+    """One form.
+
+    Attributes:
+        files: what it may write into a bundle.
+        export: the module that writes it, by its function ``build``: see ``export/forms/base.py``.
+        runtime: the module that runs it, by its ``USE``: see ``runtime/ways/use.py``.
+    """
+
+    files: tuple[str, ...]
+    export: str
+    runtime: str
+
+
+WHOLE = "whole"  # loss.onnx itself
+FEW_ROWS = "few-rows"
+
+FORMS: dict[str, Form] = {
+    FEW_ROWS: Form((FEW_ROWS_FILE,), "zoedge.export.forms.few_rows", "zoedge.runtime.ways.few_rows"),
+    "two-parts": Form(
+        (PREFIX_FILE, SUFFIX_FILE), "zoedge.export.forms.two_parts", "zoedge.runtime.ways.two_parts"
+    ),
+}

@@ -131,3 +131,20 @@ def test_a_bias_of_one_number(tmp_path, product, train, shape):
     options = zoedge.TuneOptions(steps=120, method="mezo", lr=0.03, batch_size=16, eval_every=0, threads=1)
     zoedge.tune(bundle.folder, tmp_path / "d.npz", tmp_path / "run", options)
     assert zoedge.evaluate(tmp_path / "run", tmp_path / "d.npz")["mse"] < 0.1
+
+
+@pytest.mark.parametrize("switch", ["", "off"])
+def test_the_share_that_nothing_drops_is_not_listed(tmp_path, switch):
+    held = {"ratio": np.float32(0.3), "off": np.array(False)}
+    nodes = [
+        *(
+            helper.make_node("Constant", [], [n], value=numpy_helper.from_array(np.asarray(a)))
+            for n, a in held.items()
+        ),
+        node("MatMul", "x w", "h"),
+        helper.make_node("Dropout", ["h", "ratio", switch], ["y"]),
+    ]
+    tensors = {"w": normal((4, 2), 1)}
+    proto = model(nodes, [value("x", ["n", 4])], [value("y", ["n", 2])], tensors)
+    bundle = to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "b", loss="mse", train=("full",))
+    assert bundle.manifest.frozen == ()

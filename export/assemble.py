@@ -14,10 +14,10 @@ from zoedge.names import LOSS, in_graph
 from .activations_graph import activations_graph
 from .exported import Exported
 from .loss_graph import LossGraph, build_loss_graph
+from .rows_first import head_of
 from .stages import StageGraphs, build_stages, uses_of
 from .surgery.frozen import frozen_tensors
 from .surgery.graph import Array, Graph
-from .surgery.head import find_head
 from .surgery.linears import Linear
 from .surgery.lora import Lora, add_branches, choose_targets, initial_factors
 from .surgery.overridable import make_overridable
@@ -120,7 +120,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
 
 def _head_tensors(exported: Exported, plain: Graph) -> frozenset[str]:
     """Return the initializers of the layer that makes the logits, whatever their type."""
-    chain = find_head(plain, exported.logits)
+    chain = head_of(plain, exported)
     return frozenset(exported.fresh_head or (chain.tensors if chain is not None else ()))
 
 

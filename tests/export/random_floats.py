@@ -189,8 +189,8 @@ def training(d, x):
 
 
 def embedded(d, x):
-    """Rows of numbers taken for four ids each, and looked up."""
-    numbers = d.op("Mod", d.op("Abs", d.op("Cast", x, to=INT32)), d.fixed(np.array(3, np.int32)))
+    """Rows of the input taken for four ids each, which are looked up and added."""
+    numbers = d.op("Mod", d.op("Abs", d.op("Cast", d.rows, to=INT32)), d.fixed(np.array(3, np.int32)))
     if d.draw(0, 2) == 0:
         made = d.op("Gather", d.held((5, WIDTH)), numbers)
     else:
@@ -198,7 +198,7 @@ def embedded(d, x):
         given = [numbers, kinds[0], d.held((5, WIDTH)), d.held((6, WIDTH)), kinds[1]]
         norm = [d.held((WIDTH,)), d.held((WIDTH,))]
         made, _ = d.ops("EmbedLayerNormalization", 2, *given, *norm, domain=MICROSOFT)
-    return d.op("ReduceSum", made, d.fixed(np.array([1])), keepdims=0)
+    return d.op("Add", x, d.op("ReduceSum", made, d.fixed(np.array([1])), keepdims=0))
 
 
 LAYERS = (

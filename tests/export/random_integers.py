@@ -82,7 +82,7 @@ def qlinear(d, x):
 
 def packed(d, x):
     """MatMulNBits: two codes a byte, scales, perhaps zero points and a bias."""
-    codes = d.fixed(d.rng().integers(0, 256, (WIDTH, 1, 8)).astype(np.uint8))
+    codes = d.fixed(d.rng().integers(0, 256, (WIDTH, 1, 8)).astype(np.uint8), "codes")
     scale = d.fixed(np.full(WIDTH, 0.05, np.float32))
     zero = d.fixed(d.rng().integers(0, 16, WIDTH).astype(np.uint8)) if d.draw(0, 1) else ""
     given = [x, codes, scale, *([zero, "", d.held((WIDTH,))] if d.draw(0, 1) else [zero] if zero else [])]
@@ -110,7 +110,7 @@ def attended(d, x):
 def dynamic_lstm(d, x):
     steps = d.op("Transpose", d.op("Reshape", x, d.fixed(np.array([-1, 2, 2]))), perm=[1, 0, 2])
     weights = [_codes(d, (1, 2, 8), np.int8), _codes(d, (1, 2, 8), np.int8), d.held((1, 16))]
-    scales = [d.fixed(np.array([SCALE])), d.fixed(np.zeros(1, np.int8))]
+    scales = [d.fixed(np.array([SCALE])), d.fixed(np.zeros(1, np.int8), "zero")]
     given = [steps, *weights, "", "", "", "", *scales, *[d.fixed(d.tensors[name]) for name in scales]]
     _, last = d.ops("DynamicQuantizeLSTM", 2, *given, domain=MICROSOFT, hidden_size=2)
     return d.op("MatMul", d.op("Reshape", last, d.fixed(np.array([-1, 2]))), d.held((2, WIDTH)))
@@ -135,7 +135,9 @@ def _dequantized(d, shape):
     kind, rounded, channels = CODES[d.draw(0, 1)], d.draw(0, 1), d.draw(0, 1)
     settings = [d.fixed(np.full(shape[0], SCALE) if channels else SCALE)]
     settings.append(
-        d.fixed(np.full(shape[0], 3 if kind == np.int8 else 120, kind)) if channels else _zero(d, kind)
+        d.fixed(np.full(shape[0], 3 if kind == np.int8 else 120, kind), "zero")
+        if channels
+        else _zero(d, kind)
     )
     axis = {"axis": 0} if channels else {}
     codes = d.op("QuantizeLinear", d.held(shape), *settings, **axis) if rounded else _codes(d, shape, kind)

@@ -21,8 +21,6 @@ from zoedge.runtime.passes.engine import Engine
 from .random_graphs import LAYERS, random_graph
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-CODES = (TensorProto.INT8, TensorProto.UINT8)
-SINGLE = ("float32", "float16", "float64")  # types of what is counted though it is one number
 REMEDY = re.compile(r"--train (\S+?)(?: --target-modules (\S+?))?(?=,| or |$)")
 
 
@@ -58,10 +56,10 @@ def at_inference(model):
     return copy
 
 
-def rows(count=3):
+def rows(scale=1.0):
     """Return inputs of both signs, so that both branches of an If are taken."""
     rng = np.random.default_rng(0)
-    drawn = [rng.standard_normal((3, 4)).astype(np.float32) for _ in range(count)]
+    drawn = [(scale * rng.standard_normal((3, 4))).astype(np.float32) for _ in range(3)]
     return [
         sign * (np.abs(each) if number % 2 else each) for number, each in enumerate(drawn) for sign in (1, -1)
     ]
@@ -77,8 +75,8 @@ class Source:
         self.model, self.turned = at_inference(made.model), made.turned
         self.tensors = dict(tensors_in(self.model.graph))
 
-    def losses(self):
-        """Return the squares of y [passes, rows] with the tensors as they are."""
+    def losses(self, scale=1.0):
+        """Return the squares of y [passes, rows] with the tensors as they are, on inputs of a size."""
         options = ort.SessionOptions()
         options.log_severity_level = 3  # tensors that are no longer read
         options.intra_op_num_threads = 1
@@ -86,7 +84,7 @@ class Source:
         session = ort.InferenceSession(
             self.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        inputs = [np.ascontiguousarray(each.T) if self.turned else each for each in rows()]
+        inputs = [np.ascontiguousarray(each.T) if self.turned else each for each in rows(scale)]
         return np.stack([np.square(session.run(["y"], {"x": each})[0].ravel()) for each in inputs])
 
     def put(self, name, array):
@@ -94,20 +92,29 @@ class Source:
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
     def read(self):
-        """Return the names of the numbers that y depends on: those that change it; single codes are zero points."""
-        first, found = self.losses(), set()
-        for name, tensor in self.tensors.items():
-            single = np.prod(tensor.dims) == 1
-            if tensor.data_type not in FLOATS and (tensor.data_type not in CODES or single):
-                continue
-            kept = numpy_helper.to_array(tensor)
-            for changed in changes(kept):
-                self.put(name, changed)
-                if not np.array_equal(self.losses(), first):
-                    found.add(name)
-                    break
-            self.put(name, kept)
+        """Return the names of the floats and codes that y depends on; zero points are no numbers that count."""
+        asked = {name for name, tensor in self.tensors.items() if counts(name, tensor.data_type in FLOATS)}
+        found = set()
+        for scale in (1.0, 0.1, 10.0):  # what saturates for some inputs doesn't for others
+            first = self.losses(scale)
+            found |= {name for name in asked - found if self.changing(name, first, scale)}
         return found
+
+    def changing(self, name, first, scale):
+        """Whether another value of a tensor gives other losses."""
+        kept = numpy_helper.to_array(self.tensors[name])
+        for changed in changes(kept):
+            self.put(name, changed)
+            if not np.array_equal(self.losses(scale), first):
+                break
+        else:
+            changed = None
+        self.put(name, kept)
+        return changed is not None
+
+
+def counts(name, floats):
+    return floats or name.startswith("codes")
 
 
 def changes(array):
@@ -152,10 +159,11 @@ def check(made, folder):
     bundle = opened(folder / "m.onnx", folder)
     manifest, buffers, source = bundle.manifest, load_buffers(bundle), Source(made)
     live = [p for p in manifest.parameters if p.live]
-    listed = [row.name for row in (*live, *manifest.frozen) if row.dtype in SINGLE or np.prod(row.shape) != 1]
+    listed = [row.name for row in (*live, *manifest.frozen) if counts(row.name, "float" in row.dtype)]
     assert len(listed) == len(set(listed))
     every = {p.name for p in manifest.parameters} | set(listed)
-    assert {called(name, every) for name in source.read()} == set(listed)
+    read = {called(name, every) for name in source.read()}
+    assert read == set(listed), sorted(read ^ set(listed))
     if bundle.path("bundle.json").parent.name == "full":
         assert all(p.trainable for p in live)
     assert all(np.prod(row.shape) == 1 for row in manifest.frozen if row.reason == SETTING)

@@ -14,6 +14,7 @@ from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 
 from .data import InMemory, KeyNames, Record, hold_out, read
+from .data.alike import alike_notes
 from .data.batches import MicroBatch, fixed_rows, micro_batches
 from .data.buckets import padded
 from .data.dataset import Dataset, encode
@@ -137,7 +138,12 @@ def read_rows(
     size = len(valid) if valid else 0
     shape = shape_of(rows[0], manifest)
     facts = facts or Facts(columns=named, target=scale, stratified=True, validation_rows=size, shape=shape)
-    notes = (*altered, *((str(scale),) if scale else ()), *validation_notes(train, valid, manifest))
+    notes = (
+        *altered,
+        *((str(scale),) if scale else ()),
+        *alike_notes(train, manifest),
+        *validation_notes(train, valid, manifest),
+    )
     return Splits(train, valid, facts, words), replace(plan, notes=(*plan.notes, *notes))
 
 

@@ -17,11 +17,11 @@ from .adapters.branches import add_branches, initial_factors
 from .adapters.targets import choose_targets
 from .exported import Exported
 from .loss_graph import LossGraph, build_loss_graph
+from .rows_first import head_of
 from .stages import StageGraphs, build_stages, uses_of
 from .surgery.apart import why_apart
 from .surgery.frozen import frozen_tensors
 from .surgery.graph import Array, Graph
-from .surgery.head import find_head
 from .surgery.linears import Linear
 from .surgery.overridable import make_overridable
 from .surgery.request_error import RequestError
@@ -128,7 +128,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
 
 def _head_tensors(exported: Exported, plain: Graph) -> frozenset[str]:
     """Return the initializers of the layer that makes the logits, whatever their type."""
-    chain = find_head(plain, exported.head_output or exported.logits)
+    chain = head_of(plain, exported)
     return frozenset(exported.fresh_head or (chain.tensors if chain is not None else ()))
 
 

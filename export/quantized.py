@@ -14,8 +14,8 @@ from zoedge.manifest import Quantization, Quantize
 
 from .exported import Exported
 from .loss_graph import TOKEN_TASKS
+from .rows_first import head_of
 from .surgery.graph import Array, Graph
-from .surgery.head import find_head
 from .surgery.quantize import find_quantizable, quantize_linears
 from .surgery.request_error import RequestError
 from .surgery.trainables import KEYWORDS, matching, quantized_op
@@ -80,7 +80,7 @@ def _kept(exported: Exported, graph: Graph, train: Sequence[str]) -> frozenset[s
     """Return the tensors of the head where they stay as they are."""
     by_words = exported.text is not None and bool(exported.text.label_word_ids)
     vocabulary = exported.task in TOKEN_TASKS and not by_words
-    chain = find_head(graph, exported.head_output or exported.logits)
+    chain = head_of(graph, exported)
     if chain is None or (vocabulary and "head" not in train):
         return frozenset()
     return chain.tensors

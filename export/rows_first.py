@@ -9,8 +9,9 @@ import onnx
 from msgspec import structs
 
 from .exported import Exported
-from .ports import port_of, value_of
-from .surgery.graph import Graph
+from .ports import find_value, port_of, value_of
+from .surgery.graph import Graph, attributes
+from .surgery.head import Chain, find_head
 
 T = TypeVar("T")
 
@@ -38,9 +39,31 @@ def inputs_with_rows_first(graph: Graph, exported: Exported) -> list[onnx.ValueI
 
 def logits_with_rows_first(graph: Graph, logits: str, axis: int, rank: int) -> str:
     """Return the name of the logits with the batch first."""
-    return graph.add("Transpose", logits, perm=to_front(range(rank), axis)) if axis else logits
+    found = _made_with_rows_first(graph, logits, axis, rank)
+    return graph.add("Transpose", logits, perm=to_front(range(rank), axis)) if found is None else found
+
+
+def head_of(graph: Graph, exported: Exported) -> Chain | None:
+    """Return the layer that makes the logits of the inference graph, wherever their batch is; None without one."""
+    if exported.head_output:
+        return find_head(graph, exported.head_output)
+    axis = exported.batch_axes.get(exported.logits, 0)
+    rank = len(port_of(find_value(exported.model, exported.logits)).shape)
+    logits = _made_with_rows_first(graph, exported.logits, axis, rank)
+    return None if logits is None else find_head(graph, logits)
 
 
 def to_front(items: Sequence[T], axis: int) -> tuple[T, ...]:
     """Return the items with the one at ``axis`` first."""
     return (items[axis], *items[:axis], *items[axis + 1 :])
+
+
+def _made_with_rows_first(graph: Graph, logits: str, axis: int, rank: int) -> str | None:
+    """Return the value with the batch first that the logits are, perhaps behind a Transpose; None without one."""
+    if not axis:
+        return logits
+    node = graph.producer(logits)
+    if node is None or node.op_type != "Transpose":
+        return None
+    perm = attributes(node).get("perm", range(rank)[::-1])
+    return str(node.input[0]) if to_front(perm, axis) == tuple(range(rank)) else None

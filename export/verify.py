@@ -50,6 +50,7 @@ def verify_values(folder: Path, exported: Exported, manifest: Manifest, *, coars
     if exported.quantization is not None:
         tolerance = QUANTIZED_TOLERANCE
     cases = _cases(exported)
+    sizes = _sizes([wanted for _, wanted in cases])
     errors = []
     for file in (MODEL_FILE, ADAPTED_MODEL_FILE, MERGED_MODEL_FILE):
         if not (folder / file).exists():
@@ -58,14 +59,16 @@ def verify_values(folder: Path, exported: Exported, manifest: Manifest, *, coars
         for inputs, wanted in cases:
             got = session.run(inputs)
             for name in sorted(wanted.keys() & got.keys()):
-                check_close(got[name], wanted[name], tolerance, f"{name} of {file}")
+                check_close(
+                    got[name], wanted[name], tolerance, f"{name} of {file}", scale=sizes.get(name, 0.0)
+                )
             if exported.logits in got:
                 errors.append(_distance(got[exported.logits], wanted[exported.logits]))
         del session
     session = Session(folder / LOSS_FILE, LOSS_FILE)
     rng = np.random.default_rng(1)
     for inputs, wanted in cases:
-        errors.append(_check_loss(session, exported, manifest, inputs, wanted, rng, tolerance))
+        errors.append(_check_loss(session, exported, manifest, inputs, wanted, rng, tolerance, sizes))
     return max(errors)
 
 
@@ -73,6 +76,17 @@ def _cases(exported: Exported) -> list[tuple[Mapping[str, Array], Mapping[str, A
     rng = np.random.default_rng(0)
     inputs = [exported.sample_inputs(rng, batch, length) for batch, length in SHAPES]
     return [(case, exported.reference(case)) for case in inputs]
+
+
+def _sizes(runs: list[Mapping[str, Array]]) -> dict[str, float]:
+    """Return each output's largest value of all runs: one row's alone may be near 0."""
+    sizes: dict[str, float] = {}
+    for run in runs:
+        for name, array in run.items():
+            if array.dtype.kind == "f":
+                known = np.abs(array[np.isfinite(array)].astype(np.float64)).max(initial=0.0)
+                sizes[name] = max(sizes.get(name, 0.0), float(known))
+    return sizes
 
 
 def _check_loss(
@@ -83,7 +97,9 @@ def _check_loss(
     source: Mapping[str, Array],
     rng: np.random.Generator,
     tolerance: float,
+    sizes: Mapping[str, float],
 ) -> float:
+    size = sizes.get(exported.logits, 0.0)
     inputs, source = exported.rows_first(inputs), exported.rows_first(source)
     inputs = {**inputs, **draw_positions(manifest, inputs, rng)}
     wanted = label_logits(manifest, source[exported.logits], inputs)
@@ -91,7 +107,7 @@ def _check_loss(
     got = session.run({**inputs, **labels})
     used = got.get("logits", wanted)
     if "logits" in got:
-        check_close(got["logits"], wanted, tolerance, f"logits of {LOSS_FILE}")
+        check_close(got["logits"], wanted, tolerance, f"logits of {LOSS_FILE}", scale=size)
     else:
         _check_predictions(got["predictions"], wanted, tolerance)
     loss, weight = NUMPY_LOSSES[manifest.loss](used, labels[in_graph(LABELS)])

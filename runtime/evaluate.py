@@ -125,7 +125,7 @@ def _listed(texts: object) -> list[Any]:
     """Return texts as a list; a table or a dict, which iterates over its names, is no list of texts."""
     if isinstance(texts, str | Path):
         return [texts]
-    table = isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1
+    table = isinstance(texts, Mapping | bytes) or getattr(texts, "ndim", 1) != 1
     if table or not isinstance(texts, Iterable):
         raise InputError(
             f"texts are a {type(texts).__name__}: give a text, a list of texts, or rows with data="

@@ -15,6 +15,7 @@ from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 
 from .data import InMemory, KeyNames, Record, hold_out, read
+from .data.alike import alike_notes
 from .data.batches import MicroBatch, fixed_rows, micro_batches
 from .data.buckets import padded
 from .data.dataset import Dataset, encode
@@ -159,6 +160,7 @@ def read_rows(
     notes = (
         *altered,
         *((str(scale),) if scale else ()),
+        *alike_notes(train, manifest),
         *validation_notes(train, valid, manifest, facts.crossfit_rows),
     )
     return Splits(train, valid, facts, words), replace(plan, notes=(*plan.notes, *notes))

@@ -87,7 +87,7 @@ def make_plan(
     held_out = options.val_size if options.val_size is not None else (0.0 if validated else HOLD_OUT)
     train_rows = rows if has_validation else rows - held_out_rows(rows, held_out)
     evaluates = has_validation or held_out > 0 or bool(solved)
-    _check(options, train_rows, evaluates=evaluates)
+    _check(options, rows, train_rows, evaluates=evaluates)
     size_bytes(options.prefix_cache)
     folds = _folds(options.batch_size, train_rows) if solved else 0
     total = _total_steps(options, defaults.steps, train_rows)
@@ -126,7 +126,13 @@ def make_plan(
     return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)
 
 
-def _check(options: TuneOptions, train_rows: int, *, evaluates: bool) -> None:
+def _check(options: TuneOptions, rows: int, train_rows: int, *, evaluates: bool) -> None:
+    if train_rows < 1:
+        raise InputError(
+            f"the data has {rows} row{'s' if rows > 1 else ''}, and holding {rows - train_rows} out for validation "
+            "leaves none to train on: give more rows, a smaller --val-size, or --val-size 0 with --batch-size "
+            f"{rows} or less"
+        )
     if options.batch_size > train_rows:
         raise InputError(
             f"--batch-size {options.batch_size} is larger than the {train_rows} training rows: use at most {train_rows}"

@@ -61,6 +61,8 @@ def stages_agree(folder: Path, exported: Exported, manifest: Manifest, tolerance
     del whole
     stacked = {name: np.stack([factors[name] for factors in probes]) for name in probes[0]}
     crossing = [_crossing(folder, given) for given in inputs]
+    if any(array.ndim == 0 for values in crossing for array in values.values()):
+        return False  # one number for all rows, as the condition of an If may be
     suffix = Session(folder / SUFFIX_FILE, SUFFIX_FILE, prepack=False)
     for given, values, losses in zip(inputs, crossing, wanted, strict=True):
         tiled = {name: _tiled(array, len(probes)) for name, array in {**given, **values}.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import onnx
 from onnx import helper
@@ -28,7 +28,7 @@ def to_inference_form(model: onnx.ModelProto) -> str | None:
     """
     changed: Counter[str] = Counter()
     _normalise(model.graph, changed)
-    _keep_all(model.graph, changed, _true_values(model.graph))
+    _keep_all(model.graph, changed, {})
     if not changed:
         return None
     nodes = " and ".join(f"{count} {op}" for op, count in sorted(changed.items()))
@@ -86,24 +86,27 @@ def _normalise(graph: onnx.GraphProto, changed: Counter[str]) -> None:
         graph.node.extend(copied.node)
 
 
-def _keep_all(graph: onnx.GraphProto, changed: Counter[str], true: Collection[str]) -> None:
-    true = {*true, *_true_values(graph)}
+def _keep_all(graph: onnx.GraphProto, changed: Counter[str], outer: Mapping[str, bool]) -> None:
+    switches = {**outer, **_switches(graph)}
     for node in graph.node:
         for inner in subgraphs(node):
-            _keep_all(inner, changed, true)
-        if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in true:
+            _keep_all(inner, changed, switches)
+        if node.op_type != "Dropout":
+            continue
+        switch = node.input[2] if len(node.input) > 2 else ""
+        training = switches.get(switch, None if switch else False)
+        if training:
             changed["Dropout"] += 1
-            del node.input[1:]
+        if training is not None:
+            del node.input[1:]  # also the share to drop, which nothing reads
 
 
-def _true_values(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of constants that are a single True."""
+def _switches(graph: onnx.GraphProto) -> dict[str, bool]:
+    """Return the constants that are a single truth value."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and "value" in attributes(node):
             tensors[node.output[0]] = attributes(node)["value"]
     booleans = ((name, t) for name, t in tensors.items() if t.data_type == onnx.TensorProto.BOOL)
-    single = {
-        name: t for name, t in booleans if math.prod(t.dims) == 1
-    }  # large ones were read without their data
-    return {name for name, t in single.items() if onnx.numpy_helper.to_array(t).all()}
+    single = {name: t for name, t in booleans if math.prod(t.dims) == 1}  # large ones are read without data
+    return {name: bool(onnx.numpy_helper.to_array(t).all()) for name, t in single.items()}

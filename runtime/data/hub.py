@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from zoedge.errors import DataError, MissingPackageError
 
+from .coded import class_names
 from .in_memory import RowRecords
 from .record import Record
 from .splits import SPLIT_NAMES
@@ -33,6 +34,11 @@ def read_hub(name: str, split: str) -> Sequence[Record] | None:
     except ImportError as error:
         purpose = f"{name} is no file or folder here, and reading it from the Hugging Face hub"
         raise MissingPackageError("datasets", "data", purpose) from error
+    except Exception as error:  # an installed version that doesn't fit others
+        raise DataError(
+            f"{name} is no file or folder here, and the package datasets, which would look for it on the hub, can't be "
+            f"used ({type(error).__name__}: {error}): check the path, or update datasets"
+        ) from error
     match = _ID.fullmatch(name)
     if match is None:
         raise DataError(f"{name} is no data set id: write owner/name or owner/name:config")
@@ -46,5 +52,5 @@ def read_hub(name: str, split: str) -> Sequence[Record] | None:
         ) from error
     for alias in SPLIT_NAMES[split]:
         if alias in found:
-            return RowRecords(found[alias], f"{name}/{alias}")
+            return RowRecords(found[alias], f"{name}/{alias}", class_names(found[alias]))
     return None

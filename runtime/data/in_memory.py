@@ -7,12 +7,14 @@ import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from zoedge.errors import DataError
 
+from .coded import Names, class_names, with_names
 from .record import ColumnRecords, LazyRecords, Record, record_of
 from .splits import SPLIT_NAMES, Split, split_and_name
 
@@ -145,7 +147,7 @@ def _converted(data: Any, source: str) -> Sequence[Record]:
         return _columns(data, source)
     for method in ("to_dicts", "to_pylist"):  # polars, pyarrow
         if callable(getattr(data, method, None)):
-            return RowRecords(getattr(data, method)(), source)
+            return RowRecords(getattr(data, method)(), source, class_names(data))
     if hasattr(data, "columns") and hasattr(data, "iloc"):  # pandas
         return _columns({name: data[name] for name in _named_once(list(data.columns), source)}, source)
     if isinstance(data, str | bytes | np.ndarray) or not (
@@ -153,7 +155,7 @@ def _converted(data: Any, source: str) -> Sequence[Record]:
     ):
         raise DataError(f"{source} is {_kind(data)}, which holds no named fields: {_SHAPES}")
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
-    rows = RowRecords(data if indexed else list(data), source)
+    rows = RowRecords(data if indexed else list(data), source, class_names(data))
     if len(rows):
         rows[0]  # what is no dict is said before anything else is done
     return rows
@@ -189,10 +191,10 @@ def _column(value: Any, where: str) -> Any:
 
 
 class RowRecords(LazyRecords):
-    """Records of rows that are dicts."""
+    """Records of rows that are dicts; ``names`` are those of the classes of some fields."""
 
-    def __init__(self, rows: Any, source: str) -> None:
-        self._rows, self._source = rows, source
+    def __init__(self, rows: Any, source: str, names: Names = MappingProxyType({})) -> None:
+        self._rows, self._source, self._names = rows, source, names
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -207,7 +209,7 @@ class RowRecords(LazyRecords):
             raise DataError(
                 f"{where} is {_kind(fields)}: give a dict for each row, like {{'text': 'a', 'label': 'b'}}"
             )
-        return record_of(fields, where)
+        return record_of(with_names(fields, self._names), where)
 
 
 def _kind(value: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from zoedge.errors import DataError, MissingPackageError
 
+from .coded import class_names
 from .in_memory import RowRecords
 
 
@@ -22,7 +23,8 @@ def read_parquet(path: Path) -> RowRecords:
     except ImportError as error:
         raise MissingPackageError("pyarrow", "parquet", f"reading {path}") from error
     try:
-        return RowRecords(read_table(path).to_pylist(), str(path))
+        table = read_table(path)
+        return RowRecords(table.to_pylist(), str(path), class_names(table))
     except (ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path} can't be read as Parquet ({reason}): write the file again") from error

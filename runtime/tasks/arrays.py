@@ -109,8 +109,8 @@ def _columns(columns: Mapping[str, Any], port: Port, where: str) -> Array:
 
 def number(value: object) -> float | None:
     """Return the number that a field of a table holds; None where it holds something else."""
-    if not isinstance(value, str | int | float | np.generic):
-        return None
+    if not isinstance(value, str | int | float | np.generic) or (isinstance(value, str) and "_" in value):
+        return None  # "1_000" is a number to Python alone
     try:
         return float(value)
     except ValueError:
@@ -122,6 +122,8 @@ def _numeric(value: object, port: Port, where: str) -> Array:
     dtype = np.dtype(port.dtype)
     try:
         array = np.asarray(value)
+        if array.dtype.kind in "USO" and any(isinstance(t, str) and "_" in t for t in array.ravel()):
+            raise ValueError("digits with underscores, which are a number to Python alone")
         converted = array.astype(np.float64) if array.dtype.kind in "USO" else array
         with np.errstate(over="ignore", invalid="ignore"):  # what doesn't survive is refused below
             result = converted.astype(dtype, casting="unsafe")

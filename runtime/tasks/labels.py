@@ -8,6 +8,10 @@ How a value of the data is looked up, whatever kind of file it comes from:
    are 1 and 0. This goes for classes that are called by numbers, and for those that have no names.
 4. As an index, from 0, where no class is called by a number and the value is a whole number.
 
+An index into names that the data tells itself (a ``ClassLabel`` of Hugging Face's data sets) is looked up by its name
+first, whatever its case: the data's order need not be the model's. Where the bundle knows none of the data's names, it
+is an index.
+
 A missing value (None, NaN, an empty text) is no label.
 """
 
@@ -24,6 +28,7 @@ import numpy as np
 from zoedge.errors import DataError, near
 from zoedge.manifest import Manifest
 
+from ..data.coded import Coded
 from ..data.example import Array
 from .fields import is_missing, short
 
@@ -51,6 +56,7 @@ class Labels:
         self.count = len(self.names) or (width if isinstance(width, int) else None)
         written = [name.strip() for name in self.names]
         self._by_name = _unique(written)
+        self._by_lower = _unique(name.lower() for name in written)
         self._by_truth = _unique(name.lower() if name.lower() in _TRUTH else None for name in written)
         numbers = [_number(name) for name in written]
         if not all(number is not None for number in numbers):  # "true" beside "half-true" is no number
@@ -65,19 +71,39 @@ class Labels:
             DataError: no class is meant, or the value is a missing one.
         """
         plain = _plain(value)
+        named = self._by_own_names(plain, where) if isinstance(plain, Coded) else None
+        if named is not None:
+            return named
         if _is_none(plain):
             raise DataError(
                 f"{where} has the label {short(plain)}, a missing value: fill it in or remove the row"
             )
         text = str(plain).strip()
-        if not isinstance(plain, bool) and text in self._by_name:
-            return self._by_name[text]
-        if text.lower() in self._by_truth:
-            return self._by_truth[text.lower()]
-        found = self._by_value(text)
+        found = None if isinstance(plain, bool) else self._by_name.get(text)
+        if found is None:
+            found = self._by_truth.get(text.lower())
+        if found is None:
+            found = self._by_value(text)
         if found is None:
             raise DataError(f"{where} has the label {short(plain)}, {self._why(text)}")
         return found
+
+    def _by_own_names(self, value: Coded, where: str) -> int | None:
+        """Return the class that the data's name means; None where the bundle knows none of its names."""
+        known = {name: self._called(name) for name in value.names}
+        if value.name is None or all(place is None for place in known.values()):
+            return None
+        found = known[value.name]
+        if found is None:
+            raise DataError(
+                f"{where} has the label {value}, which its data calls {value.name!r}, {self._why(value.name)}"
+            )
+        return found
+
+    def _called(self, name: str) -> int | None:
+        text = name.strip()
+        found = self._by_name.get(text, self._by_lower.get(text.lower()))
+        return self._by_number.get(_number(text)) if found is None and self._numbered else found
 
     def _by_value(self, text: str) -> int | None:
         number = _number(text)

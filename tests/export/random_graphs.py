@@ -1,242 +1,72 @@
-"""Random small graphs of layers of every kind, as one stream of rows [n, 4] -> [n, 4] each."""
+"""Random small graphs of layers of every kind, from x [n, 4] or [4, n] to y [n, 1] or [1, n]."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from . import random_floats, random_integers
 from .models import INT64, value
+from .random_draws import MICROSOFT, WIDTH, Drawn
 
-WIDTH = 4
-MICROSOFT = "com.microsoft"
-BOOL = onnx.TensorProto.BOOL
-
-
-@dataclass
-class Drawn:
-    """A graph on its way; ``draw(low, high)`` is hypothesis' choice of an integer."""
-
-    draw: object
-    nodes: list = field(default_factory=list)
-    tensors: dict = field(default_factory=dict)
-    count: int = 0
-
-    def name(self, hint):
-        self.count += 1
-        return f"{hint}{self.count}"
-
-    def held(self, shape, hint="t"):
-        """Hold a tensor as an initializer, a Constant, or behind an Identity or Transpose; return the value."""
-        name = self.name(hint)
-        array = np.random.default_rng(self.count).uniform(0.2, 0.9, shape).astype(np.float32)
-        array *= np.where(np.random.default_rng(self.count + 1).random(shape) < 0.3, -1, 1).astype(np.float32)
-        way = self.draw(0, 3)
-        if way == 0:
-            self.nodes.append(
-                helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array, name))
-            )
-            return name
-        if way == 1 and len(shape) == 2:
-            self.tensors[name] = np.ascontiguousarray(array.T)
-            self.nodes.append(helper.make_node("Transpose", [name], [f"{name}/turned"], perm=[1, 0]))
-            return f"{name}/turned"
-        self.tensors[name] = array
-        if way == 2:
-            self.nodes.append(helper.make_node("Identity", [name], [f"{name}/same"]))
-            return f"{name}/same"
-        return name
-
-    def op(self, op, *inputs, domain="", outputs=1, **attrs):
-        made = [self.name(op) for _ in range(outputs)]
-        self.nodes.append(helper.make_node(op, inputs, made, name=f"{made[0]}/node", domain=domain, **attrs))
-        return made[0]
-
-    def fixed(self, array):
-        name = self.name("fixed")
-        self.tensors[name] = np.asarray(array)
-        return name
+LAYERS = {layer.__name__: layer for layer in (*random_floats.LAYERS, *random_integers.LAYERS)}
+ML = "ai.onnx.ml"
 
 
-def matmul(d, x):
-    y = d.op("MatMul", x, d.held((WIDTH, WIDTH)))
-    bias = [(WIDTH,), (1, WIDTH), (1,), (1, 1)][d.draw(0, 3)]
-    return d.op("Add", *((y, d.held(bias)) if d.draw(0, 1) else (d.held(bias), y)))
+class Made(NamedTuple):
+    """A file; ``turned`` where its batch is the last axis of x and y."""
+
+    model: onnx.ModelProto
+    turned: bool
 
 
-def gemm(d, x):
-    flip = d.draw(0, 1)
-    bias = [(WIDTH,), (1, WIDTH), (1,), (1, 1)][d.draw(0, 3)]
-    return d.op("Gemm", x, d.held((WIDTH, WIDTH)), d.held(bias), transB=flip)
+def random_graph(draw, first):
+    """Return a file with a layer of that name, and up to two others.
 
-
-def narrow(d, x):
-    """Down to one value per row and back: biases of one number, added to a product that was squeezed."""
-    one = d.op("Gemm", x, d.held((WIDTH, 1)), d.held((1,)))
-    flat = d.op("Reshape", d.op("MatMul", one, d.held((1, 1))), d.fixed(np.array([-1])))
-    return d.op(
-        "MatMul",
-        d.op("Unsqueeze", d.op("Add", flat, d.held((1,))), d.fixed(np.array([1]))),
-        d.held((1, WIDTH)),
-    )
-
-
-def conv(d, x):
-    image = d.op("Reshape", x, d.fixed(np.array([0, 1, 2, 2])))
-    if d.draw(0, 1):
-        made = d.op("Conv", image, d.held((2, 1, 1, 1)), d.held((2,)))
-    else:
-        made = d.op(
-            "FusedConv", image, d.held((2, 1, 1, 1)), d.held((2,)), domain=MICROSOFT, activation="Tanh"
-        )
-    scaled = d.op(
-        "BatchNormalization", made, d.held((2,)), d.held((2,)), d.fixed(np.full(2, 0.1, np.float32)),
-        d.fixed(np.full(2, 1.5, np.float32)),
-    )  # fmt: skip
-    return d.op("MatMul", d.op("Flatten", scaled), d.held((8, WIDTH)))
-
-
-def recurrent(d, x):
-    op, gates = [("LSTM", 4), ("GRU", 3), ("RNN", 1)][d.draw(0, 2)]
-    hidden, both = 2, d.draw(0, 1)
-    ways = 1 + both
-    steps = d.op("Transpose", d.op("Reshape", x, d.fixed(np.array([-1, 2, 2]))), perm=[1, 0, 2])
-    weights = [
-        d.held((ways, gates * hidden, 2)), d.held((ways, gates * hidden, hidden)), d.held((ways, 2 * gates * hidden)),
-    ]  # fmt: skip
-    given = [
-        steps,
-        *weights,
-        *(["", "", "", d.held((ways, 3 * hidden))] if op == "LSTM" and d.draw(0, 1) else []),
+    Args:
+        draw: (low, high) -> an integer, chosen by hypothesis.
+        first: a name in LAYERS.
+    """
+    d = Drawn(draw)
+    turned = bool(draw(0, 1))
+    x = d.rows = d.op("Transpose", "x", perm=[1, 0]) if turned else "x"
+    every = list(LAYERS.values())
+    for layer in (LAYERS[first], *(every[draw(0, len(every) - 1)] for _ in range(draw(0, 2)))):
+        x = layer(d, x)
+    y = d.op("Gemm", x, d.held((WIDTH, 1)), d.held([(1,), (1, 1)][draw(0, 1)]))
+    d.nodes.append(helper.make_node("Transpose" if turned else "Identity", [y], ["y"]))
+    outputs = [value("y", [1, "n"] if turned else ["n", 1]), *_others(d, x)]
+    held = [
+        numpy_helper.from_array(np.ascontiguousarray(a).reshape(a.shape), n) for n, a in d.tensors.items()
     ]
-    every = d.name("every")
-    last = d.name("last")
-    d.nodes.append(
-        helper.make_node(
-            op, given, [every, last], hidden_size=hidden, direction="bidirectional" if both else "forward"
-        )
-    )
-    flat = d.op("Reshape", d.op("Transpose", last, perm=[1, 0, 2]), d.fixed(np.array([-1, ways * hidden])))
-    return d.op("MatMul", flat, d.held((ways * hidden, WIDTH)))
+    given = value("x", [WIDTH, "n"] if turned else ["n", WIDTH])
+    graph = helper.make_graph(d.nodes, "g", [given], outputs, held)
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1), helper.make_opsetid(ML, 3)]
+    return Made(helper.make_model(graph, opset_imports=imports, ir_version=9), turned)
 
 
-def norm(d, x):
-    kind = d.draw(0, 3)
-    if kind == 0:
-        return d.op("LayerNormalization", x, d.held((WIDTH,)), d.held((WIDTH,)))
-    if kind == 1:
-        return d.op("SimplifiedLayerNormalization", x, d.held((WIDTH,)))
-    rows = d.op("Unsqueeze", x, d.fixed(np.array([1])))
-    skip = d.op("Tanh", rows)
-    held = [d.held((WIDTH,)) for _ in range(2 if kind == 2 else 3)]
-    op = "SkipSimplifiedLayerNormalization" if kind == 2 else "SkipLayerNormalization"
-    return d.op("Squeeze", d.op(op, rows, skip, *held, domain=MICROSOFT), d.fixed(np.array([1])))
-
-
-def fused(d, x):
+def _others(d, x):
+    """Return further outputs, of other types than tensors of floats, with tensors that y doesn't depend on."""
     kind = d.draw(0, 4)
     if kind == 0:
-        return d.op(
-            "FusedMatMul", x, d.held((WIDTH, WIDTH)), domain=MICROSOFT, transB=1, alpha=0.5 + d.draw(0, 1) / 2
-        )
+        return []
+    scores = d.op("Softmax", d.op("MatMul", x, d.held((WIDTH, 3), "unread")))
     if kind == 1:
-        held = d.held((WIDTH, WIDTH)), d.held((WIDTH,))
-        settings = [{"activation": "Tanh"}, {"activation": "LeakyRelu", "activation_alpha": 0.2}][
-            d.draw(0, 1)
-        ]
-        return d.op("FusedGemm", x, *held, domain=MICROSOFT, **settings)
-    if kind == 2:
-        return d.op("BiasGelu", x, d.held((WIDTH,)), domain=MICROSOFT)
-    if kind == 3:
-        return d.op("FastGelu", x, d.held((WIDTH,)), domain=MICROSOFT)
-    rows = d.op("Reshape", x, d.fixed(np.array([-1, 2, 2])))
-    if d.draw(0, 1):
-        made = d.op("Attention", rows, d.held((2, 6)), d.held((6,)), domain=MICROSOFT, num_heads=1)
+        d.nodes.append(
+            helper.make_node("ZipMap", [scores], ["other"], domain=ML, classlabels_int64s=[4, 5, 6])
+        )
+        key, element = onnx.TensorProto.INT64, helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])
+        kind_of = helper.make_sequence_type_proto(helper.make_map_type_proto(key, element))
+    elif kind == 2:
+        d.nodes.append(helper.make_node("SequenceConstruct", [scores, scores], ["other"]))
+        kind_of = helper.make_sequence_type_proto(helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
+    elif kind == 3:
+        d.nodes.append(helper.make_node("Optional", [scores], ["other"]))
+        kind_of = helper.make_optional_type_proto(helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
     else:
-        three = [d.op("MatMul", rows, d.held((2, 2))) for _ in range(3)]
-        made = d.op("MultiHeadAttention", *three, d.held((6,)), domain=MICROSOFT, num_heads=1)
-    return d.op("Reshape", made, d.fixed(np.array([-1, WIDTH])))
-
-
-def _body(d, name, x, out):
-    """A branch: x w + b with tensors of its own, as initializers or Constants, and one captured from outside."""
-    w, b = (
-        np.random.default_rng(d.count + i).uniform(0.2, 0.8, s).astype(np.float32)
-        for i, s in enumerate([(WIDTH, WIDTH), (WIDTH,)])
-    )
-    held = [numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "b")]
-    d.count += 2
-    nodes = [
-        helper.make_node("MatMul", [x, "w"], ["p"]),
-        helper.make_node("Add", ["p", "b"], ["q"]),
-        helper.make_node("Tanh", ["q"], [out]),
-    ]
-    if d.draw(0, 1):
-        nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in held] + nodes
-        held = []
-    return nodes, held
-
-
-def branches(d, x):
-    total = d.op("ReduceSum", x, keepdims=0)
-    cond = d.op("Greater", total, d.fixed(np.float32(0)))
-    made = {}
-    for branch in ("then_branch", "else_branch"):
-        nodes, held = _body(d, branch, x, "out")
-        made[branch] = helper.make_graph(nodes, branch, [], [value("out", None)], held)
-    return d.op("If", cond, **made)
-
-
-def loop(d, x):
-    nodes, held = _body(d, "body", "h", "h_next")
-    nodes.append(helper.make_node("Identity", ["going"], ["go_on"]))
-    inputs = [value("i", [], INT64), value("going", [], BOOL), value("h", None)]
-    body = helper.make_graph(nodes, "body", inputs, [value("go_on", [], BOOL), value("h_next", None)], held)
-    return d.op("Loop", d.fixed(np.array(2)), "", x, body=body)
-
-
-def scan(d, x):
-    nodes = [helper.make_node("MatMul", ["h", "layer"], ["p"]), helper.make_node("Tanh", ["p"], ["h_next"])]
-    rows = ["rows", WIDTH]  # Scan wants shapes
-    inputs = [value("h", rows), value("layer", [WIDTH, WIDTH])]
-    body = helper.make_graph(nodes, "body", inputs, [value("h_next", rows)])
-    return d.op("Scan", x, d.held((2, WIDTH, WIDTH)), body=body, num_scan_inputs=1)
-
-
-def slopes(d, x):
-    return d.op("PRelu", x, d.held([(WIDTH,), (1,)][d.draw(0, 1)]))
-
-
-def halves(d, x):
-    """A layer in float16 and one in float64, which can't be trained."""
-    kind, dtype = [(onnx.TensorProto.FLOAT16, np.float16), (onnx.TensorProto.DOUBLE, np.float64)][
-        d.draw(0, 1)
-    ]
-    w = d.fixed((0.5 * np.eye(WIDTH) + 0.1).astype(dtype))
-    return d.op("Cast", d.op("MatMul", d.op("Cast", x, to=kind), w), to=onnx.TensorProto.FLOAT)
-
-
-def settings(d, x):
-    """Arithmetic with numbers that nobody learnt, and what is subtracted or divided by."""
-    y = d.op("Sub", x, d.held((WIDTH,)))
-    return d.op("Div", d.op("Mul", y, d.held((1,))), d.held((1, WIDTH)))
-
-
-LAYERS = (matmul, gemm, narrow, conv, recurrent, norm, fused, branches, loop, scan, slopes, halves, settings)
-
-
-def random_graph(draw):
-    """Return (model, names of all float tensors but those of branches)."""
-    d = Drawn(draw)
-    x = "x"
-    for _ in range(1 + draw(0, 2)):
-        x = LAYERS[draw(0, len(LAYERS) - 1)](d, x)
-    y = d.op("Gemm", x, d.held((WIDTH, 1)), d.held([(1,), (1, 1)][draw(0, 1)]))
-    d.nodes[-1].output[0] = "y"
-    del y
-    held = [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in d.tensors.items()]
-    graph = helper.make_graph(d.nodes, "g", [value("x", ["n", WIDTH])], [value("y", ["n", 1])], held)
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=9)
+        d.nodes.append(helper.make_node("ArgMax", [scores], ["other"], axis=1))
+        return [value("other", None, INT64)]
+    return [helper.make_value_info("other", kind_of)]

@@ -98,6 +98,12 @@ def test_rows_are_stacked_along_the_axis_that_is_the_batch(tmp_path, options):
     np.testing.assert_allclose(scores, np.exp(logits).max(1) / np.exp(logits).sum(1), rtol=1e-5)
 
 
+def test_the_head_lies_behind_the_turn_of_its_logits(tmp_path):
+    bundle = made(tmp_path, gru(out="columns"), output_name="columns")
+    assert [p.name for p in bundle.manifest.trainable] == ["head.weight", "head.bias"]
+    assert bundle.manifest.head.weight == "head.weight"
+
+
 @pytest.mark.parametrize("rows", [3, 2])
 def test_a_fixed_batch_on_another_axis_is_filled_up(tmp_path, rows):
     proto = gru(batch=2, steps=STEPS, time_major=True)

@@ -142,3 +142,20 @@ def test_settings_of_one_number_stand_apart_from_frozen_tensors(tmp_path):
     assert line(bundle, "trainable") == ["trainable  10 of 10 parameters (100.00 %) in 2 tensors"]
     assert line(bundle, "frozen") == []
     assert line(bundle, "settings") == ["settings   1 of one number each, which are no parameters (half)"]
+
+
+@pytest.mark.parametrize("switch", ["", "off"])
+def test_the_share_that_nothing_drops_is_not_listed(tmp_path, switch):
+    held = {"ratio": np.float32(0.3), "off": np.array(False)}
+    nodes = [
+        *(
+            helper.make_node("Constant", [], [n], value=numpy_helper.from_array(np.asarray(a)))
+            for n, a in held.items()
+        ),
+        node("MatMul", "x w", "h"),
+        helper.make_node("Dropout", ["h", "ratio", switch], ["y"]),
+    ]
+    tensors = {"w": normal((4, 2), 1)}
+    proto = model(nodes, [value("x", ["n", 4])], [value("y", ["n", 2])], tensors)
+    bundle = to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "b", loss="mse", train=("full",))
+    assert bundle.manifest.frozen == ()

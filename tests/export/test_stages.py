@@ -57,3 +57,30 @@ def test_rows_that_depend_on_each_other_are_not_stacked(tmp_path):
     assert bundle.manifest.stages is None
     assert not bundle.path(SUFFIX_FILE).exists()
     assert SUFFIX_FILE not in bundle.manifest.files
+
+
+def test_one_number_for_all_rows_is_not_handed_over(tmp_path):
+    """Whether the sum of a frozen layer's values is positive decides which branch all rows take."""
+    branches = {
+        f"{name}_branch": onnx.helper.make_graph([node(op, "k", name)], name, [], [value(name, None)])
+        for name, op in (("then", "Tanh"), ("else", "Relu"))
+    }
+    nodes = [
+        node("MatMul", "x first", "h"),
+        node("ReduceSum", "h", "sum", keepdims=0),
+        onnx.helper.make_node("Constant", [], ["zero"], value_float=0.0),
+        node("Greater", "sum zero", "positive"),
+        node("MatMul", "x second", "k"),
+        node("If", "positive", "y", **branches),
+    ]
+    eye = np.eye(4, dtype=np.float32)
+    tensors = {"first": eye, "second": 2 * eye}
+    proto = model(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], tensors)
+    bundle = to_bundle(
+        save(proto, tmp_path / "m.onnx"),
+        tmp_path / "b",
+        loss="mse",
+        train=("lora",),
+        target_modules=["second"],
+    )
+    assert bundle.manifest.stages is None

@@ -108,6 +108,7 @@ def test_a_text_for_a_model_of_arrays_is_refused(tmp_path):
         ({"text": ["a"]}, "texts are a dict: give a text, a list of texts, or rows with data="),
         (pd.DataFrame({"text": ["a"]}), "texts are a DataFrame"),
         (5, "texts are a int"),
+        (b"a text", "texts are a bytes"),
         ((), "give either texts or data"),
         (Path("film.txt"), "film.txt is a file, and a text was expected"),
     ],

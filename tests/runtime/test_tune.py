@@ -417,6 +417,13 @@ def test_a_batch_larger_than_the_data_is_refused_and_writes_nothing(place, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_one_row_can_not_be_held_out_and_trained_on(place, tmp_path):
+    message = "the data has 1 row, and holding 1 out .* give more rows, a smaller --val-size, or --val-size 0"
+    with pytest.raises(InputError, match=message):
+        tune(place / "full", [{"text": "a", "label": "no"}], tmp_path / "run", TuneOptions(batch_size=1))
+    assert not (tmp_path / "run").exists()
+
+
 def test_dry_run_says_what_has_no_effect(place):
     lines = dry_run(place / "full", place / "data.jsonl", TuneOptions(steps=1), given={"rank", "steps"})
     first, second = lines["note"].split("; ", 1)

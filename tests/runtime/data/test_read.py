@@ -158,6 +158,16 @@ def test_hub_without_the_package(monkeypatch):
         read("owner/name")
 
 
+def test_hub_with_a_package_that_fits_no_other(monkeypatch, tmp_path):
+    (tmp_path / "datasets.py").write_text("import os\nos.no_such_name\n")
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        DataError, match=r"^owner/name is no file .* can't be used \(AttributeError: .*update datasets$"
+    ):
+        read("owner/name")
+
+
 def test_hub_unreachable(monkeypatch):
     def load(name, config):
         raise ConnectionError("no route\nto host")

@@ -84,6 +84,7 @@ def test_fitted(value, expected):
         ([0, 1, 2], r"x:1 has an array of shape \[3\] for x0, which takes \[1, 2, 2\]"),
         (np.zeros((4, 1, 1)), r"has an array of shape \[4, 1, 1\]"),
         ("cat", "has 'cat' for x0, which takes numbers: correct the value"),
+        (["1_000", "2", "3"], "has .* for x0, which takes numbers"),
         ([[1, 2], [3]], r"has \[\[1, 2\], \[3\]\] for x0, which takes numbers"),
         (None, "has None for x0, which is no finite float32"),
         ([0, 1, 2, float("nan")], "which is no finite float32: correct it"),

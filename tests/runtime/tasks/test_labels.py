@@ -6,6 +6,7 @@ from scipy.special import softmax
 
 from zoedge.errors import DataError
 from zoedge.manifest import Port
+from zoedge.runtime.data.coded import Coded
 from zoedge.runtime.tasks.labels import Labels
 
 from ..bundles import arrays
@@ -122,3 +123,28 @@ def test_best():
     assert found["label"] == "maybe"
     assert found["score"] == pytest.approx(softmax(logits.astype(float))[1])
     assert BARE.best(np.array([0.0, 0.0, 9.0, 0.0]))["label"] == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "value", "names", "index"),
+    [
+        (NAMED, 0, ("yes", "no", "maybe"), 2),  # the data's order isn't the model's
+        (NAMED, 2, ("YES", "No", "Maybe"), 1),
+        (NAMED, 0, ("pos", "neg", "none"), 0),  # none is known: an index
+        (DIGITS, 0, ("1", "2", "3"), 0),
+        (DIGITS, 2, ("3", "2", "1.0"), 0),
+        (TRUTH, 0, ("false", "true"), 1),
+        (BARE, 3, ("a", "b", "c", "d"), 3),
+    ],
+)
+def test_a_class_that_the_data_names(labels, value, names, index):
+    assert labels.index(Coded.of(value, names), "x:1") == index
+
+
+def test_a_name_of_the_data_that_is_no_class():
+    with pytest.raises(
+        DataError, match=r"x:1 has the label 1, which its data calls 'never', which this bundle"
+    ):
+        NAMED.index(Coded.of(1, ("no", "never")), "x:1")
+    with pytest.raises(DataError, match="has the label -1, which"):
+        NAMED.index(Coded.of(-1, ("no", "yes")), "x:1")

@@ -42,7 +42,7 @@ def test_a_run_cuts_as_it_was_tuned(place, side, accuracy):
 def test_another_side_for_once(place):
     said = []
     assert zoedge.evaluate(place / "left", ROWS, truncation_side="right", say=said.append)["accuracy"] == 0.5
-    assert said == [f"{ALL} end of their text (--truncation-side, or a larger --max-seq-length at export)"]
+    assert f"{ALL} end of their text (--truncation-side, or a larger --max-seq-length at export)" in said
 
 
 def test_the_command_line_says_it(place):
@@ -62,6 +62,7 @@ def test_held_out_rows_are_counted_too(place):
 def test_broken_characters_are_counted(place):
     said = []
     zoedge.evaluate(place / "bundle", [{"text": "great \ud83d", "label": "good"}], say=said.append)
-    assert said == ["1 characters of the rows are no valid Unicode (lone surrogates): read as U+FFFD"]
+    broken = "characters of the rows are no valid Unicode (lone surrogates): read as U+FFFD"
+    assert [text for text in said if broken in text] == [f"1 {broken}"]
     list(zoedge.predict(place / "bundle", texts=["\udcff", "fine \ud83d\ude00"], say=said.append))
-    assert len(said) == 2
+    assert len([text for text in said if broken in text]) == 2

@@ -22,7 +22,8 @@ from zoedge.options import TuneOptions
 from zoedge.runtime.data.made_up import made_up_rows
 from zoedge.runtime.device import Cpu, cpu
 from zoedge.runtime.job import build_fold
-from zoedge.runtime.losses.measure import Bounds, eval_batches
+from zoedge.runtime.measuring.measure import eval_batches
+from zoedge.runtime.passes.bounds import Bounds
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.plan import make_plan
 

@@ -18,8 +18,8 @@ from .data.keys import named
 from .data.remarks import Altered, remarks
 from .generate import complete
 from .loaded import Loaded
-from .losses.measure import run_rows, score
 from .losses.metrics import f1_meaning
+from .measuring.measure import run_rows, score
 from .run.opened import Source
 from .tasks.columns import by_name, columns_of
 from .tasks.plain import plain_record

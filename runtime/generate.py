@@ -10,7 +10,7 @@ import numpy as np
 from zoedge.manifest import Manifest
 
 from .data.example import Example
-from .losses.measure import run_rows
+from .measuring.measure import run_rows
 from .passes.engine import Engine
 
 

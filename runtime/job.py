@@ -23,31 +23,32 @@ from .data.facts import Facts
 from .data.keys import named
 from .data.remarks import Altered, remarks
 from .device import Array, Device, Grain
-from .head.initial import initial_head
-from .head.probe import deal
-from .head.refit import Forward, HeadRefit, fitted_rows
-from .losses.measure import Bounds, Measure, bounds_beside
 from .losses.objectives import Objective, beside, folder_of, objective
-from .losses.target_scale import InUnits, target_scale
 from .machine.threads import threads_for
+from .measuring.measure import Measure
+from .measuring.target_scale import InUnits, target_scale
 from .noise.permutation import permutation
+from .passes.bounds import Bounds, bounds_beside
 from .passes.frozen import frozen_tensors
 from .passes.prefix_cache import PrefixCache
+from .passes.ways.caching import Recurring
+from .passes.ways.choice import choose
+from .passes.ways.situation import Situation
 from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan
 from .records import Assign
-from .run.activations import branch_bases
 from .run.certainty import validation_notes
 from .run.fold import FULL, Fold
 from .run.method import method_of
 from .spaces.parameters import Parameters, load_buffers
+from .start.activations import branch_bases
+from .start.initial import initial_head
+from .start.probe import deal
+from .start.refit import Forward, HeadRefit, fitted_rows
 from .tasks import Task, task_for
 from .tasks.columns import Columns, by_name, columns_of
 from .tasks.columns import told as columns_told
 from .tasks.plain import shape_of
 from .tasks.regression import Standardised
-from .ways.caching import Recurring
-from .ways.choice import choose
-from .ways.situation import Situation
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from zoedge.options import TuneOptions, checked, own, seconds, size_bytes
 
 from .data import held_out_rows
 from .data.batches import steps_in
-from .head.convex import LOSSES
 from .run.method import method_of
 from .spaces.elements import active_share, idle, moved_singly, size, written
 from .spaces.parameters import placement_for
+from .start.convex import LOSSES
 from .unused import Circumstances, unused
 
 T = TypeVar("T")

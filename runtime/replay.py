@@ -11,7 +11,7 @@ from zoedge.files import as_path, new_folder
 
 from .device import open_device
 from .job import build_fold
-from .losses.target_scale import folded
+from .measuring.target_scale import folded
 from .noise.reference import NOISE_VERSION
 from .plan import Plan
 from .records import Record, Step

@@ -21,7 +21,7 @@ from .data.facts import Facts
 from .device import open_device
 from .job import Job, assemble, read_rows
 from .losses import objectives
-from .losses.target_scale import folded
+from .measuring.target_scale import folded
 from .noise.reference import NOISE_VERSION
 from .plan import trainable_elements
 from .preflight.check import check

@@ -28,8 +28,8 @@ WHOLE = "whole"  # loss.onnx itself
 FEW_ROWS = "few-rows"
 
 FORMS: dict[str, Form] = {
-    FEW_ROWS: Form((FEW_ROWS_FILE,), "zoedge.export.forms.few_rows", "zoedge.runtime.ways.few_rows"),
+    FEW_ROWS: Form((FEW_ROWS_FILE,), "zoedge.export.forms.few_rows", "zoedge.runtime.passes.ways.few_rows"),
     "two-parts": Form(
-        (PREFIX_FILE, SUFFIX_FILE), "zoedge.export.forms.two_parts", "zoedge.runtime.ways.two_parts"
+        (PREFIX_FILE, SUFFIX_FILE), "zoedge.export.forms.two_parts", "zoedge.runtime.passes.ways.two_parts"
     ),
 }

@@ -11,8 +11,8 @@ import numpy as np
 from zoedge.manifest import Manifest, Parameter
 from zoedge.options import TuneOptions
 
-from ..losses.measure import bounds_beside
-from ..run.activations import ROWS
+from ..passes.bounds import bounds_beside
+from ..start.activations import ROWS
 
 _COPIES_OF_FROZEN = 1.3  # prepacked, and what folding leaves behind
 _LIVE_ARRAYS = 6  # of the widest layer's size, at the worst moment of a pass

@@ -22,12 +22,13 @@ from ..data.facts import Facts
 from ..data.in_memory import InMemory
 from ..data.made_up import made_up_rows
 from ..device import Device, open_device
-from ..head.refit import PROBE_ROWS
 from ..job import Job, Splits, assemble, eval_bounds, head_refit, read_rows
 from ..losses import objectives
-from ..losses.measure import EVAL_BLOCK, EVAL_ROWS, eval_batches
 from ..machine.memory import Held, Watch
+from ..measuring.measure import EVAL_BLOCK, eval_batches
+from ..passes.bounds import EVAL_ROWS
 from ..plan import UNBOUNDED_STEPS, make_plan
+from ..start.refit import PROBE_ROWS
 
 SAMPLED_STEPS = 16  # whose batches stand for the run's
 _TIMED_SECONDS = 0.5  # a pass is repeated for about this long

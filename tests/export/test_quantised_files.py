@@ -86,7 +86,7 @@ def test_a_branch_beside_a_dequantised_matrix(tmp_path, weight, activations, gem
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_a_branch_stays_a_product_beside_a_quantised_matrix(tmp_path, weight, activations):
     proto = qdq(weight, activations=activations, gemm=False)
-    bundle, branch, buffers = exported(proto, tmp_path)
+    bundle, _branch, buffers = exported(proto, tmp_path)
     reason = "the graph rounds to integers" if "float" in weight else "is stored as int8"
     assert bundle.manifest.branches[0].apart == reason
     check_merged(bundle, buffers, normal((5, 32), 3), tmp_path)
@@ -97,7 +97,7 @@ def test_a_branch_stays_a_product_beside_a_quantised_matrix(tmp_path, weight, ac
 
 @pytest.mark.parametrize("form", QUANTISED)
 def test_a_lone_quantised_layer_is_merged(tmp_path, form):
-    bundle, branch, buffers = exported(quantised(form), tmp_path)
+    bundle, _branch, buffers = exported(quantised(form), tmp_path)
     assert bundle.manifest.branches[0].apart.startswith("is stored as ")
     check_merged(bundle, buffers, normal((5, 32), 3), tmp_path)
 

@@ -11,13 +11,13 @@ from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions, make
 from zoedge.runtime.passes.row_store import RowStore
+from zoedge.runtime.passes.ways import caching, choice
 from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run.journal import read
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tune import dry_run, tune
-from zoedge.runtime.ways import caching, choice
 
 from .open_files import open_files
 

@@ -9,7 +9,7 @@ from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
 from zoedge.runtime import job
 from zoedge.runtime.machine import memory
-from zoedge.runtime.run import activations
+from zoedge.runtime.start import activations
 from zoedge.runtime.tune import tune
 
 from .networks import mlp, rows

@@ -13,7 +13,7 @@ from tests.hand_bundle import LORA, hand_bundle
 from tests.zoedge.commands import SIX_STEPS, error, run
 from zoedge.cli.flags import KEYS
 from zoedge.runtime.data import KeyNames, KeyOptions
-from zoedge.runtime.losses.measure import Measure
+from zoedge.runtime.measuring.measure import Measure
 from zoedge.runtime.records import Header, Step
 from zoedge.runtime.run.journal import Journal
 from zoedge.runtime.run.run_folder import Run

@@ -13,10 +13,10 @@ from zoedge.forms import FORMS, WHOLE, Form
 from zoedge.manifest import LOSS_FILE
 from zoedge.names import LOSS, in_graph
 from zoedge.options import TuneOptions
+from zoedge.runtime.passes.ways.use import FormUse
 from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
 from zoedge.runtime.tune import tune
-from zoedge.runtime.ways.use import FormUse
 
 from ..runtime.networks import mlp, rows
 

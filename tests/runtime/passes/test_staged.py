@@ -17,14 +17,14 @@ from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.passes.probing import OneByOne, Together
 from zoedge.runtime.passes.staged import Staged
+from zoedge.runtime.passes.ways import choice
+from zoedge.runtime.passes.ways.choice import choose
+from zoedge.runtime.passes.ways.situation import Situation
 from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
-from zoedge.runtime.ways import choice
-from zoedge.runtime.ways.choice import choose
-from zoedge.runtime.ways.situation import Situation
 
 from ..networks import mlp, rows
 

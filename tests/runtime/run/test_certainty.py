@@ -10,10 +10,10 @@ from scipy.stats import binomtest
 from zoedge.manifest import Head
 from zoedge.runtime.data.dataset import Dataset
 from zoedge.runtime.data.facts import Facts
-from zoedge.runtime.head.probe import deal
-from zoedge.runtime.head.refit import HeadRefit, fitted_rows
 from zoedge.runtime.losses.metrics import f1_meaning
 from zoedge.runtime.run.certainty import accuracy_interval, best_text, metric_texts, validation_notes
+from zoedge.runtime.start.probe import deal
+from zoedge.runtime.start.refit import HeadRefit, fitted_rows
 
 NAMED = SimpleNamespace(labels=("cat", "dog", "hen"), loss="cross-entropy", outputs=())
 

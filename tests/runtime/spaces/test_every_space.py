@@ -7,10 +7,10 @@ import pytest
 
 from zoedge.adapters import LoraBranch
 from zoedge.methods import Dense, LowRank, Move, Update
-from zoedge.runtime.run.activations import bases
 from zoedge.runtime.spaces import ActivationBranch, Site
 from zoedge.runtime.spaces.parameters import BRANCH_SPACES, SPACES
 from zoedge.runtime.spaces.support import Part
+from zoedge.runtime.start.activations import bases
 
 from ..devices import Counting, Reference
 

@@ -13,12 +13,12 @@ from zoedge.bundle import Bundle
 from zoedge.manifest import PREFIX_FILE
 from zoedge.options import size_bytes
 
-from ..data.batches import MicroBatch
-from ..data.example import Arrays
-from ..machine.timing import best_seconds
-from ..passes.prefix_cache import PrefixCache
-from ..passes.row_store import RowStore
-from ..passes.staged import Staged
+from ...data.batches import MicroBatch
+from ...data.example import Arrays
+from ...machine.timing import best_seconds
+from ..prefix_cache import PrefixCache
+from ..row_store import RowStore
+from ..staged import Staged
 
 LEAST_EPOCHS = 1.5  # with fewer, most rows are never met again
 AUTO_BYTES = 1 << 30

@@ -6,9 +6,9 @@ from sklearn.linear_model import LogisticRegression
 
 from zoedge.manifest import Head
 from zoedge.runtime.data.batches import MicroBatch
-from zoedge.runtime.head.probe import STRENGTHS, Scale, deal, fit
-from zoedge.runtime.head.refit import HeadRefit
 from zoedge.runtime.run.fold import FULL
+from zoedge.runtime.start.probe import STRENGTHS, Scale, deal, fit
+from zoedge.runtime.start.refit import HeadRefit
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, 240)

@@ -7,8 +7,8 @@ from typing import ClassVar, cast
 
 from zoedge.forms import FORMS
 
-from ..passes.prefix_cache import PrefixCache
-from ..passes.probing import Forward
+from ..prefix_cache import PrefixCache
+from ..probing import Forward
 from .caching import Tried
 from .situation import Situation
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from zoedge.errors import InputError
 from zoedge.manifest import FEW_ROWS_FILE
 
-from ..passes.prefix_cache import PrefixCache
-from ..passes.probing import Forward
+from ..prefix_cache import PrefixCache
+from ..probing import Forward
 from .situation import Situation
 from .use import FormUse
 

@@ -7,10 +7,10 @@ from zoedge.adapters import LoraBranch
 from zoedge.export import to_bundle
 from zoedge.methods import Dense, Move
 from zoedge.runtime.noise.reference import add_terms
-from zoedge.runtime.run import activations
-from zoedge.runtime.run.activations import bases
 from zoedge.runtime.spaces import ActivationBranch, Site, basis_name
 from zoedge.runtime.spaces.support import Part
+from zoedge.runtime.start import activations
+from zoedge.runtime.start.activations import bases
 
 from ..devices import Reference
 from ..networks import mlp

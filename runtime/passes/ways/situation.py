@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from zoedge.bundle import Bundle
 from zoedge.options import TuneOptions
 
-from ..data.batches import MicroBatch
-from ..device import Array, Buffer, Device
-from ..passes.engine import Engine, SessionSettings
+from ...data.batches import MicroBatch
+from ...device import Array, Buffer, Device
+from ..engine import Engine, SessionSettings
 from .caching import Recurring
 
 

@@ -26,11 +26,12 @@ from ..data.dataset import Dataset
 from ..data.example import Array
 from ..data.facts import TargetScale
 from ..device import Device
+from ..losses.objectives import Objective
 from ..machine.threads import threads_for
+from ..passes.bounds import bounds_beside
 from ..passes.engine import Engine
 from ..spaces.parameters import load_buffers
-from .measure import bounds_beside, run_rows
-from .objectives import Objective
+from .measure import run_rows
 
 _USUAL = 10.0  # means and deviations up to this need no scale
 _SMALL = 0.01  # and deviations from this

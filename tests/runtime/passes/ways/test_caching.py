@@ -15,16 +15,16 @@ from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.passes.staged import Staged
+from zoedge.runtime.passes.ways import caching, choice, two_parts
+from zoedge.runtime.passes.ways.caching import Recurring, in_memory, most_bytes, unfit
+from zoedge.runtime.passes.ways.choice import choose
+from zoedge.runtime.passes.ways.situation import Situation
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
-from zoedge.runtime.ways import caching, choice, two_parts
-from zoedge.runtime.ways.caching import Recurring, in_memory, most_bytes, unfit
-from zoedge.runtime.ways.choice import choose
-from zoedge.runtime.ways.situation import Situation
 
-from ..networks import mlp, rows
-from ..open_files import open_files
+from ...networks import mlp, rows
+from ...open_files import open_files
 
 GIB = 1 << 30
 KEPT = "the layers before the first trained one are computed once per row and kept on disk (up to 1 GiB)"

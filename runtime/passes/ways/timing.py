@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..data.batches import MicroBatch
-from ..machine.timing import best_seconds
-from ..passes.probing import Probing
+from ...data.batches import MicroBatch
+from ...machine.timing import best_seconds
+from ..probing import Probing
 from .situation import Situation
 
 

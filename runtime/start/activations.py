@@ -19,8 +19,8 @@ from ..noise.reference import PURPOSE_INIT, Float32, Stream, directions
 from ..passes.engine import Engine
 from ..passes.frozen import frozen_tensors
 from ..records import Assign
+from ..run.fold import FULL
 from ..spaces import basis_name
-from .fold import FULL
 
 ROWS = 64  # examples looked at
 PASS_ROWS = 16  # per forward pass

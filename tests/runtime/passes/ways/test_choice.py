@@ -13,14 +13,14 @@ from zoedge.options import TuneOptions
 from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.staged import Staged
+from zoedge.runtime.passes.ways import choice
+from zoedge.runtime.passes.ways.caching import Tried
+from zoedge.runtime.passes.ways.choice import Way, choose
+from zoedge.runtime.passes.ways.situation import Situation
+from zoedge.runtime.passes.ways.two_parts import TwoParts
 from zoedge.runtime.spaces.parameters import load_buffers
-from zoedge.runtime.ways import choice
-from zoedge.runtime.ways.caching import Tried
-from zoedge.runtime.ways.choice import Way, choose
-from zoedge.runtime.ways.situation import Situation
-from zoedge.runtime.ways.two_parts import TwoParts
 
-from ..networks import WIDTH, mlp
+from ...networks import WIDTH, mlp
 
 
 class OtherParts(Staged):

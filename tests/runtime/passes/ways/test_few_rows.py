@@ -16,15 +16,15 @@ from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.data.dataset import Dataset
 from zoedge.runtime.device import FINE, Cpu
 from zoedge.runtime.job import _layer_rows
+from zoedge.runtime.passes.ways import few_rows
+from zoedge.runtime.passes.ways.choice import choose
+from zoedge.runtime.passes.ways.situation import Situation
 from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
-from zoedge.runtime.ways import few_rows
-from zoedge.runtime.ways.choice import choose
-from zoedge.runtime.ways.situation import Situation
 
-from ..networks import mlp, rows
+from ...networks import mlp, rows
 
 
 @pytest.fixture(scope="module")

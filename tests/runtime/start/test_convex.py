@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from zoedge.runtime.head.convex import LOSSES, solve, with_bias
+from zoedge.runtime.start.convex import LOSSES, solve, with_bias
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((300, 20)).astype(np.float32)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import tests.tiny as tiny
 from zoedge.export import to_bundle
 from zoedge.options import make
-from zoedge.runtime.losses.measure import EVAL_ROWS, EVAL_TOKENS, bounds_beside
+from zoedge.runtime.passes.bounds import EVAL_ROWS, EVAL_TOKENS, bounds_beside
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.tune import tune
 

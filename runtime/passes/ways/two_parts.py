@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..passes.prefix_cache import PrefixCache
-from ..passes.staged import Staged
+from ..prefix_cache import PrefixCache
+from ..staged import Staged
 from .caching import Tried, try_cache
 from .situation import Situation
 from .use import FormUse

@@ -17,9 +17,9 @@ from zoedge.errors import InputError
 from zoedge.forms import WHOLE
 from zoedge.manifest import LOSS_FILE
 
-from ..losses.measure import EVAL_ROWS
-from ..passes.prefix_cache import PrefixCache
-from ..passes.probing import Forward, OneByOne, Probing, Together
+from ..bounds import EVAL_ROWS
+from ..prefix_cache import PrefixCache
+from ..probing import Forward, OneByOne, Probing, Together
 from .caching import Tried
 from .situation import Situation
 from .timing import bits, timed, trial_values

@@ -1,1 +1,0 @@
-"""A new head: solved in closed form from features, cross-fitted."""

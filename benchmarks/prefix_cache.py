@@ -25,7 +25,7 @@ from zoedge.bundle import Bundle
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
 from zoedge.runtime.device import Cpu
-from zoedge.runtime.job import Job, assemble, read_rows
+from zoedge.runtime.job import Job, make_job, read_rows
 from zoedge.runtime.losses.objectives import objective
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.passes.prefix_cache import PrefixCache
@@ -104,7 +104,7 @@ def main() -> None:
     rows = []
     for method in ("mezo", "fzoo"):
         options = TuneOptions(method=method, batch_size=shape.batch, val_size=0.0, probes_per_pass=1)
-        job = assemble(bundle, Cpu(), *read_rows(bundle, Cpu(), str(given.work / "rows.jsonl"), options))
+        job = make_job(bundle, Cpu(), *read_rows(bundle, Cpu(), str(given.work / "rows.jsonl"), options))
         job.fold.apply(job.initial())
         store = RowStore(given.work, 1 << 30)
         seconds = measured(job, store, given.rounds)

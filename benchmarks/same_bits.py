@@ -123,11 +123,11 @@ def _options(settings: dict[str, Any]) -> Any:
 
 
 def _of(run: Path, what: str) -> dict[str, str]:
-    from zoedge.runtime.run.journal import encode, read
+    from zoedge.runtime.run.journal import encode_record, read_journal
 
-    records = read(run / "journal.zoj").records
+    records = read_journal(run / "journal.zoj").records
     weights = [_arrays(p) for p in sorted(run.glob("*/tensors.safetensors"))]
-    return {f"{what} records": _digest(*map(encode, records)), f"{what} weights": _digest(*weights)}
+    return {f"{what} records": _digest(*map(encode_record, records)), f"{what} weights": _digest(*weights)}
 
 
 def _arrays(path: Path) -> bytes:

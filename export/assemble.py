@@ -25,8 +25,8 @@ from .surgery.graph import Array, Graph
 from .surgery.linears import Linear
 from .surgery.overridable import make_overridable
 from .surgery.request_error import RequestError
-from .surgery.roles import layer_of, readers
-from .surgery.trainables import Table, Trained, choose, make_table
+from .surgery.roles import layer_index, readers
+from .surgery.trainables import Table, Trained, choose_trained, make_table
 
 _BODIES = "bodies of If, Loop or Scan"
 
@@ -95,7 +95,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     head = _head_tensors(exported, plain)
     table = make_table(plain, exported.parameters, exported.weights, exported.tied, head)
     train = (*request.train, *(exported.fresh_head or ()))  # a head of zeros would pass nothing on
-    choice = choose(plain, table, train, live, dead)
+    choice = choose_trained(plain, table, train, live, dead)
     targets = _targets(built, exported, table, head, request.branches, live, dead) if choice.adapter else {}
     branches = _described(exported, plain, targets, add_branches(built.graph, targets, request.branches))
     factors = initial_factors(branches)
@@ -234,12 +234,12 @@ def _rows(
             array = exported.weights[branch.weight]
             dtype = "bfloat16" if branch.weight in halves else array.dtype.name
             row = Parameter(name=branch.weight, dtype=dtype, shape=array.shape)
-            rows.append(structs.replace(row, layer=layer_of(branch.module)))
+            rows.append(structs.replace(row, layer=layer_index(branch.module)))
     for name, array in factors.items():
         row = Parameter(
             name=name, dtype=array.dtype.name, shape=array.shape, file=ADAPTERS_FILE, group="lora"
         )
-        rows.append(structs.replace(row, trainable=True, layer=layer_of(name)))
+        rows.append(structs.replace(row, trainable=True, layer=layer_index(name)))
     return tuple(rows)
 
 

@@ -21,7 +21,7 @@ def port_of(value: onnx.ValueInfoProto) -> Port:
         InputError: it has no fixed number of dimensions.
     """
     if not is_tensor(value):
-        return Port(name=value.name, dtype=kind_of(value), shape=())
+        return Port(name=value.name, dtype=port_kind(value), shape=())
     dims = dims_of(value)
     if dims is None:
         raise InputError(f"{value.name} of the graph has no shape: export the ONNX file with shapes")
@@ -35,7 +35,7 @@ def is_tensor(value: onnx.ValueInfoProto) -> bool:
     return value.type.WhichOneof("value") in ("tensor_type", None)
 
 
-def kind_of(value: onnx.ValueInfoProto) -> str:
+def port_kind(value: onnx.ValueInfoProto) -> str:
     """Return the type of a graph input or output as onnxruntime writes it: "tensor(int64)"."""
     return _kind(value.type)
 

@@ -12,7 +12,7 @@ import onnx
 from msgspec import structs
 from onnx import TensorProto
 
-from zoedge.bundle import Bundle, encode
+from zoedge.bundle import Bundle, encode_manifest
 from zoedge.errors import ZoedgeError
 from zoedge.files import new_folder
 from zoedge.installed import version
@@ -84,7 +84,7 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         manifest = write_forms(
             folder, exported, assembled, manifest, made.weights, coarse=coarse, say=notes.append
         )
-        (folder / MANIFEST_FILE).write_bytes(encode(manifest))
+        (folder / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
         Bundle.open(folder)
     if manifest.quantization is not None:
         say(str(manifest.quantization))

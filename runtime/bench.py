@@ -15,7 +15,7 @@ from .asked import Function, Options, asked
 from .data.batches import MicroBatch
 from .data.made_up import made_up_rows
 from .device import open_device
-from .job import Job, Splits, assemble
+from .job import Job, Splits, make_job
 from .losses import objectives
 from .noise.reference import NOISE_VERSION
 from .plan import make_plan, written_elements
@@ -91,9 +91,9 @@ def bench(
     count = 2 * wanted.options.batch_size
     rows = made_up_rows(manifest, count, sequence_length, opened.folder)
     plan = make_plan(wanted.options, manifest, count, has_validation=True)
-    with objectives.given(wanted.functions):
+    with objectives.functions_given(wanted.functions):
         device = open_device(plan.options.provider, plan.options.threads)
-        job = assemble(opened, device, Splits(rows, rows), plan, begun=True)
+        job = make_job(opened, device, Splits(rows, rows), plan, begun=True)
     with TemporaryDirectory() as folder:
         journal = Journal.create(Path(folder) / "journal", _header(job))
         try:

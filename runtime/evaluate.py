@@ -12,7 +12,7 @@ import numpy as np
 from zoedge.errors import DataError, InputError
 
 from .data import Data, InMemory, KeyNames, KeyOptions, Record, Split, as_data, read
-from .data.dataset import encode
+from .data.dataset import encode_rows
 from .data.example import Example
 from .data.keys import named
 from .data.remarks import Altered, remarks
@@ -65,7 +65,7 @@ def evaluate(
         path, which=which, threads=threads, provider=provider, truncation_side=truncation_side
     )
     rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say)
-    encoded = encode(rows, loaded.task)
+    encoded = encode_rows(rows, loaded.task)
     if loaded.untaught:
         say(loaded.untaught)
     for sentence in remarks(Altered.of(encoded), loaded.bundle.manifest, loaded.truncation_side):
@@ -114,7 +114,7 @@ def predict(
         say(loaded.untaught)
     altered = Altered()
     for start in range(0, len(rows), _PREDICT_BLOCK):
-        encoded = encode(rows[start : start + _PREDICT_BLOCK], loaded.task, labelled=False)
+        encoded = encode_rows(rows[start : start + _PREDICT_BLOCK], loaded.task, labelled=False)
         altered += Altered.of(encoded)
         yield from _predictions(loaded, encoded.examples, max_new_tokens)
     for sentence in remarks(altered, loaded.bundle.manifest, loaded.truncation_side):

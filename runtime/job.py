@@ -18,21 +18,21 @@ from .data import InMemory, KeyNames, Record, hold_out, read
 from .data.alike import alike_notes
 from .data.batches import MicroBatch, fixed_rows, micro_batches
 from .data.buckets import padded
-from .data.dataset import Dataset, encode
+from .data.dataset import Dataset, encode_rows
 from .data.facts import Facts
 from .data.keys import named
 from .data.remarks import Altered, remarks
 from .device import Array, Device, Grain
-from .losses.objectives import Objective, beside, folder_of, objective
+from .losses.objectives import Objective, beside, module_folder, objective
 from .machine.threads import threads_for
 from .measuring.measure import Measure
 from .measuring.target_scale import InUnits, target_scale
 from .noise.permutation import permutation
 from .passes.bounds import Bounds, bounds_beside
-from .passes.frozen import frozen_tensors
+from .passes.frozen import map_frozen
 from .passes.prefix_cache import PrefixCache
 from .passes.ways.caching import Recurring
-from .passes.ways.choice import choose
+from .passes.ways.choice import choose_way
 from .passes.ways.situation import Situation
 from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan
 from .records import Assign
@@ -47,7 +47,7 @@ from .start.refit import Forward, HeadRefit, fitted_rows
 from .tasks import Task, task_for
 from .tasks.columns import Columns, by_name, columns_of
 from .tasks.columns import told as columns_told
-from .tasks.plain import shape_of
+from .tasks.plain import asked_shape
 from .tasks.regression import Standardised
 
 
@@ -147,7 +147,7 @@ def read_rows(
     if scale is not None and scale.outputs:
         train, valid = source.encoded(Standardised(task, scale), options)
     size = len(valid) if valid else 0
-    shape = shape_of(rows[0], manifest)
+    shape = asked_shape(rows[0], manifest)
     facts = facts or Facts(
         columns=features,
         header=header,
@@ -155,7 +155,7 @@ def read_rows(
         stratified=True,
         validation_rows=size,
         crossfit_rows=fitted_rows(len(train), plan.folds) if not size else 0,
-        objective_folder=folder_of(options.objective),
+        objective_folder=module_folder(options.objective),
         shape=shape,
     )
     notes = (
@@ -186,7 +186,7 @@ def _by_header(
     return by_name(rows, columns_of(rows, manifest, features, header), manifest)
 
 
-def assemble(
+def make_job(
     bundle: Bundle,
     device: Device,
     splits: Splits,
@@ -213,7 +213,7 @@ def assemble(
     directions = None if begun else _branch_directions(bundle, device, options, splits.train)
     fold = build_fold(bundle, device, plan)
     dealt = _deal(options.seed, len(splits.train), plan.folds)
-    choice = choose(
+    choice = choose_way(
         Situation(
             bundle,
             fold.parameters.buffers,
@@ -290,7 +290,7 @@ def _recurring(folder: Path | None, manifest: Manifest, plan: Plan, rows: int) -
 
 def frozen_where(bundle: Bundle, options: TuneOptions) -> dict[str, Array] | None:
     """Return the frozen tensors where sessions are to use them in place; None where they may copy them."""
-    return frozen_tensors(bundle) if options.prepack == "no" else None
+    return map_frozen(bundle) if options.prepack == "no" else None
 
 
 def build_fold(bundle: Bundle, device: Device, plan: Plan) -> Fold:
@@ -320,9 +320,9 @@ class _Source:
 
     def encoded(self, task: Task, options: TuneOptions) -> tuple[Dataset, Dataset | None]:
         """Return training and validation rows, encoded by a task."""
-        rows = encode(self.train, task)
+        rows = encode_rows(self.train, task)
         if self.valid is not None:
-            return rows, encode(self.valid, task)
+            return rows, encode_rows(self.valid, task)
         if not options.val_size:
             return rows, None
         classes = rows.classes if self.stratified else None

@@ -17,7 +17,7 @@ from .device import open_device
 from .device.base import Buffer, Device
 from .machine.threads import threads_for
 from .passes.engine import Engine
-from .passes.frozen import frozen_tensors
+from .passes.frozen import map_frozen
 from .run.opened import Source, open_source
 from .spaces.parameters import load_buffers
 from .tasks import Task, task_for
@@ -81,7 +81,7 @@ class Loaded:
             buffers,
             device=device,
             threads=threads_for(bundle.manifest, threads),
-            frozen=frozen_tensors(bundle) if run and run.options.prepack == "no" else None,
+            frozen=map_frozen(bundle) if run and run.options.prepack == "no" else None,
         )
         keys = KeyNames.of(run.options) if run else KeyNames()
         columns = run.facts.columns if run else ()

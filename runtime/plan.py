@@ -11,8 +11,8 @@ import msgspec
 from zoedge.adapters import lora_branches
 from zoedge.errors import InputError
 from zoedge.manifest import ACTIVATIONS_FILE, Manifest
-from zoedge.methods import Defaults, Length, Recipe, find
-from zoedge.options import TuneOptions, checked, own, seconds, size_bytes
+from zoedge.methods import Defaults, Length, Recipe, find_recipe
+from zoedge.options import TuneOptions, checked, own, parse_size, seconds
 
 from .data import held_out_rows
 from .data.batches import steps_in
@@ -77,7 +77,7 @@ def make_plan(
         InputError: a setting out of its range, an unknown method, or a batch larger than the data.
     """
     options = checked(options)
-    recipe = find(options.method)
+    recipe = find_recipe(options.method)
     defaults = recipe.defaults
     head = solvable_head(manifest) if options.head_init == "probe" else ()
     moved = [p for p in manifest.trainable if p.name not in head]
@@ -88,7 +88,7 @@ def make_plan(
     train_rows = rows if has_validation else rows - held_out_rows(rows, held_out)
     evaluates = has_validation or held_out > 0 or bool(solved)
     _check(options, rows, train_rows, evaluates=evaluates)
-    size_bytes(options.prefix_cache)
+    parse_size(options.prefix_cache)
     folds = _folds(options.batch_size, train_rows) if solved else 0
     total = _total_steps(options, defaults.steps, train_rows)
     space = _lora_space(options, manifest, recipe)

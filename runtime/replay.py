@@ -11,7 +11,7 @@ from zoedge.files import as_path, new_folder
 
 from .device import open_device
 from .job import build_fold
-from .measuring.target_scale import folded
+from .measuring.target_scale import with_scale
 from .noise.reference import NOISE_VERSION
 from .plan import Plan
 from .records import Record, Step
@@ -41,7 +41,7 @@ def replay(run: RunLike, output: str | Path, *, steps: int | None = None) -> Rep
     """
     opened, output = open_run(run), as_path(output, "a new folder")
     bundle = opened.bundle()
-    contents = journals.read(opened.journal)
+    contents = journals.read_journal(opened.journal)
     header = contents.header
     if header.bundle != bundle.digest:
         raise BundleError(f"{bundle.folder} is not the bundle that {opened.folder} tuned: put that one back")
@@ -61,7 +61,7 @@ def replay(run: RunLike, output: str | Path, *, steps: int | None = None) -> Rep
     fold.rest()
     with new_folder(output) as folder:
         tensors = fold.parameters.values(p.name for p in bundle.manifest.trainable)
-        save_tensors(folder / TENSORS_FILE, folded(tensors, opened.facts.target, bundle.manifest))
+        save_tensors(folder / TENSORS_FILE, with_scale(tensors, opened.facts.target, bundle.manifest))
     return Replayed(output / TENSORS_FILE, fold.step, contents.torn)
 
 

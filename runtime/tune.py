@@ -19,9 +19,9 @@ from .asked import Asked, Function, Options, asked
 from .data import Data, InMemory, as_data
 from .data.facts import Facts
 from .device import open_device
-from .job import Job, assemble, read_rows
+from .job import Job, make_job, read_rows
 from .losses import objectives
-from .measuring.target_scale import folded
+from .measuring.target_scale import with_scale
 from .noise.reference import NOISE_VERSION
 from .plan import trainable_elements
 from .preflight.check import check
@@ -81,7 +81,7 @@ def tune(
         as_data(data),
     )
     told, source = as_progress(progress), _bundle_for(bundle, folder if resume else None)
-    with objectives.given(wanted.functions), locked(folder):
+    with objectives.functions_given(wanted.functions), locked(folder):
         contents = _journal_of(folder, resume)
         if contents is None:
             Run.check_new(folder)
@@ -129,7 +129,7 @@ def dry_run(
     """Check everything ``tune`` would, write nothing, and return the header and the notes that it would print."""
     wanted, rows = asked(options, given, objective), as_data(data)
     source = _bundle_for(bundle, None)
-    with objectives.given(wanted.functions):
+    with objectives.functions_given(wanted.functions):
         job = _ready(open_bundle(source), rows, wanted.options, wanted, preflight, begun=True)
     return _header_lines(job, str(rows)) | ({"note": "; ".join(job.notes)} if job.notes else {})
 
@@ -159,7 +159,7 @@ def _ready(
             own_objective=wanted.function is not None,
         )
         plan = check(ask, bundle.manifest, device, plan, int(max(lengths)))
-    return assemble(bundle, device, splits, plan, folder, begun=begun, form=form)
+    return make_job(bundle, device, splits, plan, folder, begun=begun, form=form)
 
 
 def _journal_of(folder: Path, resume: bool) -> Contents | None:
@@ -168,7 +168,7 @@ def _journal_of(folder: Path, resume: bool) -> Contents | None:
         return None
     if not resume:
         raise InputError(f"{folder} holds a run already: continue it with --resume or choose another -o")
-    return journals.read(path)
+    return journals.read_journal(path)
 
 
 def _continued(asked: TuneOptions, given: Collection[str], header: Header, folder: Path) -> TuneOptions:
@@ -253,7 +253,7 @@ def _parts(job: Job) -> Parts:
         criterion=job.measure.criterion,
         goal=job.measure.goal,
         names=[p.name for p in job.bundle.manifest.trainable],
-        saved=lambda tensors: folded(tensors, job.data.facts.target, job.bundle.manifest),
+        saved=lambda tensors: with_scale(tensors, job.data.facts.target, job.bundle.manifest),
         validation=job.measure.validation if job.data.valid is not None else None,
         facts=job.data.facts,
         refit=job.refit,

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
 from zoedge.adapters import LoraBranch
-from zoedge.bundle import Bundle, encode
+from zoedge.bundle import Bundle, encode_manifest
 from zoedge.manifest import Head, Manifest, Parameter, Port, Source
 from zoedge.tensor_file import read_entries
 
@@ -110,7 +110,7 @@ def seal(folder: Path, content: Manifest) -> Bundle:
     names = sorted(path.name for path in folder.iterdir() if path.name != "bundle.json")
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     fields = {name: getattr(content, name) for name in content.__struct_fields__} | {"files": digests}
-    (folder / "bundle.json").write_bytes(encode(Manifest(**fields)))
+    (folder / "bundle.json").write_bytes(encode_manifest(Manifest(**fields)))
     return Bundle.open(folder)
 
 

@@ -96,3 +96,21 @@ def test_no_public_class_has_the_name_of_another():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+# one body a form, a method or a compiled twin, called by one name through a table or a module
+CONTRACTS = {"add_terms", "build"}
+
+
+def test_no_public_function_has_the_name_of_another():
+    """But for commands, which are called as what they run, and what several modules must have."""
+    homes = {}
+    for path in (p for folder in ("zoedge", "export", "runtime") for p in files(folder)):
+        if "cli" in path.parts:
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            overloaded = any("overload" in ast.unparse(d) for d in getattr(node, "decorator_list", ()))
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not overloaded:
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: places for name, places in homes.items() if len(places) > 1 and name not in CONTRACTS}
+    assert twice == {}

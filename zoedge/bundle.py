@@ -116,6 +116,6 @@ def _digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def encode(manifest: Manifest) -> bytes:
+def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of ``bundle.json`` for a manifest: indented, so that people can read it."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1)

@@ -15,7 +15,7 @@ import msgspec
 import yaml
 
 from .errors import InputError, near
-from .methods import RECIPES, MethodOptions, find
+from .methods import RECIPES, MethodOptions, find_recipe
 from .settings import Setting, convert, facts, flag, from_yaml
 
 Direction = Literal["min", "max"]
@@ -260,7 +260,7 @@ class Settled(NamedTuple):
     objective_folder: str = ""
 
 
-def load(config: Path | None, flags: Mapping[str, Any]) -> Settled:
+def load_options(config: Path | None, flags: Mapping[str, Any]) -> Settled:
     """Return the options from an optional YAML file and the flags that were given.
 
     The file holds settings, or is the ``config.yaml`` of a run, whose settings were all decided: they count as
@@ -320,7 +320,7 @@ def make(values: Mapping[str, Any], where: str = OPTIONS) -> TuneOptions:
         if key not in known:
             raise InputError(unknown(key, where))
     options: TuneOptions = convert({n: v for n, v in given.items() if n in FACTS}, TuneOptions, where)
-    has = find(options.method).options.__struct_fields__
+    has = find_recipe(options.method).options.__struct_fields__
     of_method = {name: value for name, value in given.items() if name in has and value is not None}
     _own(options.method, of_method, where)
     return msgspec.structs.replace(options, method_options=of_method)
@@ -376,7 +376,7 @@ def known_settings() -> dict[str, Setting]:
 
 
 def _own(method: str, values: Mapping[str, Any], where: str) -> MethodOptions:
-    made: MethodOptions = convert(values, find(method).options, where, f" for {method}")
+    made: MethodOptions = convert(values, find_recipe(method).options, where, f" for {method}")
     return made
 
 
@@ -434,7 +434,7 @@ def seconds(text: str) -> float:
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
-def size_bytes(text: str) -> int | None:
+def parse_size(text: str) -> int | None:
     """Return the bytes of a size like "512MB", "2GiB" or "1000" (bytes), 0 for "no" and None for "auto".
 
     Raises:

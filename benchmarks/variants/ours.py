@@ -10,7 +10,7 @@ from variants.shapes import load_batch
 from zoedge.bundle import Bundle
 from zoedge.options import make
 from zoedge.runtime.device import Cpu
-from zoedge.runtime.job import assemble, read_rows
+from zoedge.runtime.job import make_job, read_rows
 
 
 class Ours:
@@ -38,7 +38,7 @@ class Ours:
         asked = make({"method": "mezo", "batch_size": len(ids), "val_size": 0.0, "steps": 10_000, **options})
         opened = Bundle.open(folder / bundle)
         rows = read_rows(opened, Cpu(), str(data / "rows.jsonl"), asked)
-        self._job = assemble(opened, Cpu(), *rows, begun=not begin)
+        self._job = make_job(opened, Cpu(), *rows, begun=not begin)
         if self._job.initial:
             self._job.fold.apply(self._job.initial())
         (first,) = self._job.measure.batch(0)

@@ -17,14 +17,14 @@ def serves(own: tuple[str, ...], labels: tuple[str, ...]) -> bool:
         return True
     if len(own) != len(labels):
         return False
-    return all(map(_GENERIC.fullmatch, own)) or folded(own) == folded(labels)
+    return all(map(_GENERIC.fullmatch, own)) or by_folded_name(own) == by_folded_name(labels)
 
 
 def in_order(own: tuple[str, ...], labels: tuple[str, ...]) -> tuple[str, ...]:
     """Return ``labels``, in the order of the logits if they are the head's own."""
-    return own if not labels or folded(own) == folded(labels) else labels
+    return own if not labels or by_folded_name(own) == by_folded_name(labels) else labels
 
 
-def folded(names: tuple[str, ...]) -> list[str]:
+def by_folded_name(names: tuple[str, ...]) -> list[str]:
     """Return names in an order of their own, whatever their case."""
     return sorted(name.casefold() for name in names)

@@ -10,7 +10,7 @@ from zoedge.errors import InputError
 from zoedge.manifest import Source
 
 from .hf_heads import config_labels, final_labels, head_names, keeps_head, reset_head, set_labels
-from .hf_load import load, model_class
+from .hf_load import load_pretrained, model_class
 from .hf_origin import Origin
 from .hf_plan import ExportPlan
 
@@ -36,10 +36,10 @@ def load_classifier(
         names = () if regression else final_labels(config, labels)
         if names and names != config_labels(config):
             set_labels(config, names)
-        return load(origin, plan.route, config), names, None
+        return load_pretrained(origin, plan.route, config), names, None
     set_labels(config, ("value",) if regression else labels)
     head = head_names(model_class(plan.route, config), config)
-    model = load(origin, plan.route, config, may_miss=head)
+    model = load_pretrained(origin, plan.route, config, may_miss=head)
     reset_head(model, head)
     return model, labels, head
 

@@ -29,7 +29,7 @@ def model_class(route: Route, config: PretrainedConfig) -> Any:
     return getattr(transformers, config.architectures[0]) if route == "pooled" else _AUTO[route]
 
 
-def load(
+def load_pretrained(
     origin: Origin, route: Route, config: PretrainedConfig, may_miss: Container[str] = ()
 ) -> PreTrainedModel:
     """Load the model.

@@ -45,7 +45,7 @@ class ExportPlan:
     kind: Kind
 
 
-def kind_of(config: PretrainedConfig) -> Kind:
+def model_kind(config: PretrainedConfig) -> Kind:
     """Return what kind of model ``config.architectures`` names.
 
     Raises:
@@ -93,7 +93,7 @@ def plan(
     Raises:
         InputError: an unknown task, one that the model can't do, or no way to tell which is meant.
     """
-    kind = kind_of(config)
+    kind = model_kind(config)
     name = config.architectures[0]
     if task is None:
         task = _infer(config, kind, labels, template)

@@ -16,7 +16,7 @@ from zoedge.export.exported import Exported
 from zoedge.manifest import Dim
 
 from .hf_common import config_file, load_classifier, source_of
-from .hf_load import load, tied_names
+from .hf_load import load_pretrained, tied_names
 from .hf_origin import Origin
 from .hf_plan import ExportPlan, is_causal
 from .hf_text import input_names, plain_ids, positions, text_settings
@@ -152,7 +152,7 @@ def _load(origin: Origin, config: PretrainedConfig, plan: ExportPlan, labels: tu
     if plan.route == "head":
         model, names, head = load_classifier(origin, config, plan, labels)
         return _Loaded(model, model, collect(model, secondary=tied_names(model)), names, head)
-    model = load(origin, plan.route, config)
+    model = load_pretrained(origin, plan.route, config)
     tied = tied_names(model)
     if plan.route != "pooled":
         return _Loaded(model, model, collect(model, secondary=tied), labels, None)

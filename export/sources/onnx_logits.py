@@ -12,7 +12,7 @@ import numpy as np
 from zoedge.errors import InputError
 from zoedge.manifest import Port
 
-from ..ports import is_tensor, kind_of, port_of
+from ..ports import is_tensor, port_kind, port_of
 from ..surgery.graph import Graph, dims_of
 from .batch_axes import BatchAxes, find_batch_axes
 from .onnx_inputs import onnx_samples
@@ -109,7 +109,7 @@ def _ports(graph: Graph, file: str) -> tuple[Port, ...]:
     for value in values:
         if not is_tensor(value):
             raise InputError(
-                f"the input {value.name} of {file} is {kind_of(value)} and no tensor: export the file with "
+                f"the input {value.name} of {file} is {port_kind(value)} and no tensor: export the file with "
                 "tensors alone"
             )
     if not values:

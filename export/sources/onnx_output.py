@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from zoedge.errors import InputError, near
 
-from ..ports import is_tensor, kind_of
+from ..ports import is_tensor, port_kind
 from ..surgery.graph import Graph, dims_of
 from ..surgery.loss import LOSSES as BUILT_IN
 
@@ -101,7 +101,7 @@ def _may_fit(value: onnx.ValueInfoProto, loss: str) -> bool:
 
 
 def _listed(outputs: dict[str, onnx.ValueInfoProto], names: list[str]) -> str:
-    return ", ".join(f"{name}, {kind_of(outputs[name])}" for name in names)
+    return ", ".join(f"{name}, {port_kind(outputs[name])}" for name in names)
 
 
 def _before(graph: Graph, outputs: list[str]) -> str:

@@ -24,8 +24,8 @@ from .onnx_text_task import (
     FILL_MASK,
     GENERATION,
     REGRESSION,
-    choose_task,
-    is_causal,
+    choose_text_task,
+    is_causal_text,
     is_regression,
 )
 from .onnx_tokenizer import OnnxTokenizer, read_tokenizer
@@ -100,8 +100,8 @@ def from_onnx_text(
         text=inputs,
         say=say,
     )
-    exported.task = choose_task(exported, tokenizer, task, template, path.name)
-    causal = exported.task == GENERATION or (template is not None and is_causal(exported))
+    exported.task = choose_text_task(exported, tokenizer, task, template, path.name)
+    causal = exported.task == GENERATION or (template is not None and is_causal_text(exported))
     if MASK not in inputs.names and not causal:
         raise InputError(
             f"{path.name} has no input {MASK}, so padding would change its answers: export it with one"

@@ -26,7 +26,7 @@ ARRAYS = "classification"  # the task whose rows are arrays, tokenizer or not
 _CAUSAL = 1e-3  # of the largest logit: less is rounding
 
 
-def choose_task(
+def choose_text_task(
     exported: Exported, tokenizer: OnnxTokenizer, task: str | None, template: str | None, file: str
 ) -> str:
     """Return the task: the one that is asked for if the outputs allow it, or theirs.
@@ -71,10 +71,10 @@ def _of_tokens(exported: Exported, tokenizer: OnnxTokenizer, width: int | str, f
             "so it is no language model, and a class for each token is no task of zoedge: export the model it was made "
             "from (its folder or hub id) with --labels for a new head, or --output-name where it has logits besides"
         )
-    return GENERATION if is_causal(exported) else FILL_MASK
+    return GENERATION if is_causal_text(exported) else FILL_MASK
 
 
-def is_causal(exported: Exported) -> bool:
+def is_causal_text(exported: Exported) -> bool:
     """Whether tokens see only what stands before them: the last one is changed, and nothing before it moves."""
     rng = np.random.default_rng(3)
     inputs, fresh = (exported.sample_inputs(rng, 4, 8) for _ in range(2))

@@ -9,7 +9,7 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
 
 
-def clean(model: ir.Model, tensors: Container[str]) -> None:
+def clean_traced(model: ir.Model, tensors: Container[str]) -> None:
     """Fold shape arithmetic, drop identities, repeats, dead nodes and source locations, in place.
 
     Nodes that read one of ``tensors`` (by value name) are never folded, so each stays one initializer; the

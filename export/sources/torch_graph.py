@@ -16,7 +16,7 @@ from zoedge.errors import InputError
 from zoedge.manifest import WEIGHTS_FILE, Dim
 
 from .quiet import quiet
-from .torch_clean import clean
+from .torch_clean import clean_traced
 from .torch_state import TorchState, as_array
 
 LOGITS = "logits"  # what the graph's output is called where the source has no other name
@@ -83,7 +83,7 @@ def trace(
         raise InputError(f"{clash[0]} is an input and a parameter of the model: rename one of them")
     model = _export(module, inputs, dims, output, largest or {})
     model.graph.outputs[0].name = called
-    clean(model, {_PREFIX + name for name in state.canonical})
+    clean_traced(model, {_PREFIX + name for name in state.canonical})
     weights = _name_tensors(model, state)
     if output_dims is not None:
         model.graph.outputs[0].shape = ir.Shape(output_dims)

@@ -186,10 +186,10 @@ def role(graph: Graph, name: str, head: Collection[str] = (), module: str = "") 
     vector |= bias
     group = _group(f"{module}.weight" if module else name, places, norm=norm, bias=bias, vector=vector)
     group = "head" if name in head and group != "embedding" else group
-    return Role(group, layer_of(module or name), not (norm or vector), bias)
+    return Role(group, layer_index(module or name), not (norm or vector), bias)
 
 
-def layer_of(name: str) -> int | None:
+def layer_index(name: str) -> int | None:
     """Return the index of the repeated block a tensor belongs to, from names like layers.3. and h.3."""
     match = _LAYER.search(name) or _FUSED_LAYER.match(name)
     return int(match[1]) if match else None

@@ -78,7 +78,7 @@ def make_table(
     return Table(rows, roles, frozenset(head).intersection(parameters), weights)
 
 
-def choose(
+def choose_trained(
     graph: Graph, table: Table, train: Sequence[str], live: Collection[str], dead: Collection[str]
 ) -> Trained:
     """Resolve ``--train``.

@@ -70,7 +70,7 @@ class Dataset:
         return Dataset(examples, self.lengths[rows], digests, cut, replaced, classes)
 
 
-def encode(
+def encode_rows(
     records: Sequence[Record], task: Task, *, labelled: bool = True, keep_bytes: int = KEEP_BYTES
 ) -> Dataset:
     """Encode records, so that a bad row is found before the first step.

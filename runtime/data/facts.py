@@ -78,7 +78,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             each by a head that had not seen it; 0 where validation rows judge, or nothing does.
         objective_folder: where the module of an objective of the user's own was found; "" where there is none, or it
             is installed.
-        shape: which fields the rows of a model of text have (``tasks.plain.shape_of``).
+        shape: which fields the rows of a model of text have (``tasks.plain.asked_shape``).
     """
 
     columns: tuple[str, ...] = ()

@@ -99,10 +99,10 @@ def as_data(data: Any) -> str | InMemory:
         if isinstance(text, str) and text.strip():
             return text
         raise DataError(f"{text!r} names no data: {_SHAPES}")
-    return held(data)
+    return rows_held(data)
 
 
-def held(data: Any, source: str = SOURCE) -> InMemory:
+def rows_held(data: Any, source: str = SOURCE) -> InMemory:
     """Return rows that a program or a file gave as one object.
 
     Args:

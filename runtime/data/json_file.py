@@ -8,7 +8,7 @@ from typing import Any
 
 from zoedge.errors import DataError
 
-from .in_memory import InMemory, held
+from .in_memory import InMemory, rows_held
 from .jsonl import parse_lines
 from .lines import read_lines
 
@@ -35,7 +35,7 @@ def read_json(path: Path) -> InMemory:
     rows = _rows(value)
     if rows is None:
         raise DataError(f"{path} holds no rows: {_SHAPES}")
-    return held(rows, str(path))
+    return rows_held(rows, str(path))
 
 
 def _rows(value: Any) -> Any:
@@ -57,6 +57,6 @@ def _rows(value: Any) -> Any:
     return value if kinds <= {list, dict} else None
 
 
-def splits_of(path: Path) -> frozenset[str]:
+def json_splits(path: Path) -> frozenset[str]:
     """Return the splits that a file tells apart; empty where there is one set."""
     return read_json(path).splits

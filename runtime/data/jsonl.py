@@ -11,7 +11,7 @@ from zoedge.errors import DataError
 
 from .lines import read_lines
 from .record import Record
-from .unicode import clean
+from .unicode import clean_text
 
 
 def read_jsonl(path: Path) -> list[Record]:
@@ -35,7 +35,7 @@ def parse_lines(lines: Iterable[str], path: Path) -> list[Record]:
 def _record(fields: dict[str, Any], where: str, escaped: bool) -> Record:
     if not escaped:  # what was decoded from UTF-8 is valid, but for escapes like \ud83d
         return Record(fields, where)
-    valid = clean(fields)
+    valid = clean_text(fields)
     return Record(valid.value, where, valid.replaced)
 
 

@@ -47,7 +47,7 @@ def read_npz(path: Path, split: str) -> ColumnRecords | None:
     return ColumnRecords(arrays, str(path))
 
 
-def splits_of(path: Path) -> frozenset[str]:
+def npz_splits(path: Path) -> frozenset[str]:
     """Return the splits that the names of the archive's arrays tell apart; empty where there is one set."""
     try:
         with _open(path) as archive:

@@ -11,12 +11,12 @@ from zoedge.errors import DataError, near
 from .delimited import read_csv, read_tsv
 from .hub import is_hub_id, read_hub
 from .in_memory import Data, InMemory, as_data
+from .json_file import json_splits as splits_of_json
 from .json_file import read_json
-from .json_file import splits_of as splits_of_json
 from .jsonl import read_jsonl
 from .keys import KeyNames, rename
+from .npz import npz_splits as splits_of_npz
 from .npz import read_npz
-from .npz import splits_of as splits_of_npz
 from .parquet import read_parquet
 from .record import Record
 from .splits import SPLIT_NAMES, Split, split_file

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .unicode import clean
+from .unicode import clean_text
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Record:
 
 def record_of(fields: Mapping[Any, Any], where: str) -> Record:
     """Return a record of fields that may hold any text: names become text, and texts valid Unicode."""
-    valid = clean({str(name): value for name, value in fields.items()})
+    valid = clean_text({str(name): value for name, value in fields.items()})
     return Record(valid.value, where, valid.replaced)
 
 

@@ -15,15 +15,15 @@ class Cleaned(NamedTuple):
     replaced: int
 
 
-def clean(value: Any) -> Cleaned:
+def clean_text(value: Any) -> Cleaned:
     """Return a value of JSON's kinds with valid texts; two halves beside each other become their character."""
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, Mapping):
-        parts = {key: clean(part) for key, part in value.items()}
-        return Cleaned({clean(k).value: p.value for k, p in parts.items()}, _total(list(parts.values())))
+        parts = {key: clean_text(part) for key, part in value.items()}
+        return Cleaned({clean_text(k).value: p.value for k, p in parts.items()}, _total(list(parts.values())))
     if isinstance(value, list) and value and not isinstance(value[0], int | float):  # long rows of numbers
-        items = [clean(item) for item in value]
+        items = [clean_text(item) for item in value]
         return Cleaned([item.value for item in items], _total(items))
     return Cleaned(value, 0)
 

@@ -118,7 +118,7 @@ class Cpu(Device):
 
     def held(self) -> Held:
         """Return what this process holds."""
-        return memory.held()
+        return memory.memory_held()
 
     def limits(self, now: Held) -> list[Limit]:
         """Return the limits of this process."""

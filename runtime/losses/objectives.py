@@ -208,7 +208,7 @@ _GIVEN: ContextVar[Mapping[str, Score]] = ContextVar("functions given as objecti
 
 
 @contextmanager
-def given(functions: Mapping[str, Score]) -> Iterator[None]:
+def functions_given(functions: Mapping[str, Score]) -> Iterator[None]:
     """Let objectives of these names be these functions, which need not be importable."""
     token = _GIVEN.set(functions)
     try:
@@ -232,7 +232,7 @@ def beside(folder: str) -> Iterator[None]:
         _BESIDE.reset(token)
 
 
-def folder_of(name: str) -> str:
+def module_folder(name: str) -> str:
     """Return the folder from which an objective that was loaded is importable; "" where it needs none.
 
     Installed modules need none, and neither do objectives that aren't functions.

@@ -24,7 +24,7 @@ class Interrupt:
 
 
 @contextmanager
-def held() -> Iterator[Interrupt]:
+def interrupts_held() -> Iterator[Interrupt]:
     """Hold back interrupts inside the block; outside the main thread, where signals can't be caught, do nothing."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():

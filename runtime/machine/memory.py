@@ -48,7 +48,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
         return Held(**{name: max(getattr(self, name), getattr(other, name)) for name in _FIELDS.values()})
 
 
-def held() -> Held:
+def memory_held() -> Held:
     """Return what this process holds now."""
     if not _STATUS.exists():
         return Held(peak=_used())
@@ -58,7 +58,7 @@ def held() -> Held:
 
 def peak_rss_bytes() -> int:
     """Return the highest resident set size of this process so far, in bytes."""
-    return held().peak
+    return memory_held().peak
 
 
 def own_pages(buffers: Iterable[NDArray[np.float32]]) -> None:
@@ -88,7 +88,7 @@ class Watch:
         most: the most of each that was seen.
     """
 
-    def __init__(self, held: Callable[[], Held] = held) -> None:
+    def __init__(self, held: Callable[[], Held] = memory_held) -> None:
         self._held = held
         self.most = held()
         self._stop = threading.Event()

@@ -95,7 +95,7 @@ def foldable_head(manifest: Manifest) -> Head | None:
     return head if {head.weight, head.bias} <= alone else None
 
 
-def folded(
+def with_scale(
     tensors: dict[str, NDArray[np.float32]], scale: TargetScale | None, manifest: Manifest
 ) -> dict[str, NDArray[np.float32]]:
     """Return tuned tensors for outputs in the user's units: the head and its branch times std, its bias plus mean."""

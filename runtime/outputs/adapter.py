@@ -19,7 +19,7 @@ from .onnx_adapter import write_onnx_adapter
 from .peft_format import CONFIG_FILE, TENSORS_FILE, to_peft
 
 
-def write_adapter(
+def write_adapter_files(
     bundle: Bundle, tensors: Mapping[str, NDArray[np.generic]], output: str | Path
 ) -> list[str]:
     """Write the tuned adapter.

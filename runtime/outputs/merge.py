@@ -47,7 +47,9 @@ _LOCATION = b"\n\x08location\x12"
 _OFFSET = re.compile(rb"\n\x06offset\x12(.)(\d{1,20})", re.DOTALL)
 
 
-def merge(bundle: Bundle, tensors: Tensors, output: str | Path, *, columns: Sequence[str] = ()) -> None:
+def write_merged(
+    bundle: Bundle, tensors: Tensors, output: str | Path, *, columns: Sequence[str] = ()
+) -> None:
     """Write a folder that neither its users nor onnxruntime can tell from an ordinary exported model.
 
     It holds ``model.onnx``, ``model.safetensors`` under the source's own names, and the tokenizer and

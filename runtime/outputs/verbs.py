@@ -11,9 +11,9 @@ from zoedge.errors import InputError
 from zoedge.files import as_path
 
 from ..run.opened import RunLike, Source, open_bundle, open_run
-from .adapter import write_adapter as adapter_of
+from .adapter import write_adapter_files as adapter_of
 from .merge import Tensors
-from .merge import merge as merge_tensors
+from .merge import write_merged as merge_tensors
 
 
 @overload
@@ -37,7 +37,7 @@ def merge(
         tensors: the tuned values by parameter name, as ``Run.weights`` returns them; left out for a run's own.
         output: a folder that doesn't exist yet.
         which: "best" or "last" weights of a run; best by default where the run evaluated.
-        columns: with ``tensors``: as ``outputs.merge.merge`` says; a run knows them.
+        columns: with ``tensors``: as ``outputs.merge.write_merged`` says; a run knows them.
 
     Raises:
         InputError: something given can't be used, or the tensors can't be merged; nothing was written.
@@ -61,7 +61,7 @@ def write_adapter(
 ) -> list[str]:
     """Write the tuned adapter: ``write_adapter(run, output)``, or ``write_adapter(bundle, tensors, output)``.
 
-    The arguments are those of ``merge``; ``outputs.adapter.write_adapter`` says what ``output`` may be called.
+    The arguments are those of ``merge``; ``outputs.adapter.write_adapter_files`` says what ``output`` may be called.
 
     Returns:
         Names of tuned tensors that the form can't carry; merging keeps them all.

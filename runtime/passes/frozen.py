@@ -18,7 +18,7 @@ Array = NDArray[np.generic]
 _NUMPY_LACKS = ("BF16", "F8_E4M3", "F8_E5M2")  # their views would have another type than the graph's
 
 
-def frozen_tensors(bundle: Bundle) -> dict[str, Array]:
+def map_frozen(bundle: Bundle) -> dict[str, Array]:
     """Return name -> read-only view of every frozen tensor that NumPy has a type for."""
     frozen = {p.name: p.file for p in bundle.manifest.parameters if not p.trainable}
     found: dict[str, Array] = {}

@@ -20,7 +20,7 @@ from ..device import Device
 from ..machine.limits import Limit
 from ..machine.memory import Held
 from ..plan import Plan
-from .footprint import Footprint, footprint, size_bytes
+from .footprint import Footprint, footprint, tensor_bytes
 from .rehearsal import rehearse
 from .trial import Ask, Trial
 
@@ -49,7 +49,7 @@ def check(ask: Ask, manifest: Manifest, device: Device, plan: Plan, longest: int
     now = device.held()
     allowed = device.limits(now)
     rough = footprint(manifest, plan.options, longest)
-    if not _tight(rough, allowed, now, size_bytes(manifest.parameters)):
+    if not _tight(rough, allowed, now, tensor_bytes(manifest.parameters)):
         return _with(plan, "yes" if plan.options.prepack == "auto" else plan.options.prepack)
     ask = msgspec.structs.replace(ask, memory_only=True, may_hold=_least(allowed))
     for prepack in _choices(plan.options, manifest):
@@ -149,8 +149,8 @@ def _fitting(ask: Ask, manifest: Manifest, plan: Plan, allowed: list[Limit], lon
 
 def _last_resort(manifest: Manifest, rough: Footprint) -> str:
     """Return what makes the weights themselves smaller, where even one short row doesn't fit."""
-    lora = size_bytes(p for p in manifest.trainable if p.group == "lora")
-    dense = size_bytes(manifest.trainable) - lora
+    lora = tensor_bytes(p for p in manifest.trainable if p.group == "lora")
+    dense = tensor_bytes(manifest.trainable) - lora
     if dense > max(lora, rough.copied):
         return f"export with --train lora (what is trained takes {rough.trained // _MIB} MiB)"
     branches = lora_branches(manifest)

@@ -47,10 +47,10 @@ def footprint(manifest: Manifest, options: TuneOptions, longest: int) -> Footpri
         options: decided ones.
         longest: tokens of the longest row; 0 where rows have none.
     """
-    trained = size_bytes(manifest.trainable)
+    trained = tensor_bytes(manifest.trainable)
     masters = 1 if options.placement == "in-place" else 2
     matrices = [p for p in manifest.parameters if len(p.shape) >= 2 and p.group != "embedding"]
-    frozen = size_bytes(p for p in matrices if not p.trainable)
+    frozen = tensor_bytes(p for p in matrices if not p.trainable)
     copied = 0 if options.prepack == "no" else int(_COPIES_OF_FROZEN * frozen)
     passes = _pass_bytes(manifest, options, matrices, longest)
     return Footprint(masters * trained, copied, passes, _seen_bytes(manifest, options, longest))
@@ -77,7 +77,7 @@ def _seen_bytes(manifest: Manifest, options: TuneOptions, longest: int) -> int:
     return 4 * ROWS * max(longest, 1) * widths
 
 
-def size_bytes(parameters: Iterable[Parameter]) -> int:
+def tensor_bytes(parameters: Iterable[Parameter]) -> int:
     """Return the bytes of some tensors."""
     return sum(math.prod(p.shape) * np.dtype(_known(p.dtype)).itemsize for p in parameters)
 

@@ -18,7 +18,7 @@ import msgspec
 from zoedge.errors import InputError, RefusedError, ZoedgeError
 
 from ..data.in_memory import InMemory
-from ..machine.memory import held
+from ..machine.memory import memory_held
 from .trial import Ask, Trial, try_out
 
 _STOPPED = 75  # exit code of a child that would take more memory than it may
@@ -62,7 +62,7 @@ def _on_disk(ask: Ask) -> Iterator[Ask]:
         yield msgspec.structs.replace(ask, data=str(path), in_memory=True)
 
 
-def main() -> None:
+def rehearsal_main() -> None:
     """Be the child: read an ``Ask``, print a ``Trial``."""
     started = time.time() - _age()
     ask = msgspec.json.decode(sys.stdin.read(), type=Ask)
@@ -91,7 +91,7 @@ def _go_first() -> None:
 
 
 def _stop_above(most: int) -> None:
-    while held().anonymous <= most:
+    while memory_held().anonymous <= most:
         time.sleep(_CHECK_SECONDS)
     os._exit(_STOPPED)
 

@@ -22,7 +22,7 @@ from ..data.facts import Facts
 from ..data.in_memory import InMemory
 from ..data.made_up import made_up_rows
 from ..device import Device, open_device
-from ..job import Job, Splits, assemble, eval_bounds, head_refit, read_rows
+from ..job import Job, Splits, eval_bounds, head_refit, make_job, read_rows
 from ..losses import objectives
 from ..machine.memory import Held, Watch
 from ..measuring.measure import EVAL_BLOCK, eval_batches
@@ -104,12 +104,12 @@ def open_job(ask: Ask, device: Device) -> Job:
     bundle = Bundle.open(ask.bundle)
     if ask.data is not None:
         data = InMemory.load(Path(ask.data)) if ask.in_memory else ask.data
-        with objectives.given({ask.options.objective: _no_score} if ask.own_objective else {}):
-            return assemble(bundle, device, *read_rows(bundle, device, data, ask.options, facts=ask.facts))
+        with objectives.functions_given({ask.options.objective: _no_score} if ask.own_objective else {}):
+            return make_job(bundle, device, *read_rows(bundle, device, data, ask.options, facts=ask.facts))
     count = max(2 * ask.options.batch_size, EVAL_ROWS)
     rows = made_up_rows(bundle.manifest, count, ask.sequence_length, bundle.folder)
     plan = make_plan(ask.options, bundle.manifest, count, has_validation=True)
-    return assemble(bundle, device, Splits(rows, rows), plan)
+    return make_job(bundle, device, Splits(rows, rows), plan)
 
 
 def _no_score(outputs: Mapping[str, Array], targets: Mapping[str, Array]) -> float:

@@ -43,7 +43,7 @@ _LEAST_RECORD_BYTES = 5  # kind and step
 _BEGINNING = re.compile(rb"(?=[\x80-\xff]{0,4}[\x00-\x7f].{4}[\x01-\x03])", re.DOTALL)
 
 
-def encode(record: Record) -> bytes:
+def encode_record(record: Record) -> bytes:
     """Return the payload of a record."""
     match record:
         case Step(step, lr, answers):
@@ -112,7 +112,7 @@ class Journal:
 
     def append(self, record: Record) -> None:
         """Write a record through to the operating system: it survives the process being killed."""
-        self._file.write(_frame(encode(record)))
+        self._file.write(_frame(encode_record(record)))
         self._file.flush()
 
     def sync(self) -> None:
@@ -135,7 +135,7 @@ class Contents(NamedTuple):
     torn: int
 
 
-def read(path: Path) -> Contents:
+def read_journal(path: Path) -> Contents:
     """Read a journal up to its last good record.
 
     Raises:

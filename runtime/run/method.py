@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from zoedge.methods import Method, State, Told, find
+from zoedge.methods import Method, State, Told, find_recipe
 from zoedge.options import TuneOptions, own
 
 from ..records import Record, Step
@@ -15,7 +15,7 @@ _LARGEST_MOVE = 1e30  # beyond it, sums of float32 overflow; NaN fails the compa
 
 def method_of(options: TuneOptions) -> Method:
     """Return the method that the options of a run name."""
-    return find(options.method).build(own(options))
+    return find_recipe(options.method).build(own(options))
 
 
 def tell(method: Method, state: State, record: Step, eps: float) -> Told | None:

@@ -13,7 +13,7 @@ from zoedge.options import TuneOptions
 
 from ..data.facts import Facts
 from ..losses.objectives import Criterion
-from ..machine.interrupt import Interrupt, held
+from ..machine.interrupt import Interrupt, interrupts_held
 from ..noise.reference import Float32
 from ..records import Assign, Eval, Record, Step
 from . import snapshots
@@ -136,7 +136,7 @@ class Tuner:
             ZoedgeError: too many steps in a row without a finite loss.
         """
         try:
-            with held() as interrupt:
+            with interrupts_held() as interrupt:
                 self._loop(interrupt)
                 if not interrupt.requested:
                     self._pause(final=True)

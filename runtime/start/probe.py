@@ -39,7 +39,7 @@ def deal(rows: Sequence[int], folds: int) -> list[list[int]]:
     return [list(rows[k::folds]) for k in range(folds)]
 
 
-def fit(
+def fit_probe(
     loss_name: str,
     features: NDArray[np.generic],
     targets: NDArray[np.generic],

@@ -14,7 +14,7 @@ from zoedge.manifest import Head
 from ..data.batches import Result, Rows, gather
 from ..records import Assign
 from .convex import Float64
-from .probe import Fitted, fit
+from .probe import Fitted, fit_probe
 
 PROBE_ROWS = 4096  # rows a head is fitted on at most: forwards cost more than rows gain beyond
 
@@ -65,7 +65,7 @@ class HeadRefit:
         """Run the rows and solve; the parameters must rest at theta."""
         outputs, targets = gather(self._forward(self._rows, (self._head.features,)))
         features, labels = outputs[self._head.features], targets["labels"]
-        fitted = fit(self._loss, features, labels, self._classes, self._dealt)
+        fitted = fit_probe(self._loss, features, labels, self._classes, self._dealt)
         heads = {slot: self._tensors(w) for slot, w in fitted.heads.items()}
         return Refitted(heads, self._metrics(fitted, features, labels))
 

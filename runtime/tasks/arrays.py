@@ -72,7 +72,7 @@ def fitted(value: object, port: Port, where: str) -> Array:
 
 
 def _only(record: Record, port: Port) -> Array:
-    label = fields.find(record, label_keys((port,)))
+    label = fields.find_field(record, label_keys((port,)))
     others = {name: value for name, value in record.fields.items() if name != label}
     arrays = [value for value in others.values() if isinstance(value, np.ndarray | list)]
     if len(arrays) == 1:

@@ -77,7 +77,7 @@ def columns_of(
     if not _made_of_columns(first, manifest):
         return Columns()
     width = _elements(manifest.inputs[0])
-    key = fields.find(first, label_keys(manifest.inputs))
+    key = fields.find_field(first, label_keys(manifest.inputs))
     names = tuple(name for name in first.fields if name != key)
     if key is None and numbered(names):
         fits = len(names) in (width, width + _elements(manifest.targets[0]))
@@ -107,7 +107,7 @@ def told(record: Record, columns: Columns, manifest: Manifest, label: str | None
         return columns.told(label)
     if manifest.task not in _ARRAYS or manifest.text is not None:
         return ""
-    key = fields.find(record, label_keys(manifest.inputs))
+    key = fields.find_field(record, label_keys(manifest.inputs))
     named = [port.name for port in manifest.inputs if port.name in record.fields]
     arrays = [n for n, value in record.fields.items() if n != key and isinstance(value, np.ndarray | list)]
     return f"input {names_of(named or arrays)}; target {(label if key == _RENAMED else key) or key or 'none'}"
@@ -154,7 +154,7 @@ def _made_of_columns(record: Record, manifest: Manifest) -> bool:
         return False
     if any(isinstance(dim, str) for dim in manifest.inputs[0].shape[1:]):
         return False
-    key = fields.find(record, label_keys(manifest.inputs))
+    key = fields.find_field(record, label_keys(manifest.inputs))
     return not any(isinstance(v, np.ndarray | list) for name, v in record.fields.items() if name != key)
 
 

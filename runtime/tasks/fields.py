@@ -24,7 +24,7 @@ PAIR_KEYS = (
 )
 
 
-def find(record: Record, keys: Sequence[str]) -> str | None:
+def find_field(record: Record, keys: Sequence[str]) -> str | None:
     """Return the first of ``keys`` that the record has."""
     return next((key for key in keys if key in record.fields), None)
 
@@ -35,7 +35,7 @@ def label(record: Record, keys: Sequence[str] = LABEL_KEYS) -> object:
     Raises:
         DataError: it has none.
     """
-    key = find(record, keys)
+    key = find_field(record, keys)
     if key is None:
         raise missing(record, "label", keys, "name the column with --label-key")
     return record.fields[key]
@@ -50,7 +50,7 @@ def texts(record: Record) -> tuple[str, str | None]:
     for first, second in PAIR_KEYS:
         if first in record.fields and second in record.fields:
             return text(record, first), text(record, second)
-    key = find(record, TEXT_KEYS)
+    key = find_field(record, TEXT_KEYS)
     if key is None:
         if is_image(record):
             raise DataError(

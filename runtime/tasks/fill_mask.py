@@ -48,7 +48,7 @@ class FillMask:
     def encode(self, record: Record, *, labelled: bool = True) -> Example:
         """Return token inputs int64 [tokens], label_positions and labels int64 [masks]."""
         text = self._own_masks(fields.texts(record)[0])
-        key = fields.find(record, fields.LABEL_KEYS)
+        key = fields.find_field(record, fields.LABEL_KEYS)
         if self._mask in text:
             encoded, positions = self._masked(text, record)
             labels = self._words(text, record, encoded, positions) if labelled else np.zeros_like(positions)

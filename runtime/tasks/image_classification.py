@@ -55,7 +55,7 @@ class ImageClassification:
                     f"{list(shape)}: prepare it so, or name it 'image' to have raw pixels prepared"
                 )
             return ready
-        key = fields.find(record, fields.IMAGE_KEYS)
+        key = fields.find_field(record, fields.IMAGE_KEYS)
         if key is not None:
             return pixel_values(_numbers(record, key), settings, record.where)
         if fields.is_text(record):

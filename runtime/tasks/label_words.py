@@ -19,7 +19,7 @@ from ..data.example import Array, Example
 from ..data.record import Record
 from . import fields
 from .labels import Labels
-from .template import Template, fit
+from .template import Template, fit_template
 from .text_classification import token_inputs
 from .tokenizer import Encoded, Side, TextTokenizer
 
@@ -53,7 +53,7 @@ class LabelWords:
         """Return token inputs int64 [tokens], label_positions int64 [1] and labels int64 []."""
         values = self._template.values(record)
         longest = self._tokenizer.text.max_length
-        fitting = fit(
+        fitting = fit_template(
             values, self._tokenizer.spans, lambda v: len(self._encode(v)[0].ids), longest, self._side
         )
         if fitting is None:

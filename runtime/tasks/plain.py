@@ -15,10 +15,10 @@ from .fields import is_pair
 from .template import Template
 
 
-def shape_of(record: Record, manifest: Manifest) -> str:
-    """Return the shape of a training row, by which a text by itself is asked: see ``prompts.shape_of``, or "pair"."""
+def asked_shape(record: Record, manifest: Manifest) -> str:
+    """Return the shape of a training row, by which a text by itself is asked: see ``prompts.prompt_shape``, or "pair"."""
     if manifest.task == "text-generation":
-        return prompts.shape_of(record)
+        return prompts.prompt_shape(record)
     template = manifest.text is not None and manifest.text.template is not None
     return "pair" if manifest.text is not None and not template and is_pair(record) else ""
 
@@ -30,7 +30,7 @@ def plain_record(text: str | Path, where: str, manifest: Manifest, shape: str = 
         text: it.
         where: names it in errors.
         manifest: of the bundle.
-        shape: which fields the run's training rows had (``shape_of``): a text is asked as they were.
+        shape: which fields the run's training rows had (``asked_shape``): a text is asked as they were.
 
     Raises:
         InputError: the bundle takes something else.

@@ -59,14 +59,14 @@ def prompt_of(record: Record, chat: ChatTemplate, *, labelled: bool) -> Prompt:
         _check_extra(record, "instruction", used=("system", "history"))
         output = _one_of(record, "output", "response")
         return Prompt(_alpaca(record), fields.text(record, output) if labelled else "")
-    if fields.find(record, fields.TEXT_KEYS) is None and not fields.is_image(record):
+    if fields.find_field(record, fields.TEXT_KEYS) is None and not fields.is_image(record):
         raise fields.missing(record, "prompt", _FIRST_KEYS, f"give {_SHAPES}")
     text, _ = fields.texts(record)
     _check_extra(record, "text")
     return Prompt("", text) if labelled else Prompt(text, "")
 
 
-def shape_of(record: Record) -> str:
+def prompt_shape(record: Record) -> str:
     """Return which of these shapes a record has: "messages", "prompt", "instruction", "text"; "" for none."""
     if any(k in record.fields for k in ("messages", "conversations")):
         return "messages"
@@ -74,7 +74,7 @@ def shape_of(record: Record) -> str:
         return "messages" if isinstance(record.fields["prompt"], list) else "prompt"
     if "instruction" in record.fields:
         return "instruction"
-    return "text" if fields.find(record, fields.TEXT_KEYS) is not None else ""
+    return "text" if fields.find_field(record, fields.TEXT_KEYS) is not None else ""
 
 
 def _check_extra(record: Record, shape: str, used: tuple[str, ...] = ()) -> None:

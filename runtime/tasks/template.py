@@ -58,7 +58,7 @@ class Template:
         return _render(self._before, values), _render(self._after, values)
 
 
-def fit(
+def fit_template(
     values: Mapping[str, str],
     spans: Callable[[str], Sequence[tuple[int, int]]],
     tokens: Callable[[Mapping[str, str]], int],

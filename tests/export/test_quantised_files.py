@@ -10,7 +10,7 @@ from zoedge.adapters import lora_branches
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
-from zoedge.runtime.outputs import merge
+from zoedge.runtime.outputs import write_merged
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.sessions import clips_sums
@@ -104,7 +104,7 @@ def test_a_lone_quantised_layer_is_merged(tmp_path, form):
 
 def check_merged(bundle, buffers, x, folder):
     """Stock onnxruntime computes with the merged file what the run did, and the branch matters."""
-    merge(bundle, {name: buffer.copy() for name, buffer in buffers.items()}, folder / "merged")
+    write_merged(bundle, {name: buffer.copy() for name, buffer in buffers.items()}, folder / "merged")
     given = {"x": x, "labels": np.zeros((len(x), 16), np.float32)}
     logits = Engine(bundle.path("loss.onnx"), buffers, device=Cpu(), threads=1).run(given, ["logits"])[
         "logits"

@@ -12,7 +12,7 @@ from tests.hand_bundle import seal
 from zoedge.adapters import lora_branches
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
-from zoedge.runtime.outputs import merge
+from zoedge.runtime.outputs import write_merged
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
 
@@ -107,7 +107,7 @@ def both(proto, folder, **asked):
         "logits"
     ]
     values = {name: buffer.copy() for name, buffer in buffers.items()}
-    merge(bundle, values, folder / "merged")
+    write_merged(bundle, values, folder / "merged")
     merged = _stock(folder / "merged" / "model.onnx").run(["y"], {"h0": x})[0]
     adapted = _stock(bundle.path("model_adapters.onnx")).run(["y"], {"h0": x, **values})[0]
     return ours, merged, adapted, bundle
@@ -198,7 +198,7 @@ def test_a_matrix_that_is_trained_itself_is_one_tensor_for_all_its_readers(tmp_p
         save(proto, tmp_path / "m.onnx"), tmp_path / "bundle", loss="cross-entropy", train=["w"]
     )
     w, x = normal((4, WIDTH), 77), normal((5, WIDTH), 9, 1.0)
-    merge(bundle, {"w": w}, tmp_path / "merged")
+    write_merged(bundle, {"w": w}, tmp_path / "merged")
     for tensor in proto.graph.initializer:
         if tensor.name == "w":
             tensor.CopyFrom(onnx.numpy_helper.from_array(w, "w"))
@@ -233,7 +233,7 @@ def test_bundles_of_earlier_formats_keep_all_branches_of_rounded_matrices(tmp_pa
     assert branch.apart == "is stored as int8"
     older = structs.replace(bundle.manifest, format=2, branches=(structs.replace(branch, apart=""),))
     values = {p.name: normal(p.shape, 40 + i) for i, p in enumerate(older.trainable)}
-    merge(seal(bundle.folder, older), values, tmp_path / "again")
+    write_merged(seal(bundle.folder, older), values, tmp_path / "again")
     again = _stock(tmp_path / "again" / "model.onnx").run(["y"], {"h0": normal((5, WIDTH), 9, 1.0)})[0]
     np.testing.assert_array_equal(again, merged)
     np.testing.assert_allclose(again, ours, rtol=1e-3, atol=1e-3)

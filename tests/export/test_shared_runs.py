@@ -122,7 +122,9 @@ def test_a_scale_goes_only_into_a_head_that_nothing_else_reads(tmp_path, case):
         assert "scale the targets to (target - " in run(*asked, "--eval-every", 4, code=2).stderr
         return
     run(*asked, "--eval-every", 4)
-    last = [r for r in journal.read(tmp_path / "run" / "journal.zoj").records if isinstance(r, Eval)][-1]
+    last = [r for r in journal.read_journal(tmp_path / "run" / "journal.zoj").records if isinstance(r, Eval)][
+        -1
+    ]
     run("merge", tmp_path / "run", "-o", tmp_path / "merged", "--which", "last")
     outputs = stock(tmp_path / "merged", {"h0": x})
     assert last.metrics["mse"] == pytest.approx(np.square(outputs - y).mean(), rel=1e-4)

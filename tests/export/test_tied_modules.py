@@ -11,7 +11,7 @@ from tests.zoedge.commands import run
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
-from zoedge.runtime.outputs import merge, write_adapter
+from zoedge.runtime.outputs import write_adapter_files, write_merged
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
 
@@ -74,7 +74,7 @@ def test_a_tied_head_is_called_by_its_own_name_and_stays_beside_the_embedding(he
     ]
     assert any(line == f"kept apart  {said}" for line in run("inspect", bundle.folder).output.splitlines())
     values = tuned(bundle)
-    merge(bundle, values, tmp_path / "merged")
+    write_merged(bundle, values, tmp_path / "merged")
     assert not (tmp_path / "merged" / "model.safetensors").exists()  # transformers would tie the head again
     logits = stock(tmp_path / "merged", TEXT)
     given = {**TEXT, "label_positions": np.array([[1, 2], [3, 0]]), "labels": np.array([[9, 8], [7, 6]])}
@@ -88,8 +88,8 @@ def test_a_tied_head_is_called_by_its_own_name_and_stays_beside_the_embedding(he
 def test_peft_puts_it_beside_the_head_alone(head, tiny_opt, tmp_path):
     bundle, _ = head
     values = tuned(bundle)
-    merge(bundle, values, tmp_path / "merged")
-    assert write_adapter(bundle, values, tmp_path / "peft") == []
+    write_merged(bundle, values, tmp_path / "merged")
+    assert write_adapter_files(bundle, values, tmp_path / "peft") == []
     base = transformers.AutoModelForCausalLM.from_pretrained(tiny_opt)
     got = with_peft(base, tmp_path / "peft", **{n: torch.from_numpy(array) for n, array in TEXT.items()})
     np.testing.assert_allclose(got, stock(tmp_path / "merged", TEXT), rtol=1e-3, atol=1e-3)
@@ -130,15 +130,15 @@ def test_peft_gets_the_branch_of_a_layer_and_never_an_embedding(head, tmp_path):
     (branch,) = bundle.manifest.branches
     assert (branch.module, branch.apart, branch.also) == (name, "Gather reads, too", ())
     values = tuned(bundle)
-    merge(bundle, values, tmp_path / "merged")
+    write_merged(bundle, values, tmp_path / "merged")
     merged = stock(tmp_path / "merged", {"ids": ids})
     ours = passes(bundle, values, {"ids": ids, "labels": np.arange(5)}, "logits")
     np.testing.assert_allclose(merged, ours, rtol=1e-4, atol=1e-5)
     if head == "none":
         with pytest.raises(InputError, match=r"^PEFT can't put the adapter of rows .* NAME\.onnx_adapter or"):
-            write_adapter(bundle, values, tmp_path / "peft")
+            write_adapter_files(bundle, values, tmp_path / "peft")
         return
-    write_adapter(bundle, values, tmp_path / "peft")
+    write_adapter_files(bundle, values, tmp_path / "peft")
     got = with_peft(Words(head), tmp_path / "peft", torch.from_numpy(ids))
     np.testing.assert_allclose(got, ours, rtol=1e-4, atol=1e-4)
 
@@ -170,10 +170,10 @@ def test_layers_that_share_a_matrix_share_the_branch(turned, tmp_path):
     assert (branch.module, branch.also) == ("one", ("two",))
     assert branch.apart == ("MatMul reads, too" if turned else "")
     values = tuned(bundle)
-    merge(bundle, values, tmp_path / "merged")
+    write_merged(bundle, values, tmp_path / "merged")
     ours = passes(bundle, values, {"x": x, "labels": np.arange(5) % 3}, "logits")
     np.testing.assert_allclose(stock(tmp_path / "merged", {"x": x}), ours, rtol=1e-4, atol=1e-5)
-    write_adapter(bundle, values, tmp_path / "peft")
+    write_adapter_files(bundle, values, tmp_path / "peft")
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert config["target_modules"] == ["one", "two"]
     got = with_peft(Twice(turned=turned), tmp_path / "peft", torch.from_numpy(x))

@@ -9,8 +9,8 @@ from zoedge.export.sources.onnx_file import from_onnx
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.head import find_head
 from zoedge.export.surgery.request_error import RequestError
-from zoedge.export.surgery.roles import is_parameter, is_statistic, layer_of, role
-from zoedge.export.surgery.trainables import KEYWORDS, choose, make_table
+from zoedge.export.surgery.roles import is_parameter, is_statistic, layer_index, role
+from zoedge.export.surgery.trainables import KEYWORDS, choose_trained, make_table
 
 from .models import convnet, language_model, mlp, model, node, normal, save, value
 
@@ -25,7 +25,7 @@ def select(proto, *train, dead=(), parameters=None):
     output = proto.graph.output[0].name
     chain = find_head(graph, output)
     table = make_table(graph, names, weights, {}, chain.tensors if chain else ())
-    return choose(graph, table, train, graph.reaching([output]), dead)
+    return choose_trained(graph, table, train, graph.reaching([output]), dead)
 
 
 def _dtype(tensor):
@@ -232,7 +232,7 @@ def test_norms_written_out_in_single_operators_are_recognised():
     ],
 )
 def test_the_layer_is_the_number_of_the_repeated_block(name, layer):
-    assert layer_of(name) == layer
+    assert layer_index(name) == layer
 
 
 @pytest.mark.parametrize(

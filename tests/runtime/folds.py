@@ -4,7 +4,7 @@ import numpy as np
 
 from zoedge.adapters import LoraBranch
 from zoedge.manifest import ADAPTERS_FILE, Manifest, Parameter, Source
-from zoedge.methods import find
+from zoedge.methods import find_recipe
 from zoedge.runtime.run.fold import Fold
 from zoedge.runtime.spaces.parameters import Parameters
 
@@ -68,7 +68,7 @@ def fold(
     device=REFERENCE,
     **options,
 ):
-    recipe = find(method)
+    recipe = find_recipe(method)
     settings = {"rank": 4, "refresh": 10} | options
     known = recipe.options.__struct_fields__
     built = recipe.build(recipe.options(**{n: v for n, v in settings.items() if n in known}))

@@ -14,7 +14,7 @@ from zoedge.runtime.passes.row_store import RowStore
 from zoedge.runtime.passes.ways import caching, choice
 from zoedge.runtime.records import Assign, Eval, Step
 from zoedge.runtime.replay import replay
-from zoedge.runtime.run.journal import read
+from zoedge.runtime.run.journal import read_journal
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tune import dry_run, tune
@@ -79,7 +79,7 @@ def run(place, name, folder, size, **changes):
 
 
 def result(folder):
-    records = read(folder / "journal.zoj").records
+    records = read_journal(folder / "journal.zoj").records
     weights = {
         (which, name): value.tobytes()
         for which in ("best", "last")
@@ -99,7 +99,7 @@ def test_the_bits_of_a_run_do_not_depend_on_it(place, tmp_path, always, name, ch
     run(place, name, tmp_path / "whole", "no", probes_per_pass=1, **changes)
     assert not always
     records, weights = result(tmp_path / "whole")
-    kinds = [type(r) for r in read(tmp_path / "whole" / "journal.zoj").records]
+    kinds = [type(r) for r in read_journal(tmp_path / "whole" / "journal.zoj").records]
     assert Step in kinds
     assert Eval in kinds
     assert (Assign in kinds) == (name == "lora")

@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 from zoedge.errors import DataError
 from zoedge.export import to_bundle
 from zoedge.runtime.evaluate import evaluate, predict
-from zoedge.runtime.outputs import merge
+from zoedge.runtime.outputs import write_merged
 from zoedge.runtime.run import journal
 from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tune import tune
@@ -131,7 +131,7 @@ def test_a_run_goes_on_with_its_columns_and_is_one_run(bundle, tmp_path):
     tune(bundle, path, tmp_path / "run", options(steps=10, lr_schedule="constant", eval_every=5))
     table(path, x, y, NAMES[::-1])
     tune(bundle, path, tmp_path / "run", options(steps=20), given={"steps"}, resume=True)
-    whole, parts = (journal.read(tmp_path / name / "journal.zoj") for name in ("whole", "run"))
+    whole, parts = (journal.read_journal(tmp_path / name / "journal.zoj") for name in ("whole", "run"))
     assert whole.records == parts.records
     assert Run.open(tmp_path / "run").facts.columns == NAMES
 
@@ -200,7 +200,7 @@ def test_a_resumed_run_and_validation_rows_without_header_go_by_the_training_fil
     run = tune(
         bundle, tmp_path / "bare", tmp_path / "run_named", options(steps=3), given={"steps"}, resume=True
     )
-    assert len(journal.read(run.journal).records) > 3
+    assert len(journal.read_journal(run.journal).records) > 3
 
 
 def test_a_first_row_that_was_taken_for_names_is_told(priced, run, tmp_path):
@@ -270,7 +270,7 @@ def test_names_that_do_not_fit_are_left_out(tmp_path):
 
 def test_the_merged_model_tells_its_columns_and_is_read_by_them(run, tmp_path):
     opened = Run.open(run[0])
-    merge(opened.bundle(), opened.weights(), tmp_path / "merged", columns=opened.facts.columns)
+    write_merged(opened.bundle(), opened.weights(), tmp_path / "merged", columns=opened.facts.columns)
     model = onnx.load(tmp_path / "merged" / "model.onnx")
     onnx.checker.check_model(model)
     assert {p.key: json.loads(p.value) for p in model.metadata_props} == {"feature_names": list(NAMES)}

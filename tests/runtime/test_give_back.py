@@ -18,14 +18,14 @@ from .networks import mlp, rows
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
 def test_what_was_freed_in_pieces_is_given_back():
     memory.give_back()  # what other tests of this process left in pieces
-    before = memory.held().anonymous
+    before = memory.memory_held().anonymous
     big = [bytes(40_000) for _ in range(3000)]
     last = bytes(40_000)  # at the end of the heap, which then can't shrink by itself
-    grown = memory.held().anonymous - before
+    grown = memory.memory_held().anonymous - before
     del big
     memory.give_back()
     assert grown > 40 << 20
-    assert memory.held().anonymous - before < grown // 4
+    assert memory.memory_held().anonymous - before < grown // 4
     assert len(last) == 40_000
 
 
@@ -45,7 +45,7 @@ def test_the_session_of_the_directions_is_gone_before_the_runs_own_opens(tmp_pat
         return choose(*args)
 
     monkeypatch.setattr(activations, "Engine", watched)
-    monkeypatch.setattr(job, "choose", chosen)
+    monkeypatch.setattr(job, "choose_way", chosen)
     settings = TuneOptions(steps=1, val_size=0.0, lora_space="activations")
     tune(bundle.folder, tmp_path / "data.jsonl", tmp_path / "run", settings)
     assert left == [[None]]

@@ -14,7 +14,7 @@ from tests.zoedge.commands import run as command
 from zoedge import InputError, Run, TuneOptions, predict, tune
 from zoedge.export import to_bundle
 from zoedge.runtime.data.record import Record
-from zoedge.runtime.tasks.prompts import shape_of
+from zoedge.runtime.tasks.prompts import prompt_shape
 
 ROWS = {
     "instruction": {"instruction": "good film", "input": "", "output": " yes"},
@@ -48,7 +48,7 @@ def test_a_text_is_asked_as_the_run_s_rows_were(generator, tmp_path, shape):
 def test_conversations_are_asked_as_a_user_s_turn():
     turns = [{"role": "user", "content": "a"}]
     for fields in ({"messages": turns}, {"conversations": turns}, {"prompt": turns, "completion": turns}):
-        assert shape_of(Record(fields, "row")) == "messages"
+        assert prompt_shape(Record(fields, "row")) == "messages"
 
 
 def test_the_only_field_of_a_template_takes_the_text(tmp_path):

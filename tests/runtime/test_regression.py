@@ -15,7 +15,7 @@ from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.runtime.device import open_device
 from zoedge.runtime.evaluate import evaluate, predict
-from zoedge.runtime.outputs import merge
+from zoedge.runtime.outputs import write_merged
 from zoedge.runtime.records import Step
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run import journal
@@ -39,7 +39,7 @@ def run(bundle, tmp_path_factory):
 
 def stock(run, tmp_path, x):
     """Predictions of the merged model under plain onnxruntime."""
-    merge(run.bundle(), run.weights(), tmp_path / "merged")
+    write_merged(run.bundle(), run.weights(), tmp_path / "merged")
     session = ort.InferenceSession(tmp_path / "merged" / "model.onnx")
     return session.run(None, {"x": x.astype(np.float32)})[0]
 
@@ -94,7 +94,7 @@ def test_a_run_on_a_scale_goes_on_to_the_same_bits(bundle, tmp_path):
     )
     tune(bundle, tmp_path / "t.csv", tmp_path / "parts", options(steps=20), given={"steps"}, resume=True)
     whole, parts = (Run.open(tmp_path / name) for name in ("whole", "parts"))
-    assert journal.read(whole.journal).records == journal.read(parts.journal).records
+    assert journal.read_journal(whole.journal).records == journal.read_journal(parts.journal).records
     for which in ("best", "last"):
         got = {n: v.tobytes() for n, v in parts.weights(which).items()}
         assert got == {n: v.tobytes() for n, v in whole.weights(which).items()}
@@ -128,7 +128,7 @@ def test_a_model_in_the_targets_units_keeps_its_outputs(tmp_path, method):
     assert last["eval_loss"] == pytest.approx(last["eval_mse"] * factor, rel=1e-4)
     assert all(
         loss < 1.0
-        for record in journal.read(run.journal).records
+        for record in journal.read_journal(run.journal).records
         if isinstance(record, Step)
         for loss in record.answers
     )

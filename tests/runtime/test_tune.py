@@ -86,7 +86,10 @@ def test_resume_and_replay_give_the_bits_of_the_uninterrupted_run(place, tmp_pat
     tune(place / train, place / "data.jsonl", tmp_path / "whole", settings)
     with pytest.raises(KeyboardInterrupt):
         tune(place / train, place / "data.jsonl", tmp_path / "parts", settings, progress=Stop(7))
-    assert sum(isinstance(r, Step) for r in journal.read(tmp_path / "parts" / "journal.zoj").records) == 7
+    assert (
+        sum(isinstance(r, Step) for r in journal.read_journal(tmp_path / "parts" / "journal.zoj").records)
+        == 7
+    )
     tune(place / train, place / "data.jsonl", tmp_path / "parts", settings, resume=True)
     assert (tmp_path / "parts" / "journal.zoj").read_bytes() == (
         tmp_path / "whole" / "journal.zoj"
@@ -165,7 +168,7 @@ def test_twenty_kills_change_nothing(place, tmp_path):
         process.kill()
         process.wait()
         if path.exists():
-            steps_seen.add(sum(isinstance(r, Step) for r in journal.read(path).records))
+            steps_seen.add(sum(isinstance(r, Step) for r in journal.read_journal(path).records))
     assert len(steps_seen) > 5  # it was killed at many places
     subprocess.run([*command, str(tmp_path / "parts")], check=True)
     assert path.read_bytes() == (tmp_path / "whole" / "journal.zoj").read_bytes()
@@ -188,7 +191,7 @@ def test_it_learns_and_keeps_the_best(place, tmp_path, train):
     else:  # beside one frozen random matrix there is less to learn
         assert after["loss"] < 0.9 * before["loss"]
     assert after["examples"] == 100
-    evals = [r for r in journal.read(run.journal).records if isinstance(r, Eval)]
+    evals = [r for r in journal.read_journal(run.journal).records if isinstance(r, Eval)]
     assert [e.step for e in evals] == [0, 50, 100, 150, 200, 250, 300]
     best = min(evals, key=lambda e: e.metrics["loss"]).step
     replay(tmp_path / "run", tmp_path / "best", steps=best)
@@ -210,7 +213,7 @@ def test_the_log_has_one_object_per_step_with_the_promised_keys(place, tmp_path)
 
 def test_linear_schedule_goes_to_zero(place, tmp_path):
     tune(place / "full", place / "data.jsonl", tmp_path / "run", options(steps=4, lr_schedule="linear"))
-    steps = [r for r in journal.read(tmp_path / "run" / "journal.zoj").records if isinstance(r, Step)]
+    steps = [r for r in journal.read_journal(tmp_path / "run" / "journal.zoj").records if isinstance(r, Step)]
     np.testing.assert_allclose([s.lr for s in steps], [0.02, 0.015, 0.01, 0.005], rtol=1e-6)
 
 
@@ -223,7 +226,7 @@ def test_micro_batches_do_not_change_the_estimate(place, tmp_path):
             options("mezo", steps=3, micro_batch_size=size),
         )
     one, many = (
-        [r for r in journal.read(tmp_path / n / "journal.zoj").records if isinstance(r, Step)]
+        [r for r in journal.read_journal(tmp_path / n / "journal.zoj").records if isinstance(r, Step)]
         for n in ("one", "many")
     )
     np.testing.assert_allclose([s.answers for s in one], [s.answers for s in many], rtol=1e-5)
@@ -232,7 +235,7 @@ def test_micro_batches_do_not_change_the_estimate(place, tmp_path):
 def test_early_stopping(place, tmp_path):
     settings = options(steps=200, lr=1e-12, eval_every=2, early_stopping_patience=3)
     tune(place / "full", place / "data.jsonl", tmp_path / "run", settings)
-    steps = [r for r in journal.read(tmp_path / "run" / "journal.zoj").records if isinstance(r, Step)]
+    steps = [r for r in journal.read_journal(tmp_path / "run" / "journal.zoj").records if isinstance(r, Step)]
     assert len(steps) < 40
 
 
@@ -240,7 +243,7 @@ def test_max_time(place, tmp_path):
     started = time.monotonic()
     tune(place / "full", place / "data.jsonl", tmp_path / "run", TuneOptions(max_time="1s", batch_size=32))
     assert time.monotonic() - started < 20
-    steps = [r for r in journal.read(tmp_path / "run" / "journal.zoj").records if isinstance(r, Step)]
+    steps = [r for r in journal.read_journal(tmp_path / "run" / "journal.zoj").records if isinstance(r, Step)]
     assert len(steps) > 3
     assert steps[-1].lr < 0.2 * steps[0].lr  # the schedule follows the time
 
@@ -464,6 +467,6 @@ def test_a_run_begun_before_splits_were_stratified_goes_on_with_its_own(place, t
     del known["facts"]  # as it was then
     config.write_text(yaml.safe_dump(known))
     tune(place / "full", place / "data.jsonl", tmp_path / "old", settings(20), given={"steps"}, resume=True)
-    new, old, whole = (journal.read(tmp_path / n / "journal.zoj") for n in ("new", "old", "whole"))
+    new, old, whole = (journal.read_journal(tmp_path / n / "journal.zoj") for n in ("new", "old", "whole"))
     assert old.records == whole.records
     assert old.header.valid != new.header.valid

@@ -4,7 +4,7 @@ import pytest
 
 from tests.hand_bundle import DENSE, LORA, manifest
 from zoedge.manifest import Head, Stages
-from zoedge.options import load
+from zoedge.options import load_options
 from zoedge.runtime.plan import make_plan
 
 FRESH = Head(weight="classifier.weight", bias="classifier.bias", fresh=True)
@@ -16,7 +16,7 @@ NEW_HEAD = manifest(lora=True, trainable=(*LORA, "classifier.weight", "classifie
 
 
 def notes(bundle, *, valid=False, **settings):
-    loaded = load(None, settings)
+    loaded = load_options(None, settings)
     return make_plan(loaded.options, bundle, 100, valid, loaded.given).notes
 
 

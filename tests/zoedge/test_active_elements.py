@@ -57,7 +57,7 @@ def test_resume_and_replay_give_the_bits_of_the_uninterrupted_run(place, tmp_pat
 
 def test_the_share_is_the_journals(place, tmp_path):
     tune(place, tmp_path / "run")
-    assert journal.read(tmp_path / "run" / "journal.zoj").header.options["active_elements"] == 0.4
+    assert journal.read_journal(tmp_path / "run" / "journal.zoj").header.options["active_elements"] == 0.4
     for other in (0.5, 1.0):
         assert error("tune", "--resume", "-o", tmp_path / "run", "--active-elements", other) == (
             f"Error: --active-elements {other} differs from the 0.4 that {tmp_path / 'run'} was started with: "

@@ -17,7 +17,7 @@ from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.probing import OneByOne, Together
 from zoedge.runtime.passes.ways import choice
-from zoedge.runtime.passes.ways.choice import choose
+from zoedge.runtime.passes.ways.choice import choose_way
 from zoedge.runtime.passes.ways.situation import Situation
 from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
@@ -74,7 +74,7 @@ def found(place, name):
         bundle = Bundle.open(place / train)
         for few in SETTINGS:
             here = situation(bundle, batch_size=5, **few)
-            if use_of(name).usable(here) and (use_of(name).timed or choose(here).form == name):
+            if use_of(name).usable(here) and (use_of(name).timed or choose_way(here).form == name):
                 return bundle, {"batch_size": 5, **few}
     raise AssertionError(f"no run takes the form {name}")
 
@@ -182,7 +182,9 @@ def test_one_that_computes_something_else_is_left_out_with_a_sentence(
 
 
 def answers(run):
-    return [r.answers for r in journal.read(run / journal.JOURNAL_FILE).records if isinstance(r, Step)]
+    return [
+        r.answers for r in journal.read_journal(run / journal.JOURNAL_FILE).records if isinstance(r, Step)
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -197,10 +199,10 @@ def test_a_run_takes_it_and_its_journal_resumes(place, tmp_path, monkeypatch, na
 
     monkeypatch.setattr(type(use), "open", watched)
     monkeypatch.setattr(choice, "timed", lambda s, probing: 0.5 if probing.forward in opened else 1.0)
-    assert choose(situation(bundle, **settings)).forward in opened
+    assert choose_way(situation(bundle, **settings)).forward in opened
     options = {"val_size": 0.0, "lr_schedule": "constant", **settings}
     tune(bundle, place / "data.jsonl", tmp_path / "whole", TuneOptions(steps=6, **options))
-    header = journal.read(tmp_path / "whole" / journal.JOURNAL_FILE).header
+    header = journal.read_journal(tmp_path / "whole" / journal.JOURNAL_FILE).header
     assert header.form == (WHOLE if use.timed else name)
     tune(bundle, place / "data.jsonl", tmp_path / "parts", TuneOptions(steps=3, **options))
     monkeypatch.setattr(type(use), "usable", lambda self, situation: False)  # a later version's rule

@@ -77,7 +77,7 @@ def tuned(folder, run, batch_size, **settings):
         batch_size=batch_size, few_rows="no", val_size=0.0, lr_schedule="constant", **{"steps": 4, **settings}
     )
     tune(folder / "b", folder / "data.jsonl", folder / run, options)
-    return journal.read(folder / run / journal.JOURNAL_FILE)
+    return journal.read_journal(folder / run / journal.JOURNAL_FILE)
 
 
 def answers(contents):

@@ -20,17 +20,17 @@ def config(tmp_path, text):
 
 def test_a_flag_beats_the_file_which_beats_the_default(tmp_path):
     path = config(tmp_path, "lr: 1e-4\nbatch-size: 8\n")
-    loaded, given, *_ = options.load(path, {"batch_size": 4})
+    loaded, given, *_ = options.load_options(path, {"batch_size": 4})
     assert (loaded.lr, loaded.batch_size, loaded.seed) == (1e-4, 4, 0)
     assert given == {"lr", "batch_size"}
 
 
 def test_a_setting_without_a_value_counts_as_left_out(tmp_path):
-    assert options.load(config(tmp_path, "epochs:\nseed: 0\n"), {}).given == {"seed"}
+    assert options.load_options(config(tmp_path, "epochs:\nseed: 0\n"), {}).given == {"seed"}
 
 
 def test_a_number_without_a_dot_is_a_number(tmp_path):
-    assert options.load(config(tmp_path, "eps: 1e-3"), {}).options.eps == 1e-3
+    assert options.load_options(config(tmp_path, "eps: 1e-3"), {}).options.eps == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_a_number_without_a_dot_is_a_number(tmp_path):
 )
 def test_bad_files(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
-        options.load(config(tmp_path, text), {})
+        options.load_options(config(tmp_path, text), {})
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match="can't be read: No such file"):
-        options.load(tmp_path / "absent.yaml", {})
+        options.load_options(tmp_path / "absent.yaml", {})
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("45", 45)])
@@ -80,24 +80,24 @@ def test_bad_durations(text):
     ],
 )
 def test_sizes(text, size):
-    assert options.size_bytes(text) == size
+    assert options.parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "some", "yes", "-1GB", "0", "0.1", "1XB", "1e3", "99999999TB", "GB"])
 def test_bad_sizes(text):
     with pytest.raises(InputError, match="is not a size: write auto, no, 512MB or 2GB"):
-        options.size_bytes(text)
+        options.parse_size(text)
 
 
 @pytest.mark.parametrize(("text", "value"), [("no", "no"), ("'no'", "no"), ("1000000", "1000000")])
 def test_a_file_may_say_no_and_bare_numbers(tmp_path, text, value):
     path = config(tmp_path, f"prefix-cache: {text}\n")
-    assert options.load(path, {}).options.prefix_cache == value
+    assert options.load_options(path, {}).options.prefix_cache == value
 
 
 def test_prepacking_is_switched_off_in_a_file_as_by_its_flag(tmp_path):
-    assert options.load(config(tmp_path, "prepack: no\n"), {}).options.prepack == "no"
-    assert options.load(config(tmp_path, "prepack: yes\n"), {}).options.prepack == "yes"
+    assert options.load_options(config(tmp_path, "prepack: no\n"), {}).options.prepack == "no"
+    assert options.load_options(config(tmp_path, "prepack: yes\n"), {}).options.prepack == "yes"
 
 
 def test_seed_zero_is_kept():
@@ -125,7 +125,7 @@ def test_a_method_has_its_own_settings():
 
 
 def test_settings_of_other_methods_are_left_out_and_told_as_given():
-    loaded = options.load(None, {"method": "mezo", "rank": 4})
+    loaded = options.load_options(None, {"method": "mezo", "rank": 4})
     assert loaded.options.method_options == {}
     assert "rank" in loaded.given
 
@@ -209,7 +209,7 @@ def test_a_run_s_settings_that_were_decided_for_others_are_decided_anew(tmp_path
     )
 
     def loaded(**flags):
-        return options.flat(options.load(path, flags).options)
+        return options.flat(options.load_options(path, flags).options)
 
     assert of_run.items() <= loaded().items()
     assert of_run.items() <= loaded(method="fzoo", objective="a:b").items()

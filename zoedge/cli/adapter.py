@@ -15,12 +15,12 @@ from . import flags
 @flags.which
 def adapter(run: Path, output: Path, which: str | None) -> None:
     """Write the LoRA adapter that RUN tuned."""
-    from zoedge.runtime.outputs import write_adapter
+    from zoedge.runtime.outputs import write_adapter_files
     from zoedge.runtime.run.run_folder import Run
 
     opened = Run.open(run)
     weights = opened.weights(which)
-    left_out = write_adapter(opened.bundle(), weights, output)
+    left_out = write_adapter_files(opened.bundle(), weights, output)
     click.echo(f"{output} holds {len(weights) - len(left_out)} tensors")
     if left_out:
         click.echo(

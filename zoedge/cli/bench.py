@@ -27,7 +27,9 @@ def bench(bundle: Path, sequence_length: int | None, as_json: bool, **given: obj
     """Say what a step of tuning BUNDLE costs here, part by part."""
     from zoedge.runtime.bench import bench as measure
 
-    settings = options.load(None, {name: value for name, value in given.items() if value is not None}).options
+    settings = options.load_options(
+        None, {name: value for name, value in given.items() if value is not None}
+    ).options
     result = measure(bundle, settings, sequence_length=sequence_length)
     if as_json:
         import msgspec

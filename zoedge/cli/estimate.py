@@ -27,7 +27,9 @@ def estimate(
     """Say how much memory and time it would take to tune BUNDLE here."""
     from zoedge.runtime.estimate import estimate as measure
 
-    settings = options.load(None, {name: value for name, value in given.items() if value is not None}).options
+    settings = options.load_options(
+        None, {name: value for name, value in given.items() if value is not None}
+    ).options
     result = measure(bundle, data, settings, sequence_length=sequence_length)
     if as_json:
         import msgspec

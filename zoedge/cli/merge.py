@@ -16,7 +16,7 @@ from . import flags
 @flags.which
 def merge(run: Path, output: Path, which: str | None) -> None:
     """Write what RUN tuned as a plain ONNX folder with its tensors as safetensors."""
-    from zoedge.runtime.outputs import merge as write
+    from zoedge.runtime.outputs import write_merged as write
     from zoedge.runtime.run.run_folder import Run
 
     opened = Run.open(run)

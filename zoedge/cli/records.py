@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoedge.runtime.records import Assign, Eval, Record, Step
-from zoedge.runtime.run.journal import read
+from zoedge.runtime.run.journal import read_journal
 
 
 def json_lines(path: Path) -> Iterator[str]:
@@ -18,7 +18,7 @@ def json_lines(path: Path) -> Iterator[str]:
     Raises:
         BundleError: ``path`` is not a journal.
     """
-    for record in read(path).records:
+    for record in read_journal(path).records:
         yield json.dumps(_plain(record))
 
 

@@ -61,7 +61,7 @@ def run_lines(run: Run) -> list[str]:
     )
     lines += ["options", *(f"  {name}: {value}" for name, value in options.items() if value is not None)]
     try:
-        contents = journals.read(run.journal)
+        contents = journals.read_journal(run.journal)
     except BundleError as error:
         return [*lines, f"journal: {error}"]
     return lines + _aligned(_course(contents, run.facts))
@@ -78,7 +78,7 @@ def _facts(run: Run) -> Rows:
 
 def journal_lines(path: Path) -> list[str]:
     """Return what a journal was started on and what it holds."""
-    contents = journals.read(path)
+    contents = journals.read_journal(path)
     header = contents.header
     counts = Counter(type(record).__name__.lower() for record in contents.records)
     kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("step", "assign", "eval"))

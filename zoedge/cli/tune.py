@@ -45,7 +45,7 @@ def tune(
     from zoedge.runtime.losses.objectives import beside
     from zoedge.runtime.run.progress import for_terminal
 
-    loaded = options.load(config, {n: value for n, value in given.items() if value is not None})
+    loaded = options.load_options(config, {n: value for n, value in given.items() if value is not None})
     settings, names = loaded.options, loaded.given
     bundle, data = bundle or (Path(loaded.bundle) if loaded.bundle else None), data or loaded.data
     bundle, data = _what(bundle, data, output, resume)

@@ -41,14 +41,14 @@ __all__ = [
     "Tensor",
     "Told",
     "Update",
-    "find",
+    "find_recipe",
     "having",
 ]
 
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (fzoo, meazo, mezo, subzero)}
 
 
-def find(name: str) -> Recipe:
+def find_recipe(name: str) -> Recipe:
     """Return the recipe of a method.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from zoedge.bundle import Bundle
 from zoedge.manifest import PREFIX_FILE
-from zoedge.options import size_bytes
+from zoedge.options import parse_size
 
 from ...data.batches import MicroBatch
 from ...data.example import Arrays
@@ -129,7 +129,7 @@ def most_bytes(folder: Path, asked: str) -> int:
     Raises:
         InputError: ``asked`` is no size.
     """
-    asked_for = size_bytes(asked)
+    asked_for = parse_size(asked)
     if asked_for is not None:
         return asked_for
     return 0 if in_memory(folder) else min(AUTO_BYTES, shutil.disk_usage(folder).free // _AUTO_SHARE)

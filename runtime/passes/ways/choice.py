@@ -23,7 +23,7 @@ from ..probing import Forward, OneByOne, Probing, Together
 from .caching import Tried
 from .situation import Situation
 from .timing import bits, timed, trial_values
-from .use import FormUse, uses
+from .use import FormUse, form_uses
 
 ROWS_TOGETHER = 128  # of an int8 base, below which a pass costs more for its nodes than for its rows
 # of a pass that several points share: OPT-125M gained nothing any more from sharing passes of 512 tokens
@@ -59,7 +59,7 @@ class Choice:
     asked: int | None = None
 
 
-def choose(situation: Situation) -> Choice:
+def choose_way(situation: Situation) -> Choice:
     """Return the fastest way that gives the same bits, or the one asked for.
 
     Args:
@@ -81,7 +81,7 @@ def choose(situation: Situation) -> Choice:
 
 def _form_by_rule(situation: Situation) -> str:
     """Return the form of the whole graph: that of the run so far, else the first that is usable."""
-    wholes = uses(timed=False)
+    wholes = form_uses(timed=False)
     if situation.form is None:
         return next((name for name, use in wholes.items() if use.usable(situation)), WHOLE)
     if situation.form not in (WHOLE, *wholes):
@@ -108,7 +108,7 @@ def _stacking(situation: Situation) -> dict[str, FormUse]:
 
 
 def _timed_forms(situation: Situation) -> dict[str, FormUse]:
-    return {n: use for n, use in uses(timed=True).items() if use.usable(situation)}
+    return {n: use for n, use in form_uses(timed=True).items() if use.usable(situation)}
 
 
 def _ways(situation: Situation, asked: int | None) -> Choice:
@@ -149,7 +149,7 @@ def _best(
     notes = [one.note for one in tried.values() if one.cache is None and one.note is not None]
     if way.form == WHOLE:
         return replace(_whole(situation), note="; ".join(notes) or None)
-    use, kept = uses(timed=True)[way.form], tried[way.form]
+    use, kept = form_uses(timed=True)[way.form], tried[way.form]
     hows = [f"{way.points} probes share a pass"] if way.points > 1 and measured else []
     if kept.cache is not None and kept.note is not None:
         hows.append(kept.note)
@@ -182,7 +182,7 @@ def _without_poor_caches(
 
 def _whole(situation: Situation) -> Choice:
     form = situation.form or WHOLE
-    whole = situation.engine(LOSS_FILE) if form == WHOLE else uses(timed=False)[form].open(situation)
+    whole = situation.engine(LOSS_FILE) if form == WHOLE else form_uses(timed=False)[form].open(situation)
     return Choice(whole, OneByOne(whole))
 
 

@@ -52,7 +52,7 @@ class FormUse:
         return Tried()
 
 
-def uses(*, timed: bool) -> dict[str, FormUse]:
+def form_uses(*, timed: bool) -> dict[str, FormUse]:
     """Return the uses of all forms of one kind by name, in the order in which they are tried."""
     every = {name: cast("FormUse", import_module(form.runtime).USE) for name, form in FORMS.items()}
     return {name: use for name, use in every.items() if use.timed == timed}

@@ -8,7 +8,7 @@ from transformers import AutoConfig
 from transformers.utils import logging as progress
 
 from zoedge.errors import InputError
-from zoedge.export.sources.hf_load import load, tied_names
+from zoedge.export.sources.hf_load import load_pretrained, tied_names
 from zoedge.export.sources.hf_origin import Origin, locate, read_config
 
 
@@ -21,7 +21,7 @@ def copy_of(folder, tmp_path, **config):
 
 def load_from(folder, route="head"):
     origin = locate(folder)
-    return load(origin, route, read_config(origin))
+    return load_pretrained(origin, route, read_config(origin))
 
 
 def test_float32_eager_eval_without_cache(tiny_opt, tmp_path):

@@ -11,7 +11,7 @@ from tests.export.models import convnet, mlp, mlp_numpy, mlp_tensors, model, nod
 from zoedge import InputError
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
-from zoedge.runtime.outputs import merge
+from zoedge.runtime.outputs import write_merged
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
 
@@ -129,7 +129,7 @@ def test_merging_keeps_the_branches_beside_the_integers(tmp_path, kind):
     wanted = Engine(bundle.path("loss.onnx"), buffers, device=Cpu()).run(
         {"x": X, "labels": np.zeros(6, np.int64)}
     )["logits"]
-    merge(bundle, values, tmp_path / "merged")
+    write_merged(bundle, values, tmp_path / "merged")
     engine = Engine(tmp_path / "merged" / "model.onnx", {}, device=Cpu())
     np.testing.assert_allclose(engine.run({"x": X})["y"], wanted, rtol=1e-4, atol=1e-4)
     floats = load_file(tmp_path / "merged" / "model.safetensors")

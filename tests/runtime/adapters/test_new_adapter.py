@@ -128,7 +128,7 @@ def test_several_points_share_a_pass(place, kind):
         run = tune(
             bundle, place / "data.jsonl", place / str(count), make(settings | {"probes_per_pass": count})
         )
-        found.append([r.answers for r in journal.read(run.journal).records if hasattr(r, "answers")])
+        found.append([r.answers for r in journal.read_journal(run.journal).records if hasattr(r, "answers")])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 

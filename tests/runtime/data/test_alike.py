@@ -4,7 +4,7 @@ import pytest
 
 from zoedge.runtime.data import Record
 from zoedge.runtime.data.alike import alike_notes
-from zoedge.runtime.data.dataset import encode
+from zoedge.runtime.data.dataset import encode_rows
 from zoedge.runtime.tasks import task_for
 
 from ..bundles import arrays
@@ -31,6 +31,6 @@ def numbers():
 def test_one_target_for_all_rows(make, labels, shared):
     made = make()
     rows = [Record({"x": [0.5, index], "label": label}, f"x:{index}") for index, label in enumerate(labels)]
-    notes = alike_notes(encode(rows, task_for(made)), made.manifest)
+    notes = alike_notes(encode_rows(rows, task_for(made)), made.manifest)
     start = f"all {len(labels)} training rows have {shared}: the model can learn only to answer that; "
     assert [note.startswith(start) for note in notes] == ([True] if shared else [])

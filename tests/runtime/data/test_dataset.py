@@ -5,7 +5,7 @@ import pytest
 
 from zoedge.errors import DataError
 from zoedge.runtime.data import Record
-from zoedge.runtime.data.dataset import encode
+from zoedge.runtime.data.dataset import encode_rows
 from zoedge.runtime.tasks import task_for
 
 from ..bundles import arrays
@@ -37,7 +37,7 @@ def values(examples):
 @pytest.mark.parametrize("keep", [0, 1 << 20])
 def test_examples_in_order_whether_kept_or_not(keep):
     task = Counting()
-    data = encode(records(), task, keep_bytes=keep)
+    data = encode_rows(records(), task, keep_bytes=keep)
     expected = [([i, i], i % 3) for i in range(5)]
     assert len(data) == len(data.examples) == 5
     assert values(data.examples) == expected
@@ -49,11 +49,11 @@ def test_examples_in_order_whether_kept_or_not(keep):
 
 def test_a_bad_row_is_found_at_once():
     with pytest.raises(DataError, match="row 4 has the label 'cat'"):
-        encode(records(_4={"label": "cat"}), Counting(), keep_bytes=0)
+        encode_rows(records(_4={"label": "cat"}), Counting(), keep_bytes=0)
 
 
 def digest(rows, **kwargs):
-    return encode(rows, Counting(), **kwargs).digest
+    return encode_rows(rows, Counting(), **kwargs).digest
 
 
 def test_digest_tells_data_apart():
@@ -72,7 +72,7 @@ def test_digest_tells_data_apart():
 
 def test_digest_of_a_subset_is_that_of_its_rows():
     rows = records()
-    whole = encode(rows, Counting())
+    whole = encode_rows(rows, Counting())
     chosen = np.array([4, 1])
     assert whole.subset(chosen).digest == digest([rows[4], rows[1]])
     assert whole.subset(chosen).digest != whole.subset(chosen[::-1]).digest
@@ -80,7 +80,7 @@ def test_digest_of_a_subset_is_that_of_its_rows():
 
 def test_without_labels():
     rows = [Record({"x0": [1, 2]}, "row 0")]
-    data = encode(rows, Counting(), labelled=False, keep_bytes=0)
+    data = encode_rows(rows, Counting(), labelled=False, keep_bytes=0)
     assert data.examples[0].targets["labels"] == 0
     with pytest.raises(DataError, match="row 0 has no label"):
-        encode(rows, Counting())
+        encode_rows(rows, Counting())

@@ -5,7 +5,7 @@ import pytest
 
 from zoedge.errors import DataError
 from zoedge.runtime.data import Subset, read
-from zoedge.runtime.data.npz import read_npz, splits_of
+from zoedge.runtime.data.npz import npz_splits, read_npz
 
 
 def test_rows_are_views_with_plain_scalars(tmp_path):
@@ -40,7 +40,7 @@ def test_sequence(tmp_path):
 def test_splits_by_name(tmp_path, names):
     arrays = {name: np.full((size, 2), size) for name, size in zip(names, (4, 3, 2), strict=True)}
     np.savez(tmp_path / "d.npz", **arrays)
-    assert splits_of(tmp_path / "d.npz") == {"train", "test", "valid"}
+    assert npz_splits(tmp_path / "d.npz") == {"train", "test", "valid"}
     for split, size in (("train", 4), ("test", 3), ("valid", 2)):
         records = read(tmp_path / "d.npz", split)
         assert len(records) == size

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoedge.runtime.data.unicode import clean
+from zoedge.runtime.data.unicode import clean_text
 
 
 def _character(halves):
@@ -19,14 +19,14 @@ def _character(halves):
 def test_texts_become_valid_and_lose_nothing_else(text):
     paired = re.sub(r"[\ud800-\udbff][\udc00-\udfff]", _character, text)
     halves = re.findall(r"[\ud800-\udfff]", paired)
-    assert clean(text) == (re.sub(r"[\ud800-\udfff]", "\ufffd", paired), len(halves))
-    clean(text).value.encode("utf-8")
+    assert clean_text(text) == (re.sub(r"[\ud800-\udfff]", "\ufffd", paired), len(halves))
+    clean_text(text).value.encode("utf-8")
 
 
 @pytest.mark.parametrize("value", [3, None, [1, 2], {"a": [0.5]}, ["x", None], True])
 def test_what_holds_no_broken_text_stays(value):
-    assert clean(value) == (value, 0)
+    assert clean_text(value) == (value, 0)
 
 
 def test_names_and_nested_texts_are_cleaned():
-    assert clean({"\ud83d": [{"b": "\ud83d"}]}) == ({"\ufffd": [{"b": "\ufffd"}]}, 1)
+    assert clean_text({"\ud83d": [{"b": "\ud83d"}]}) == ({"\ufffd": [{"b": "\ufffd"}]}, 1)

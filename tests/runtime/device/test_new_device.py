@@ -45,7 +45,7 @@ def place(tmp_path_factory):
 
 
 def records(run):
-    return [r for r in journal.read(run / journal.JOURNAL_FILE).records if isinstance(r, Step)]
+    return [r for r in journal.read_journal(run / journal.JOURNAL_FILE).records if isinstance(r, Step)]
 
 
 @pytest.mark.parametrize("method", [*sorted(RECIPES), "toy"])

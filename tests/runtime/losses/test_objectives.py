@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from zoedge.errors import InputError
 from zoedge.runtime.data.batches import MicroBatch
-from zoedge.runtime.losses.objectives import OBJECTIVES, Criterion, beside, folder_of, objective
+from zoedge.runtime.losses.objectives import OBJECTIVES, Criterion, beside, module_folder, objective
 from zoedge.runtime.records import Eval
 from zoedge.runtime.run.evaluations import Evaluations
 
@@ -240,9 +240,9 @@ def test_the_folder_of_a_function(tmp_path, monkeypatch):
         "numpy.linalg:norm",
         "not_loaded:f",
     ):
-        assert folder_of(name) == ""
+        assert module_folder(name) == ""
     objective("my_scores:order", CLASSES, "max")
-    assert folder_of("my_scores:order") == str(tmp_path)
+    assert module_folder("my_scores:order") == str(tmp_path)
     (tmp_path / "elsewhere" / "my_pack").mkdir(parents=True)
     (tmp_path / "elsewhere" / "my_pack" / "__init__.py").touch()
     (tmp_path / "elsewhere" / "my_pack" / "scores.py").write_text(
@@ -257,6 +257,6 @@ def test_the_folder_of_a_function(tmp_path, monkeypatch):
             objective("my_pack.scores:f", CLASSES, "max")
     with beside(str(tmp_path / "elsewhere")):
         objective("my_pack.scores:f", CLASSES, "max")
-    assert folder_of("my_pack.scores:f") == str(tmp_path / "elsewhere")
+    assert module_folder("my_pack.scores:f") == str(tmp_path / "elsewhere")
     for name in ("my_pack.scores", "my_pack"):
         sys.modules.pop(name)

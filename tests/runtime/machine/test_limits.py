@@ -3,7 +3,7 @@ import resource
 import pytest
 
 from zoedge.runtime.machine.limits import limits
-from zoedge.runtime.machine.memory import Held, Watch, held
+from zoedge.runtime.machine.memory import Held, Watch, memory_held
 
 MIB = 1 << 20
 NOW = Held(peak=90 * MIB, resident=80 * MIB, anonymous=50 * MIB, data=70 * MIB, address=200 * MIB)
@@ -72,7 +72,7 @@ def test_limits_of_the_process_are_absolute(tmp_path, monkeypatch):
 
 
 def test_a_watch_sees_what_was_held_between_its_ends():
-    before = held().anonymous
+    before = memory_held().anonymous
     with Watch() as watch:
         block = bytearray(64 * MIB)
         block[::4096] = b"1" * len(block[::4096])

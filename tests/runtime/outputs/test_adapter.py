@@ -11,7 +11,7 @@ from tests.hand_bundle import DENSE, LORA, SHAPES, hand_bundle, logits, tensors,
 from zoedge.adapters import LoraBranch
 from zoedge.errors import BundleError, InputError
 from zoedge.manifest import Head, Source, Text
-from zoedge.runtime.outputs import write_adapter
+from zoedge.runtime.outputs import write_adapter_files
 
 X = np.random.default_rng(7).standard_normal((5, 4), np.float32)
 BIASES = ("fc.bias", "classifier.bias")
@@ -34,7 +34,7 @@ def adapted_logits(bundle, file):
 def test_onnxruntime_s_adapter_computes_what_was_tuned(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle")
     values = tuned(LORA)
-    assert write_adapter(bundle, values, str(tmp_path / "a.onnx_adapter")) == []
+    assert write_adapter_files(bundle, values, str(tmp_path / "a.onnx_adapter")) == []
     np.testing.assert_allclose(
         adapted_logits(bundle, tmp_path / "a.onnx_adapter"), logits(X, values), rtol=1e-4, atol=1e-4
     )
@@ -45,7 +45,7 @@ def test_tuned_tensors_that_the_graph_takes_go_with_the_adapter(tmp_path):
     names = (*LORA, "classifier.weight", "classifier.bias")
     bundle = hand_bundle(tmp_path / "bundle", trainable=names)
     values = tuned(names)
-    assert write_adapter(bundle, values, tmp_path / "a.onnx_adapter") == []
+    assert write_adapter_files(bundle, values, tmp_path / "a.onnx_adapter") == []
     np.testing.assert_allclose(
         adapted_logits(bundle, tmp_path / "a.onnx_adapter"), logits(X, values), rtol=1e-4, atol=1e-4
     )
@@ -54,7 +54,7 @@ def test_tuned_tensors_that_the_graph_takes_go_with_the_adapter(tmp_path):
 def test_tuned_tensors_that_the_graph_holds_are_named(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle")  # only the factors are inputs
     values = tuned((*LORA, "fc.bias", "classifier.weight"))
-    left_out = write_adapter(bundle, values, tmp_path / "a.onnx_adapter")
+    left_out = write_adapter_files(bundle, values, tmp_path / "a.onnx_adapter")
     assert left_out == ["classifier.weight", "fc.bias"]
     only = {name: values[name] for name in LORA}
     np.testing.assert_allclose(
@@ -69,7 +69,7 @@ def test_a_graph_that_does_not_take_a_factor_is_refused(tmp_path):
     with pytest.raises(
         BundleError, match=r"doesn't take fc\.lora_A\.weight as an input: export the bundle again"
     ):
-        write_adapter(bundle, tuned(LORA), tmp_path / "a.onnx_adapter")
+        write_adapter_files(bundle, tuned(LORA), tmp_path / "a.onnx_adapter")
     assert not (tmp_path / "a.onnx_adapter").exists()
 
 
@@ -120,7 +120,7 @@ def peft_logits(folder, net=None):
 def test_peft_computes_what_was_tuned(tmp_path, names):
     bundle = hand_bundle(tmp_path / "bundle", trainable=names)
     values = tuned(names)
-    assert write_adapter(bundle, values, tmp_path / "peft") == []
+    assert write_adapter_files(bundle, values, tmp_path / "peft") == []
     np.testing.assert_allclose(peft_logits(tmp_path / "peft"), logits(X, values), rtol=1e-4, atol=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_what_peft_has_no_place_for_is_named(tmp_path):
     names = LORA + DENSE
     bundle = hand_bundle(tmp_path / "bundle", trainable=names)
     values = tuned(names)
-    left_out = write_adapter(bundle, values, tmp_path / "peft")
+    left_out = write_adapter_files(bundle, values, tmp_path / "peft")
     assert left_out == ["fc.weight", "mix.weight"]  # matrices beside a branch
     carried = {name: value for name, value in values.items() if name not in left_out}
     np.testing.assert_allclose(peft_logits(tmp_path / "peft"), logits(X, carried), rtol=1e-4, atol=1e-4)
@@ -148,7 +148,7 @@ def test_a_matrix_without_a_branch_replaces_its_module(tmp_path):
     names = (*LORA[2:], "fc.weight")
     bundle = hand_bundle(tmp_path / "bundle", trainable=names, branches=(mix,))
     values = tuned(names)
-    assert write_adapter(bundle, values, tmp_path / "peft") == []
+    assert write_adapter_files(bundle, values, tmp_path / "peft") == []
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert config["modules_to_save"] == ["classifier", "fc"]
     np.testing.assert_allclose(peft_logits(tmp_path / "peft"), logits(X, values), rtol=1e-4, atol=1e-4)
@@ -178,7 +178,7 @@ def test_branches_of_several_ranks(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle", branches=(mix, fc))
     values = tuned(LORA)
     values[LORA[0]], values[LORA[1]] = values[LORA[0]][:1], values[LORA[1]][:, :1]
-    write_adapter(bundle, values, tmp_path / "peft")
+    write_adapter_files(bundle, values, tmp_path / "peft")
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (2, 8)
     assert (config["rank_pattern"], config["alpha_pattern"]) == ({"fc": 1}, {"fc": 2.5})
@@ -189,7 +189,7 @@ def test_branches_of_several_ranks(tmp_path):
 def test_the_files_of_an_adapter(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle")
     values = tuned(LORA)
-    write_adapter(bundle, values, tmp_path / "peft")
+    write_adapter_files(bundle, values, tmp_path / "peft")
     assert sorted(p.name for p in (tmp_path / "peft").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -216,12 +216,12 @@ def test_the_files_of_an_adapter(tmp_path):
 
 def test_a_safetensors_file_has_its_configuration_beside_it(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle")
-    write_adapter(bundle, tuned(LORA), tmp_path / "out" / "adapter_model.safetensors")
+    write_adapter_files(bundle, tuned(LORA), tmp_path / "out" / "adapter_model.safetensors")
     np.testing.assert_allclose(peft_logits(tmp_path / "out"), logits(X, tuned(LORA)), rtol=1e-4, atol=1e-4)
     with pytest.raises(
         InputError, match=r"adapter_config\.json exists already: choose another output folder"
     ):
-        write_adapter(bundle, tuned(LORA), tmp_path / "out" / "other.safetensors")
+        write_adapter_files(bundle, tuned(LORA), tmp_path / "out" / "other.safetensors")
     assert not (tmp_path / "out" / "other.safetensors").exists()
 
 
@@ -247,7 +247,7 @@ TEXT = Text(max_length=8, pad_id=0)
 )
 def test_task_types(tmp_path, task, text, head, expected):
     bundle = hand_bundle(tmp_path / "b", task=task, text=text, head=Head(weight=head) if head else None)
-    write_adapter(bundle, tuned(LORA), tmp_path / "peft")
+    write_adapter_files(bundle, tuned(LORA), tmp_path / "peft")
     assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["task_type"] == expected
 
 
@@ -264,7 +264,7 @@ def test_a_head_that_the_source_lacks_is_left_out(tmp_path, architecture, left_o
         files={"config.json": json.dumps({"architectures": [architecture]}).encode()},
     )
     expected = ["classifier.bias", "classifier.weight"] if left_out else []
-    assert write_adapter(bundle, tuned(names), tmp_path / "peft") == expected
+    assert write_adapter_files(bundle, tuned(names), tmp_path / "peft") == expected
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("org/model", "abc")
     assert config["modules_to_save"] == (None if left_out else ["classifier"])
@@ -273,7 +273,7 @@ def test_a_head_that_the_source_lacks_is_left_out(tmp_path, architecture, left_o
 def test_an_onnx_source_has_no_peft_form(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle", source=Source(kind="onnx", name="net.onnx"))
     with pytest.raises(InputError) as caught:
-        write_adapter(bundle, tuned(LORA), tmp_path / "peft")
+        write_adapter_files(bundle, tuned(LORA), tmp_path / "peft")
     assert str(caught.value) == (
         "PEFT can't load net.onnx, an ONNX file: write NAME.onnx_adapter or use zoedge merge instead"
     )
@@ -283,7 +283,7 @@ def test_an_onnx_source_has_no_peft_form(tmp_path):
 def test_a_bundle_without_branches_has_no_adapter(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle", lora=False, trainable=DENSE)
     with pytest.raises(InputError) as caught:
-        write_adapter(bundle, tuned(DENSE), tmp_path / "a.onnx_adapter")
+        write_adapter_files(bundle, tuned(DENSE), tmp_path / "a.onnx_adapter")
     assert str(caught.value) == (
         f"{tmp_path / 'bundle'} has no LoRA branches to write as an adapter: "
         "use zoedge merge, or export with --train lora and tune again"
@@ -295,5 +295,5 @@ def test_an_existing_output_is_left_alone(tmp_path, name):
     bundle = hand_bundle(tmp_path / "bundle")
     (tmp_path / name).write_text("mine")
     with pytest.raises(InputError, match="exists already: choose another output"):
-        write_adapter(bundle, tuned(LORA), tmp_path / name)
+        write_adapter_files(bundle, tuned(LORA), tmp_path / name)
     assert (tmp_path / name).read_text() == "mine"

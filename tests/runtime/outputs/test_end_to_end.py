@@ -14,7 +14,7 @@ import pytest
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.runtime.device import Cpu
-from zoedge.runtime.outputs import merge, write_adapter
+from zoedge.runtime.outputs import write_adapter_files, write_merged
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
 
@@ -156,7 +156,7 @@ def _torch_logits(model, inputs):
 def merged(tuned, tmp_path_factory):
     """The merged folder, and the logits that a script without zoedge gets from it."""
     folder = tmp_path_factory.mktemp("merged") / "model"
-    merge(tuned.bundle, tuned.values, folder)
+    write_merged(tuned.bundle, tuned.values, folder)
     np.savez(folder.parent / "in.npz", **tuned.inputs)
     out = folder.parent / "out.npy"
     command = [
@@ -193,9 +193,9 @@ def test_transformers_loads_the_merged_folder(tuned, merged):
 def test_peft_loads_the_adapter(tuned, merged, tmp_path):
     if not tuned.bundle.manifest.branches:
         with pytest.raises(InputError, match="has no LoRA branches to write as an adapter"):
-            write_adapter(tuned.bundle, tuned.values, tmp_path / "peft")
+            write_adapter_files(tuned.bundle, tuned.values, tmp_path / "peft")
         return
-    assert write_adapter(tuned.bundle, tuned.values, tmp_path / "peft") == []
+    assert write_adapter_files(tuned.bundle, tuned.values, tmp_path / "peft") == []
     with quiet():
         settings = {"num_labels": len(tuned.case.labels)} if tuned.case.labels else {}
         auto = getattr(transformers, tuned.case.auto)
@@ -208,7 +208,7 @@ def test_onnxruntime_loads_the_adapter(tuned, merged, tmp_path):
     if not tuned.bundle.manifest.branches:
         assert not (tuned.bundle.folder / "model_adapters.onnx").exists()
         return
-    assert write_adapter(tuned.bundle, tuned.values, tmp_path / "a.onnx_adapter") == []
+    assert write_adapter_files(tuned.bundle, tuned.values, tmp_path / "a.onnx_adapter") == []
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     path = tuned.bundle.path("model_adapters.onnx")

@@ -17,7 +17,7 @@ from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.manifest import Parameter
 from zoedge.runtime.device import Cpu
-from zoedge.runtime.outputs import merge
+from zoedge.runtime.outputs import write_merged
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
 
@@ -47,7 +47,7 @@ def stock_logits(folder):
 def test_a_stock_script_computes_what_was_tuned(tmp_path, names):
     bundle = hand_bundle(tmp_path / "bundle", trainable=names)
     values = tuned(names)
-    merge(bundle, values, tmp_path / "merged")
+    write_merged(bundle, values, tmp_path / "merged")
     np.testing.assert_allclose(stock_logits(tmp_path / "merged"), logits(X, values), rtol=1e-4, atol=1e-4)
     assert np.abs(logits(X, values) - logits(X, {})).min() > 1e-3  # the tuned values matter
 
@@ -55,7 +55,7 @@ def test_a_stock_script_computes_what_was_tuned(tmp_path, names):
 def test_branches_are_added_in_float64_and_rounded_once(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle")
     values = tuned(LORA)
-    merge(bundle, values, str(tmp_path / "merged"))
+    write_merged(bundle, values, str(tmp_path / "merged"))
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     base = tensors()[0]
     a, b, c, d = (values[name].astype(np.float64) for name in LORA)
@@ -76,7 +76,7 @@ def test_a_large_matrix_is_merged_in_blocks(tmp_path, monkeypatch):
 def test_an_untuned_branch_keeps_its_exported_values(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle", trainable=LORA[:2])
     values = tuned(LORA[:2])
-    merge(bundle, values, tmp_path / "merged")
+    write_merged(bundle, values, tmp_path / "merged")
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     np.testing.assert_array_equal(merged["mix.weight"], tensors()[0]["mix.weight"])
     np.testing.assert_allclose(stock_logits(tmp_path / "merged"), logits(X, values), rtol=1e-4, atol=1e-4)
@@ -84,7 +84,7 @@ def test_an_untuned_branch_keeps_its_exported_values(tmp_path):
 
 def test_the_folder_holds_the_model_and_the_source_files_alone(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle", files={"config.json": b"{}", "tokenizer.json": b"[1]"})
-    merge(bundle, tuned(LORA), tmp_path / "merged")
+    write_merged(bundle, tuned(LORA), tmp_path / "merged")
     names = {path.name for path in (tmp_path / "merged").iterdir()}
     assert names == {"model.onnx", "model.safetensors", "config.json", "tokenizer.json"}
     assert (tmp_path / "merged" / "tokenizer.json").read_bytes() == b"[1]"
@@ -92,7 +92,7 @@ def test_the_folder_holds_the_model_and_the_source_files_alone(tmp_path):
 
 def test_the_graph_is_the_bundle_s_but_for_the_name(tmp_path):
     bundle = hand_bundle(tmp_path / "bundle")
-    merge(bundle, tuned(LORA), tmp_path / "merged")
+    write_merged(bundle, tuned(LORA), tmp_path / "merged")
     old, new = (tmp_path / folder / "model.onnx" for folder in ("bundle", "merged"))
     assert new.read_bytes() == old.read_bytes().replace(b"weights.safetensors", b"./model.safetensors")
     header = int.from_bytes((tmp_path / "bundle" / "weights.safetensors").read_bytes()[:8], "little") + 8
@@ -108,7 +108,7 @@ def test_half_precision_weights(tmp_path):
     save_file(weights, tmp_path / "bundle" / "weights.safetensors")
     bundle = _with_offsets(bundle)
     values = tuned(LORA)
-    merge(bundle, values, tmp_path / "merged")
+    write_merged(bundle, values, tmp_path / "merged")
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     a, b = values[LORA[0]].astype(np.float64), values[LORA[1]].astype(np.float64)
     np.testing.assert_array_equal(
@@ -133,7 +133,7 @@ def test_a_quantised_weight_is_refused(tmp_path):
         "deploy the bundle's model_adapters.onnx with the file that zoedge adapter writes"
     )
     with pytest.raises(InputError) as caught:
-        merge(bundle, tuned(LORA), tmp_path / "merged")
+        write_merged(bundle, tuned(LORA), tmp_path / "merged")
     assert str(caught.value) == message
     assert not (tmp_path / "merged").exists()
 
@@ -156,7 +156,7 @@ def test_a_packed_or_rounded_weight_is_refused(tmp_path, weight, rounded, reason
     fc = structs.replace(fc, rounded=rounded)
     bundle = hand_bundle(tmp_path / "bundle", branches=(fc,))
     with pytest.raises(InputError, match=rf"into {weight}, which {reason}: deploy"):
-        merge(bundle, tuned(LORA[:2]), tmp_path / "merged")
+        write_merged(bundle, tuned(LORA[:2]), tmp_path / "merged")
 
 
 def test_a_shared_weight_is_refused(tmp_path):
@@ -164,7 +164,7 @@ def test_a_shared_weight_is_refused(tmp_path):
     rows = [_tied(row) if row.name == "fc.weight" else row for row in bundle.manifest.parameters]
     shared = hand_bundle(tmp_path / "shared", parameters=tuple(rows))
     with pytest.raises(InputError, match=r"into fc\.weight, which embedding\.weight shares: deploy"):
-        merge(shared, tuned(LORA), tmp_path / "merged")
+        write_merged(shared, tuned(LORA), tmp_path / "merged")
 
 
 def _tied(row):
@@ -176,9 +176,9 @@ def test_tensors_of_another_bundle_are_refused(tmp_path):
     with pytest.raises(
         BundleError, match=r"^the tuned fc\.bias \(float32 \[9\]\) has no place in .*: merge with the bundle"
     ):
-        merge(bundle, {"fc.bias": np.zeros(9, np.float32)}, tmp_path / "merged")
+        write_merged(bundle, {"fc.bias": np.zeros(9, np.float32)}, tmp_path / "merged")
     with pytest.raises(BundleError, match=r"^the tuned gone \(float32 \[1\]\) has no place"):
-        merge(bundle, {"gone": np.zeros(1, np.float32)}, tmp_path / "merged")
+        write_merged(bundle, {"gone": np.zeros(1, np.float32)}, tmp_path / "merged")
 
 
 def test_an_existing_folder_is_left_alone(tmp_path):
@@ -186,7 +186,7 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "mine").write_text("kept")
     with pytest.raises(InputError, match="exists already: choose another output folder"):
-        merge(bundle, tuned(LORA), tmp_path / "merged")
+        write_merged(bundle, tuned(LORA), tmp_path / "merged")
     assert [path.name for path in (tmp_path / "merged").iterdir()] == ["mine"]
 
 
@@ -206,7 +206,7 @@ def test_a_graph_that_reads_another_file_is_refused(tmp_path):
     with pytest.raises(
         BundleError, match=r"reads tensors from elsewhere than weights\.safetensors: export the bundle again"
     ):
-        merge(bundle, tuned(LORA), tmp_path / "merged")
+        write_merged(bundle, tuned(LORA), tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
@@ -219,7 +219,7 @@ def test_a_graph_that_keeps_a_copy_of_a_tuned_tensor_is_refused(tmp_path):
     with pytest.raises(
         BundleError, match=r"doesn't read fc\.bias from weights\.safetensors: export the bundle again"
     ):
-        merge(bundle, tuned(("fc.bias",)), tmp_path / "merged")
+        write_merged(bundle, tuned(("fc.bias",)), tmp_path / "merged")
 
 
 def test_names_in_the_graph_that_look_like_the_file_stay(tmp_path):
@@ -229,7 +229,7 @@ def test_names_in_the_graph_that_look_like_the_file_stay(tmp_path):
 
     bundle = _rewritten(hand_bundle(tmp_path / "bundle"), rename)
     values = tuned(LORA)
-    merge(bundle, values, tmp_path / "merged")
+    write_merged(bundle, values, tmp_path / "merged")
     np.testing.assert_allclose(stock_logits(tmp_path / "merged"), logits(X, values), rtol=1e-4, atol=1e-4)
     assert (tmp_path / "merged" / "model.onnx").read_bytes().count(b"weights.safetensors") == 2
 
@@ -274,7 +274,7 @@ def test_an_onnx_file_comes_back_tuned(tmp_path, train):
         name: buffer + rng.standard_normal(buffer.shape, np.float32)
         for name, buffer in load_buffers(bundle, Cpu()).items()
     }
-    merge(bundle, values, tmp_path / "merged")
+    write_merged(bundle, values, tmp_path / "merged")
     buffers = load_buffers(bundle, Cpu())
     for name, value in values.items():
         np.copyto(buffers[name], value)
@@ -317,7 +317,7 @@ def test_a_bfloat16_matrix_that_is_cast_is_exported_and_merged(tmp_path):
         branch.a: rng.standard_normal((2, 4), np.float32),
         branch.b: rng.standard_normal((3, 2), np.float32),
     }
-    merge(bundle, values, tmp_path / "merged")
+    write_merged(bundle, values, tmp_path / "merged")
     delta = branch.alpha / branch.rank * values[branch.b].astype(np.float64) @ values[branch.a]
     merged = (w.astype(np.float64) + delta.T).astype(ml_dtypes.bfloat16).astype(np.float64)
     np.testing.assert_allclose(stock_logits(tmp_path / "merged"), X @ merged, rtol=1e-4, atol=1e-4)

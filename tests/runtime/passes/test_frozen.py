@@ -5,7 +5,7 @@ from tests.hand_bundle import LORA, hand_bundle
 from zoedge.manifest import LOSS_FILE
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
-from zoedge.runtime.passes.frozen import frozen_tensors
+from zoedge.runtime.passes.frozen import map_frozen
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.tensor_file import map_some, map_tensors
 
@@ -16,7 +16,7 @@ def bundle(tmp_path):
 
 
 def test_frozen_tensors_are_the_others_and_read_only(bundle):
-    frozen = frozen_tensors(bundle)
+    frozen = map_frozen(bundle)
     assert set(frozen) == {"classifier.bias", "classifier.weight", "fc.weight", "mix.weight"}
     assert not any(array.flags.writeable for array in frozen.values())
 
@@ -24,7 +24,7 @@ def test_frozen_tensors_are_the_others_and_read_only(bundle):
 def test_an_engine_on_them_computes_the_same(bundle):
     given = {"x": np.ones((2, 4), np.float32), "labels": np.zeros(2, np.int64)}
     buffers = load_buffers(bundle, Cpu())
-    lean = Engine(bundle.path(LOSS_FILE), buffers, frozen=frozen_tensors(bundle), device=Cpu(), threads=1)
+    lean = Engine(bundle.path(LOSS_FILE), buffers, frozen=map_frozen(bundle), device=Cpu(), threads=1)
     before = lean.run(given)["logits"]
     plain = Engine(bundle.path(LOSS_FILE), load_buffers(bundle, Cpu()), device=Cpu(), threads=1)
     np.testing.assert_allclose(before, plain.run(given)["logits"], rtol=1e-5)

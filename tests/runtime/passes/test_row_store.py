@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoedge.runtime.machine.memory import held
+from zoedge.runtime.machine.memory import memory_held
 from zoedge.runtime.passes import row_store
 from zoedge.runtime.passes.row_store import RowStore
 
@@ -122,13 +122,13 @@ def test_the_file_has_no_name_and_goes_with_the_store(tmp_path):
 def test_entries_are_no_memory_of_this_process(tmp_path):
     store = RowStore(tmp_path, 64 * MIB)
     store.put(b"first", bytes(MIB))
-    before = held().anonymous
+    before = memory_held().anonymous
     for number in range(63):
         store.put(bytes([number]), bytes([number]) * MIB)
     for number in range(63):
         assert store.get(bytes([number]))[-1] == number
     assert store.used_bytes == 64 * MIB
-    assert held().anonymous < before + 8 * MIB
+    assert memory_held().anonymous < before + 8 * MIB
 
 
 def test_a_closed_store_is_empty_and_takes_nothing(tmp_path):

@@ -18,7 +18,7 @@ from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.passes.probing import OneByOne, Together
 from zoedge.runtime.passes.staged import Staged
 from zoedge.runtime.passes.ways import choice
-from zoedge.runtime.passes.ways.choice import choose
+from zoedge.runtime.passes.ways.choice import choose_way
 from zoedge.runtime.passes.ways.situation import Situation
 from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
@@ -146,14 +146,14 @@ def test_the_fastest_way_is_taken(place, monkeypatch):
     monkeypatch.setattr(
         choice, "timed", lambda s, probing: seconds[probing.count * isinstance(probing.forward, Staged)]
     )
-    chosen = choose(situation(place, "lora"))
+    chosen = choose_way(situation(place, "lora"))
     assert isinstance(chosen.forward, Staged)
     assert "2 probes share a pass" in chosen.note
 
 
 def test_the_whole_graph_is_taken_where_nothing_is_faster(place, monkeypatch):
     monkeypatch.setattr(choice, "timed", lambda s, probing: 1.0)
-    chosen = choose(situation(place, "lora"))
+    chosen = choose_way(situation(place, "lora"))
     assert isinstance(chosen.forward, Engine)
     assert chosen.note is None
 
@@ -169,13 +169,13 @@ def test_other_bits_are_never_taken_however_fast(place, monkeypatch):
         lambda *a: {k: np.nextafter(v, np.float32(9)) for k, v in run(*a).items() if k == "loss"},
     )
     one = situation(place, "lora")
-    assert isinstance(choose(one).forward, Engine)
+    assert isinstance(choose_way(one).forward, Engine)
 
 
 def test_measuring_leaves_the_buffers_as_they_were(place):
     here = situation(place, "lora")
     before = {name: value.copy() for name, value in here.buffers.items()}
-    choose(here)
+    choose_way(here)
     for name, value in before.items():
         np.testing.assert_array_equal(here.buffers[name], value)
 
@@ -189,7 +189,7 @@ def test_few_rows_of_an_int8_base_share_a_pass_by_rule(place, monkeypatch, rows_
     """Company changes how activations are rounded, so a timing must not decide: equal commands, equal losses."""
     monkeypatch.setattr(choice, "timed", never)
     here = replace(situation(place, "int8", points=points), batch=[batch(rows_)], rows=rows_)
-    chosen = choose(here)
+    chosen = choose_way(here)
     assert chosen.asked == chosen.probing.count == count
     assert chosen.note == f"{count} probes share a pass, and the steps to which int8 rounds activations"
 
@@ -197,13 +197,13 @@ def test_few_rows_of_an_int8_base_share_a_pass_by_rule(place, monkeypatch, rows_
 @pytest.mark.parametrize(("rows_", "name"), [(65, "int8"), (None, "int8"), (5, "lora")])
 def test_others_are_timed(place, rows_, name):
     here = replace(situation(place, name, points=2), batch=[batch(rows_ or 5)], rows=rows_)
-    assert choose(here).asked is None
+    assert choose_way(here).asked is None
 
 
 def test_equal_points_of_an_int8_base_have_equal_losses(place):
     """What eps = 0 comes to: the gradient is exactly zero."""
     here = replace(situation(place, "int8"), batch=[batch(16)], rows=16)
-    probing = choose(here).probing
+    probing = choose_way(here).probing
     for name in here.buffers:
         here.buffers[name][...] = np.random.default_rng(3).standard_normal(here.buffers[name].shape)
     found = [out["loss"] for results in probing.results([batch(16)], range(4), None) for _, out in results]
@@ -216,7 +216,7 @@ def test_how_many_share_a_pass_is_saved_where_it_changes_numbers(place, tmp_path
     tune(place / "int8", place / "data.jsonl", tmp_path / "whole", settings)
     tune(place / "int8", place / "data.jsonl", tmp_path / "parts", msgspec.structs.replace(settings, steps=2))
     tune(place / "int8", place / "data.jsonl", tmp_path / "parts", TuneOptions(steps=4), resume=True)
-    found = [journal.read(tmp_path / name / journal.JOURNAL_FILE) for name in ("whole", "parts")]
+    found = [journal.read_journal(tmp_path / name / journal.JOURNAL_FILE) for name in ("whole", "parts")]
     assert [f.header.options["probes_per_pass"] for f in found] == [2, 2]
     steps = [[r.answers for r in f.records if isinstance(r, Step)] for f in found]
     assert steps[0] == steps[1]
@@ -244,9 +244,9 @@ def test_several_points_need_branches(place):
     with pytest.raises(
         InputError, match=r"--probes-per-pass 2 needs a bundle whose only moved tensors are LoRA"
     ):
-        choose(situation(place, "head", asked=2))
+        choose_way(situation(place, "head", asked=2))
     with pytest.raises(InputError, match=r"--probes-per-pass 2 needs"):
-        choose(situation(place, "full", asked=2))
+        choose_way(situation(place, "full", asked=2))
 
 
 @pytest.mark.parametrize("space", ["factors", "activations"])
@@ -259,7 +259,7 @@ def test_a_run_is_the_same_however_its_probes_are_measured(place, tmp_path, meth
             method=method, steps=6, lr=0.01, batch_size=16, lora_space=space, probes_per_pass=count
         )
         tune(place / "lora", place / "data.jsonl", tmp_path / str(count), options)
-    found = [journal.read(tmp_path / str(count) / journal.JOURNAL_FILE).records for count in (1, 3)]
+    found = [journal.read_journal(tmp_path / str(count) / journal.JOURNAL_FILE).records for count in (1, 3)]
     steps = [[record for record in records if isinstance(record, Step)] for records in found]
     assert steps[0] == steps[1]
     assert len({record.answers for record in steps[0]}) == 6
@@ -277,7 +277,7 @@ def test_other_bits_show_behind_a_new_head_of_zeros(tiny_encoder, tmp_path, monk
     factors = frozenset(opened.manifest.factors)
     here = Situation(opened, buffers, factors, [rows_], ("loss", "weight"), 4, Cpu(), 1)
     monkeypatch.setattr(choice, "timed", lambda s, probing: 1.0 - 0.9 * isinstance(probing.forward, Staged))
-    assert isinstance(choose(here).forward, Staged)
+    assert isinstance(choose_way(here).forward, Staged)
     begin = Staged.begin
 
     def other(staged, given):
@@ -285,6 +285,6 @@ def test_other_bits_show_behind_a_new_head_of_zeros(tiny_encoder, tmp_path, monk
         return begun | {n: v * np.float32(1.001) for n, v in begun.items() if v.dtype == np.float32}
 
     monkeypatch.setattr(Staged, "begin", other)
-    assert isinstance(choose(here).forward, Engine)
+    assert isinstance(choose_way(here).forward, Engine)
     for name, value in before.items():
         np.testing.assert_array_equal(buffers[name], value)

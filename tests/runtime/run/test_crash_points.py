@@ -40,10 +40,10 @@ def place(tmp_path_factory):
 
 def ends(path):
     """Return the journal's length after its header and after each record."""
-    contents = journal.read(path)
+    contents = journal.read_journal(path)
     sizes = [contents.size]
     for record in reversed(contents.records):
-        sizes.append(sizes[-1] - len(journal._frame(journal.encode(record))))
+        sizes.append(sizes[-1] - len(journal._frame(journal.encode_record(record))))
     return sizes[::-1]
 
 
@@ -52,7 +52,7 @@ def weights(run, which):
 
 
 def test_the_run_refits_and_evaluates(place):
-    records = journal.read(place / "whole" / "journal.zoj").records
+    records = journal.read_journal(place / "whole" / "journal.zoj").records
     assert [type(r) for r in records if not isinstance(r, Step)] == [Assign, Eval] * 4
 
 
@@ -60,7 +60,7 @@ def test_every_evaluation_judges_a_head_that_was_solved_for_it(place, tmp_path):
     """Without validation rows; 5 steps between refits of their own."""
     options = msgspec.structs.replace(OPTIONS, head_refit_every=5)
     tune(place / "bundle", place / "data.csv", tmp_path / "run", options)
-    records = journal.read(tmp_path / "run" / "journal.zoj").records
+    records = journal.read_journal(tmp_path / "run" / "journal.zoj").records
     assert [r.step for r in records if isinstance(r, Eval)] == [0, 2, 4, 6]
     assert [r.step for r in records if isinstance(r, Assign)] == [0, 2, 4, 5, 6]
 

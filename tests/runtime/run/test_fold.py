@@ -10,7 +10,7 @@ from tests.rates import METHODS, RATES
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.records import Assign
 from zoedge.runtime.run.fold import FULL
-from zoedge.runtime.run.journal import decode, encode
+from zoedge.runtime.run.journal import decode, encode_record
 
 from ..folds import bits, branch, buffers, dense, fold, parabola, run
 
@@ -58,7 +58,7 @@ def test_replay_gives_the_same_bits(method, placement, weight_decay):
     first = fold(m, trained, method=method, placement=placement, weight_decay=weight_decay)
     records = run(first, parabola, 25, RATES[method].parabola)
     second = fold(m, rebuilt, method=method, placement=placement, weight_decay=weight_decay, device=Cpu())
-    second.replay(decode(encode(r)) for r in records)
+    second.replay(decode(encode_record(r)) for r in records)
     second.rest()
     assert bits(rebuilt) == bits(trained)
     assert dict(second.state) == dict(first.state)
@@ -224,7 +224,9 @@ def test_assigned_values_follow_their_slots():
     values = {0: 0.0, 1: 1.0, FULL: 9.0}
     f.apply(
         decode(
-            encode(Assign(0, {slot: {"head": np.full((2, 2), v, np.float32)} for slot, v in values.items()}))
+            encode_record(
+                Assign(0, {slot: {"head": np.full((2, 2), v, np.float32)} for slot, v in values.items()})
+            )
         )
     )
     seen = []

@@ -30,17 +30,17 @@ def write(path, records):
 
 
 def same(a, b):
-    return journal.encode(a) == journal.encode(b)
+    return journal.encode_record(a) == journal.encode_record(b)
 
 
 @given(record=st.one_of(STEPS, EVALS))
 def test_a_record_survives_its_bytes(record):
-    assert same(journal.decode(journal.encode(record)), record)
+    assert same(journal.decode(journal.encode_record(record)), record)
 
 
 def test_an_assignment_survives_its_bytes():
     slots = {0: {"b": np.arange(3, dtype=np.float32)}, 255: {"a": np.ones((2, 2), np.float32)}}
-    decoded = journal.decode(journal.encode(Assign(5, slots)))
+    decoded = journal.decode(journal.encode_record(Assign(5, slots)))
     assert decoded.step == 5
     np.testing.assert_array_equal(decoded.slots[0]["b"], [0, 1, 2])
     np.testing.assert_array_equal(decoded.slots[255]["a"], [1, 1, 1, 1])  # values come flat
@@ -63,7 +63,7 @@ def test_the_bytes_of_a_step_are_pinned(tmp_path):
 def test_header_and_records_come_back(tmp_path):
     records = [Step(0, 1.0, (1.0, 2.0)), Eval(1, {"loss": 0.5}), Step(1, 0.5, (math.nan,))]
     write(tmp_path / "j", records)
-    contents = journal.read(tmp_path / "j")
+    contents = journal.read_journal(tmp_path / "j")
     assert contents.header == HEADER
     assert all(same(a, b) for a, b in zip(contents.records, records, strict=True))
     assert contents.torn == 0
@@ -75,7 +75,7 @@ def test_a_torn_tail_is_cut_at_the_last_good_record(tmp_path, cut):
     write(path, [Step(0, 1.0, (1.0, 2.0)), Step(1, 1.0, (1.0, 2.0))])
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
-    contents = journal.read(path)
+    contents = journal.read_journal(path)
     assert [r.step for r in contents.records] == [0]
     assert contents.size == len(whole) - 30
     assert contents.torn == 30 - cut
@@ -122,7 +122,7 @@ def test_every_byte_damaged(small):
 def _check_damage(path, place, last, *, torn):
     """``last`` is where the last record begins; where it is torn as well, nothing good lies behind the one before."""
     try:
-        contents = journal.read(path)
+        contents = journal.read_journal(path)
     except BundleError:
         assert place < last
         return
@@ -139,13 +139,13 @@ def test_the_error_names_the_record_and_the_way_back(tmp_path):
     path.write_bytes(data)
     start = len(data) - 60
     with pytest.raises(BundleError) as caught:
-        journal.read(path)
+        journal.read_journal(path)
     assert str(caught.value) == (
         f"{path} is damaged in record 2 at byte {start}, with good records behind it: restore the file, or keep "
         f"what lies before the damage with truncate -s {start} {path}"
     )
     os.truncate(path, start)
-    assert [r.step for r in journal.read(path).records] == [0]
+    assert [r.step for r in journal.read_journal(path).records] == [0]
 
 
 def test_a_record_of_another_kind_is_no_torn_tail(tmp_path):
@@ -154,7 +154,7 @@ def test_a_record_of_another_kind_is_no_torn_tail(tmp_path):
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + b"\x01" + struct.pack("<I", zlib.crc32(b"\x09")) + b"\x09")
     with pytest.raises(BundleError, match=f"doesn't know, number 2 at byte {size}: upgrade zoedge"):
-        journal.read(path)
+        journal.read_journal(path)
 
 
 def test_a_large_torn_record_is_read_quickly(tmp_path):
@@ -163,19 +163,19 @@ def test_a_large_torn_record_is_read_quickly(tmp_path):
     write(path, [Step(0, 1.0, (1.0,)), Assign(1, {0: {"w": noise}})])
     os.truncate(path, path.stat().st_size - 1)
     started = time.process_time()
-    assert [r.step for r in journal.read(path).records] == [0]
+    assert [r.step for r in journal.read_journal(path).records] == [0]
     assert time.process_time() - started < 20
 
 
 def test_not_a_journal(tmp_path):
     (tmp_path / "j").write_bytes(b"something else")
     with pytest.raises(BundleError, match="is not a journal that this zoedge reads"):
-        journal.read(tmp_path / "j")
+        journal.read_journal(tmp_path / "j")
     with pytest.raises(BundleError, match="is missing"):
-        journal.read(tmp_path / "absent")
+        journal.read_journal(tmp_path / "absent")
     (tmp_path / "k").write_bytes(journal.MAGIC + b"\x05abc")
     with pytest.raises(BundleError, match="damaged header"):
-        journal.read(tmp_path / "k")
+        journal.read_journal(tmp_path / "k")
 
 
 def test_create_never_overwrites(tmp_path):

@@ -7,7 +7,7 @@ from tests.hand_bundle import DENSE, LORA, manifest
 from tests.rates import RATES
 from zoedge.manifest import ACTIVATIONS_FILE
 from zoedge.methods import RECIPES
-from zoedge.options import load, make
+from zoedge.options import load_options, make
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.noise.reference import PURPOSE_SAMPLE, STRETCH, Sample, Stream, stretches, tensor_id
 from zoedge.runtime.plan import make_plan, written_elements
@@ -156,7 +156,7 @@ def test_descends_a_parabola(method, placement):
 
 
 def notes(bundle, **settings):
-    loaded = load(None, settings)
+    loaded = load_options(None, settings)
     return make_plan(loaded.options, bundle, 100, False, loaded.given).notes
 
 

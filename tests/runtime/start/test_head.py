@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from zoedge.manifest import Head
 from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.run.fold import FULL
-from zoedge.runtime.start.probe import STRENGTHS, Scale, deal, fit
+from zoedge.runtime.start.probe import STRENGTHS, Scale, deal, fit_probe
 from zoedge.runtime.start.refit import HeadRefit
 
 RNG = np.random.default_rng(0)
@@ -27,7 +27,7 @@ def test_every_row_is_dealt_once(folds):
 
 
 def test_the_full_head_is_scikit_learns_on_scaled_features():
-    fitted = fit("cross-entropy", FEATURES, LABELS, 3, dealt(5))
+    fitted = fit_probe("cross-entropy", FEATURES, LABELS, 3, dealt(5))
     assert fitted.l2 in STRENGTHS
     scaled = Scale.of(FEATURES).normalised(FEATURES)
     reference = LogisticRegression(C=1.0 / (fitted.l2 * 240), tol=1e-10, max_iter=10_000).fit(scaled, LABELS)
@@ -40,8 +40,8 @@ def test_a_fold_is_scored_by_a_head_that_has_not_seen_it():
     rows = dealt(4)
     shuffled = LABELS.copy()
     shuffled[rows[2]] = RNG.integers(0, 3, len(rows[2]))  # other labels in one fold
-    first = fit("cross-entropy", FEATURES, LABELS, 3, rows)
-    second = fit("cross-entropy", FEATURES, shuffled, 3, rows)
+    first = fit_probe("cross-entropy", FEATURES, LABELS, 3, rows)
+    second = fit_probe("cross-entropy", FEATURES, shuffled, 3, rows)
     if first.l2 == second.l2:
         np.testing.assert_allclose(first.heads[2], second.heads[2], atol=1e-3)
     assert np.abs(first.heads[0] - second.heads[0]).max() > 1e-2
@@ -49,7 +49,7 @@ def test_a_fold_is_scored_by_a_head_that_has_not_seen_it():
 
 def test_the_loss_is_the_one_on_left_out_rows():
     rows = dealt(3)
-    fitted = fit("cross-entropy", FEATURES, LABELS, 3, rows)
+    fitted = fit_probe("cross-entropy", FEATURES, LABELS, 3, rows)
     losses = []
     for slot, fold in enumerate(rows):
         scores = fitted.scores(FEATURES[fold], slot)
@@ -60,8 +60,8 @@ def test_the_loss_is_the_one_on_left_out_rows():
 
 def test_the_scale_of_features_does_not_matter():
     rows = dealt(3)
-    plain = fit("cross-entropy", FEATURES, LABELS, 3, rows)
-    scaled = fit("cross-entropy", FEATURES * 1000.0, LABELS, 3, rows)
+    plain = fit_probe("cross-entropy", FEATURES, LABELS, 3, rows)
+    scaled = fit_probe("cross-entropy", FEATURES * 1000.0, LABELS, 3, rows)
     assert scaled.l2 == plain.l2
     np.testing.assert_allclose(
         scaled.scores(FEATURES * 1000.0, FULL), plain.scores(FEATURES, FULL), atol=1e-2
@@ -69,7 +69,7 @@ def test_the_scale_of_features_does_not_matter():
 
 
 def test_features_without_variance_give_a_finite_head():
-    fitted = fit("cross-entropy", np.ones((240, 4), np.float32), LABELS, 3, dealt(2))
+    fitted = fit_probe("cross-entropy", np.ones((240, 4), np.float32), LABELS, 3, dealt(2))
     assert all(np.isfinite(w).all() for w in fitted.heads.values())
 
 

@@ -17,7 +17,7 @@ from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.passes.staged import Staged
 from zoedge.runtime.passes.ways import caching, choice, two_parts
 from zoedge.runtime.passes.ways.caching import Recurring, in_memory, most_bytes, unfit
-from zoedge.runtime.passes.ways.choice import choose
+from zoedge.runtime.passes.ways.choice import choose_way
 from zoedge.runtime.passes.ways.situation import Situation
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -196,7 +196,7 @@ def test_bits_that_differ_from_computing_are_never_kept(place, tmp_path, monkeyp
 )
 def test_the_two_parts_are_timed_with_what_reading_saves(place, tmp_path, timed, whole, parts, used):
     timed(0.9, 0.1, whole, parts)  # saves 0.6 a step
-    chosen = choose(situation(place, tmp_path))
+    chosen = choose_way(situation(place, tmp_path))
     assert (chosen.cache is not None) == used
     assert len(open_files(tmp_path)) == used
     assert isinstance(chosen.forward, Staged) == (used or parts < whole)
@@ -211,7 +211,7 @@ def test_the_two_parts_are_timed_with_what_reading_saves(place, tmp_path, timed,
 
 def test_the_whole_graph_asked_for_keeps_nothing(place, tmp_path, timed):
     timed(0.9, 0.1, 1.0, 0.1)
-    chosen = choose(replace(situation(place, tmp_path), options=TuneOptions(probes_per_pass=1)))
+    chosen = choose_way(replace(situation(place, tmp_path), options=TuneOptions(probes_per_pass=1)))
     assert (type(chosen.forward), chosen.cache) == (Engine, None)
 
 

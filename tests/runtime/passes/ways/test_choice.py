@@ -15,7 +15,7 @@ from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.staged import Staged
 from zoedge.runtime.passes.ways import choice
 from zoedge.runtime.passes.ways.caching import Tried
-from zoedge.runtime.passes.ways.choice import Way, choose
+from zoedge.runtime.passes.ways.choice import Way, choose_way
 from zoedge.runtime.passes.ways.situation import Situation
 from zoedge.runtime.passes.ways.two_parts import TwoParts
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -66,7 +66,7 @@ def here(place):
 def test_the_fastest_of_all_forms_is_taken(here, monkeypatch, two, also, wanted):
     seconds = {Staged: two, OtherParts: also}
     monkeypatch.setattr(choice, "timed", lambda s, probing: seconds.get(type(probing.forward), 1.0))
-    chosen = choose(here)
+    chosen = choose_way(here)
     if wanted is None:
         assert type(chosen.forward) not in seconds
     else:
@@ -78,14 +78,14 @@ def test_its_own_words_say_what_it_saves(here, monkeypatch):
     monkeypatch.setattr(
         choice, "timed", lambda s, p: 1 - 0.5 * isinstance(p.forward, OtherParts) * (p.count == 1)
     )
-    assert choose(here).note == "something else runs once a step: faster here, with the same results"
+    assert choose_way(here).note == "something else runs once a step: faster here, with the same results"
 
 
 def test_points_that_were_asked_for_share_passes_of_the_first_that_can(here, monkeypatch):
     asked = replace(here, options=TuneOptions(probes_per_pass=2))
-    assert type(choose(asked).forward) is Staged
+    assert type(choose_way(asked).forward) is Staged
     monkeypatch.setattr(TwoParts, "stacks", lambda self, situation: isinstance(self, AlsoParts))
-    chosen = choose(asked)
+    chosen = choose_way(asked)
     assert type(chosen.forward) is OtherParts
     assert chosen.probing.count == chosen.asked == 2
 

@@ -17,7 +17,7 @@ from zoedge.runtime.data.dataset import Dataset
 from zoedge.runtime.device import FINE, Cpu
 from zoedge.runtime.job import _layer_rows
 from zoedge.runtime.passes.ways import few_rows
-from zoedge.runtime.passes.ways.choice import choose
+from zoedge.runtime.passes.ways.choice import choose_way
 from zoedge.runtime.passes.ways.situation import Situation
 from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
@@ -90,19 +90,19 @@ def test_rows_of_the_largest_pass_are_those_of_the_longest_texts(place, shapes, 
 def test_a_bundle_of_branches_has_no_other_order(place):
     assert not few_rows.USE.usable(situation(place, "lora"))
     with pytest.raises(InputError, match=r"--few-rows yes needs loss_few_rows.onnx, and .*lora has none"):
-        choose(situation(place, "lora", asked="yes"))
+        choose_way(situation(place, "lora", asked="yes"))
 
 
 @pytest.mark.parametrize(("batch", "saved"), [(4, "yes"), (1, "no")])
 def test_the_choice_is_saved_with_the_run(place, tmp_path, batch, saved):
-    assert (choose(situation(place, count=batch)).form == FEW_ROWS) is (saved == "yes")
+    assert (choose_way(situation(place, count=batch)).form == FEW_ROWS) is (saved == "yes")
     settings = TuneOptions(steps=2, val_size=0.0, batch_size=batch)
     tune(place / "full", place / "data.jsonl", tmp_path / "run", settings)
-    assert journal.read(tmp_path / "run" / "journal.zoj").header.options["few_rows"] == saved
+    assert journal.read_journal(tmp_path / "run" / "journal.zoj").header.options["few_rows"] == saved
 
 
 def losses(run):
-    return [r.answers for r in journal.read(run / "journal.zoj").records if isinstance(r, Step)]
+    return [r.answers for r in journal.read_journal(run / "journal.zoj").records if isinstance(r, Step)]
 
 
 def test_both_orders_take_the_same_steps_up_to_rounding(place, tmp_path):
@@ -126,5 +126,5 @@ def test_a_resumed_run_keeps_its_order_whatever_the_rule_is_by_then(place, tmp_p
     tune(place / "full", place / "data.jsonl", parts, replace_options(options, steps=3))
     monkeypatch.setattr(few_rows, "MOST", 1)
     tune(place / "full", place / "data.jsonl", parts, TuneOptions(steps=6), resume=True)
-    assert journal.read(parts / "journal.zoj").header.options["few_rows"] == "yes"
+    assert journal.read_journal(parts / "journal.zoj").header.options["few_rows"] == "yes"
     assert losses(parts) == losses(tmp_path / "whole")

@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 import zoedge
 from zoedge.export import to_bundle
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "builders"))
 import tiny
 
 LORA = {"lora_rank": 4}

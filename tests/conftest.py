@@ -11,7 +11,9 @@ from hypothesis import settings
 def _model(name: str):
     @pytest.fixture(scope="session", name=name)
     def make(tmp_path_factory: pytest.TempPathFactory) -> Path:
-        tiny = pytest.importorskip("tests.tiny", reason="needs torch and transformers", exc_type=ImportError)
+        tiny = pytest.importorskip(
+            "tests.builders.tiny", reason="needs torch and transformers", exc_type=ImportError
+        )
         return getattr(tiny, name)(tmp_path_factory.mktemp("models") / name)
 
     return make

@@ -13,7 +13,7 @@ from zoedge.export.numpy_losses import NUMPY_LOSSES
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-sources = pytest.importorskip("tests.sources", exc_type=ImportError)
+sources = pytest.importorskip("tests.builders.sources", exc_type=ImportError)
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # what torch and quantizers say
 
@@ -123,7 +123,7 @@ def write_rows(bundle, folder):
             arrays[port.name] = rng.standard_normal((40, *shape)).astype(port.dtype)
         np.savez(folder / "rows.npz", labels=np.arange(40) % 3, **arrays)
         return folder / "rows.npz"
-    from tests.tiny import WORDS
+    from tests.builders.tiny import WORDS
 
     rows = []
     for index in range(40):

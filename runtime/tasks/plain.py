@@ -16,7 +16,7 @@ from .template import Template
 
 
 def asked_shape(record: Record, manifest: Manifest) -> str:
-    """Return the shape of a training row, by which a text by itself is asked: see ``prompts.prompt_shape``, or "pair"."""
+    """Return the shape of a training row, by which a text by itself is asked: ``prompts.prompt_shape`` or "pair"."""
     if manifest.task == "text-generation":
         return prompts.prompt_shape(record)
     template = manifest.text is not None and manifest.text.template is not None

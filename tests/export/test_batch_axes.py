@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 import zoedge
+from tests.builders.models import INT64, model, node, normal, run, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
 from zoedge.export.sources.onnx_file import from_onnx
-
-from .models import INT64, model, node, normal, run, save, value
 
 ROWS, STEPS = 6, 5
 X, H = normal((ROWS, STEPS, 3), 1, 1.0), normal((ROWS, 2, 4), 2, 2.0)

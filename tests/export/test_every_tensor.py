@@ -12,14 +12,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
+from tests.builders.random_graphs import LAYERS, random_graph
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.manifest import SETTING
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.loaded import load_buffers
 from zoedge.runtime.passes.engine import Engine
-
-from .random_graphs import LAYERS, random_graph
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 REMEDY = re.compile(r"--train (\S+?)(?: --target-modules (\S+?))?(?=,| or |$)")

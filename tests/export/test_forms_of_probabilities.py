@@ -5,10 +5,10 @@ import pytest
 from onnx import TensorProto
 
 import zoedge
+from tests.builders.models import model, node, normal, run, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
 
-from .models import model, node, normal, run, save, value
 from .test_to_bundle import outputs
 
 X = normal((24, 6), 1, 1.0)

@@ -6,10 +6,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import zoedge
+from tests.builders.models import convnet, mlp, model, node, normal, save, value
 from zoedge.cli.summary import bundle_lines
 from zoedge.export import to_bundle
-
-from .models import convnet, mlp, model, node, normal, save, value
 
 
 def frozen(bundle):

@@ -9,14 +9,13 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
+from tests.builders.fused import CASES, ROUNDED
+from tests.builders.models import normal, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.loaded import load_buffers
 from zoedge.runtime.passes.engine import Engine
-
-from .fused import CASES, ROUNDED
-from .models import normal, save, value
 
 
 def rows(bundle, count=3, seed=0):

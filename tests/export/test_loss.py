@@ -5,12 +5,11 @@ import pytest
 from onnx import TensorProto
 from scipy.special import expit, log_softmax, xlogy
 
+from tests.builders.models import model, node, run, value
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.loss import LOSSES
 from zoedge.export.surgery.overridable import make_overridable
 from zoedge.names import PREDICT, in_graph
-
-from .models import model, node, run, value
 
 
 def losses(name, logits, labels, *, opset=18, predict=True):

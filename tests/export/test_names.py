@@ -7,14 +7,13 @@ import torch
 from torch import nn
 
 import zoedge
+from tests.builders.models import INT64, model, node, normal, save, value
 from zoedge import InputError
 from zoedge.adapters import lora_branches
 from zoedge.bundle import Bundle
 from zoedge.export import to_bundle
 from zoedge.names import OWN
 from zoedge.runtime.run.run_folder import Run
-
-from .models import INT64, model, node, normal, save, value
 
 X = normal((6, 4), 0, 1.0)
 QUICK = zoedge.TuneOptions(steps=40, method="mezo", lr=0.001, batch_size=4, eval_every=0, threads=1, seed=1)
@@ -163,7 +162,7 @@ def test_what_one_of_our_graphs_is_called_is_refused(tmp_path):
 
 
 def test_a_bundle_of_the_first_format_opens_and_runs(tmp_path):
-    from tests.hand_bundle import hand_bundle
+    from tests.builders.hand_bundle import hand_bundle
 
     bundle = hand_bundle(tmp_path / "b")  # whose graphs have the plain names inside
     assert bundle.manifest.format == 1

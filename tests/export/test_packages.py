@@ -4,13 +4,12 @@ import json
 import subprocess
 import sys
 
-from zoedge import Bundle
-from zoedge.installed import pip_line
-
-from .models import (
+from tests.builders.models import (
     convnet,
     save,
 )
+from zoedge import Bundle
+from zoedge.installed import pip_line
 
 _WITHOUT = """
 import json, sys

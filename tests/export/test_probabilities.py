@@ -6,10 +6,10 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
+from tests.builders.models import model, node, normal, run, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
 
-from .models import model, node, normal, run, save, value
 from .test_to_bundle import outputs
 
 X = normal((24, 6), 1, 1.0)

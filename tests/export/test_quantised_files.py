@@ -6,6 +6,8 @@ import pytest
 from onnx import TensorProto
 from safetensors.numpy import load_file
 
+from tests.builders.models import model, node, normal, run, save, value
+from tests.builders.quantised import QUANTISED, quantised
 from zoedge.adapters import lora_branches
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
@@ -14,9 +16,6 @@ from zoedge.runtime.outputs import write_merged
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.sessions import clips_sums
-
-from .models import model, node, normal, run, save, value
-from .quantised import QUANTISED, quantised
 
 SCALE, ZERO = np.array(0.02, np.float32), np.array(0, np.int8)
 PER_CHANNEL = {"ws": np.linspace(0.01, 0.02, 16, dtype=np.float32), "wz": np.zeros(16, np.int8)}

@@ -6,6 +6,8 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
+from tests.builders.models import INT64, model, node, normal, save, value
+from tests.builders.tiny import tiny_llama
 from zoedge import InputError
 from zoedge.export import to_bundle
 from zoedge.export.session import Session
@@ -13,8 +15,6 @@ from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.stages import crossing_values
 from zoedge.manifest import FEW_ROWS_FILE, PREFIX_FILE, SUFFIX_FILE
 
-from ..tiny import tiny_llama
-from .models import INT64, model, node, normal, save, value
 from .test_to_bundle import session
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from tests.builders.models import INT64, convnet, mlp, model, node, normal, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
 from zoedge.export.surgery.trainables import KEYWORDS
-
-from .models import INT64, convnet, mlp, model, node, normal, save, value
 
 RNG = np.random.default_rng(0)
 

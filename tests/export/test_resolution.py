@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.export.models import normal
+from tests.builders.models import normal
 from zoedge.export.resolution import EPS, measure_resolution
 
 

@@ -8,15 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from tests.hand_bundle import seal
+from tests.builders.hand_bundle import seal
+from tests.builders.models import model, node, normal, save, value
 from zoedge.adapters import lora_branches
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import write_merged
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
-
-from .models import model, node, normal, save, value
 
 WIDTH = 4
 

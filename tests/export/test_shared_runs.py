@@ -6,11 +6,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from tests.builders.models import model, node, normal, save, value
 from tests.zoedge.commands import run
 from zoedge.runtime.records import Eval
 from zoedge.runtime.run import journal
 
-from .models import model, node, normal, save, value
 from .test_shared_matrices import WIDTH, shared
 
 STEPS = (

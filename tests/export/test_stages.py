@@ -3,12 +3,11 @@
 import numpy as np
 import onnx
 
+from tests.builders.models import mlp, model, node, save, value
 from zoedge.export import to_bundle
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.stages import crossing_values
 from zoedge.manifest import PREFIX_FILE, SUFFIX_FILE
-
-from .models import mlp, model, node, save, value
 
 
 def test_the_cut_lies_before_the_first_trainable_tensor():

@@ -7,14 +7,13 @@ import pytest
 from onnx import helper, numpy_helper
 
 import zoedge
+from tests.builders.models import INT64, model, node, normal, save, value
 from zoedge.bundle import Bundle
 from zoedge.cli.summary import bundle_lines
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.loaded import load_buffers
 from zoedge.runtime.passes.engine import Engine
-
-from .models import INT64, model, node, normal, save, value
 
 X = normal((6, 4), 0, 1.0)
 BOOL = onnx.TensorProto.BOOL

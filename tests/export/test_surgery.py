@@ -5,12 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from zoedge.export.surgery.features import find_features
-from zoedge.export.surgery.graph import Graph
-from zoedge.export.surgery.label_words import keep_label_words
-from zoedge.export.surgery.positions import gather_positions
-
-from .models import (
+from tests.builders.models import (
     INT64,
     convnet,
     language_model,
@@ -23,6 +18,10 @@ from .models import (
     run,
     value,
 )
+from zoedge.export.surgery.features import find_features
+from zoedge.export.surgery.graph import Graph
+from zoedge.export.surgery.label_words import keep_label_words
+from zoedge.export.surgery.positions import gather_positions
 
 IDS = np.array([[1, 2, 3, 4, 5, 6], [10, 9, 8, 7, 0, 0]])
 POSITIONS = np.array([[5, 0, 2], [3, 3, 1]])

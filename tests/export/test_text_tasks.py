@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from safetensors.numpy import load_file
 
+from tests.builders.models import language_model, mlp, run, run_ours, save
 from zoedge.errors import InputError, ZoedgeError
 from zoedge.export.adapters.base import BranchSettings
 from zoedge.export.assemble import Request
@@ -14,8 +15,6 @@ from zoedge.export.exported import Exported
 from zoedge.export.sources.onnx_file import from_onnx
 from zoedge.export.writer import write_bundle
 from zoedge.manifest import Source, Text
-
-from .models import language_model, mlp, run, run_ours, save
 
 IDS = np.array([[1, 2, 3, 4, 5, 6], [10, 9, 8, 7, 0, 0]])
 MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])

@@ -8,12 +8,7 @@ from onnx import TensorProto, numpy_helper
 from safetensors.numpy import load_file
 
 import zoedge.export.writer
-from zoedge import InputError, ZoedgeError
-from zoedge.adapters import lora_branches
-from zoedge.export import to_bundle
-from zoedge.tensor_file import map_tensors, read_entries
-
-from .models import (
+from tests.builders.models import (
     convnet,
     language_model,
     mlp,
@@ -27,6 +22,10 @@ from .models import (
     save,
     value,
 )
+from zoedge import InputError, ZoedgeError
+from zoedge.adapters import lora_branches
+from zoedge.export import to_bundle
+from zoedge.tensor_file import map_tensors, read_entries
 
 X = normal((5, 8), 99)
 LABELS = np.array([0, 2, 1, 1, 0])

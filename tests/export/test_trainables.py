@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.builders.models import convnet, language_model, mlp, model, node, normal, save, value
 from zoedge.errors import InputError
 from zoedge.export.sources.onnx_file import from_onnx
 from zoedge.export.surgery.graph import Graph
@@ -11,8 +12,6 @@ from zoedge.export.surgery.head import find_head
 from zoedge.export.surgery.request_error import RequestError
 from zoedge.export.surgery.roles import is_parameter, is_statistic, layer_index, role
 from zoedge.export.surgery.trainables import KEYWORDS, choose_trained, make_table
-
-from .models import convnet, language_model, mlp, model, node, normal, save, value
 
 
 def select(proto, *train, dead=(), parameters=None):

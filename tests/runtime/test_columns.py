@@ -11,6 +11,7 @@ import pytest
 import yaml
 from sklearn import metrics as sk
 
+from tests.builders.regression import NAMES, Said, data, exported, net, options, table, tuned
 from zoedge.errors import DataError
 from zoedge.export import to_bundle
 from zoedge.runtime.evaluate import evaluate, predict
@@ -18,8 +19,6 @@ from zoedge.runtime.outputs import write_merged
 from zoedge.runtime.run import journal
 from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tune import tune
-
-from .regression import NAMES, Said, data, exported, net, options, table, tuned
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,13 @@ import weakref
 
 import pytest
 
+from tests.builders.networks import mlp, rows
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions
 from zoedge.runtime import job
 from zoedge.runtime.machine import memory
 from zoedge.runtime.start import activations
 from zoedge.runtime.tune import tune
-
-from .networks import mlp, rows
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 import zoedge
+from tests.builders.networks import mlp, rows
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.runtime.preflight.rehearsal import rehearse
 from zoedge.runtime.preflight.trial import Ask
 from zoedge.runtime.tune import dry_run
-
-from .networks import mlp, rows
 
 OPTIONS = {"method": "mezo", "steps": 4, "lr": 1e-2, "batch-size": np.int64(16), "eval_every": 2}
 

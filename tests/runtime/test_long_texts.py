@@ -8,11 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 import zoedge
+from tests.builders.tiny import POSITIONS
 from zoedge.cli.main import main
 from zoedge.export import to_bundle
 from zoedge.runtime.tune import dry_run
-
-from ..tiny import POSITIONS
 
 # what tells the labels apart stands at the end, beyond what the model takes
 ROWS = [

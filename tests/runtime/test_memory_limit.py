@@ -14,9 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.builders.networks import mlp, rows
 from zoedge.export import to_bundle
-
-from .networks import mlp, rows
 
 MIB = 1 << 20
 WIDTH, LAYERS = 4096, 9  # 604 MB of frozen float32

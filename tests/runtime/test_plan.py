@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.hand_bundle import LORA, manifest
+from tests.builders.hand_bundle import LORA, manifest
 from zoedge.manifest import Head
 from zoedge.options import make
 from zoedge.runtime.plan import make_plan

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import tests.tiny as tiny
+import tests.builders.tiny as tiny
 from tests.zoedge.commands import error
 from tests.zoedge.commands import run as command
 from zoedge import InputError, Run, TuneOptions, predict, tune
@@ -90,7 +90,7 @@ def test_what_is_no_image_is_named(pictures, tmp_path):
 
 
 def test_a_text_for_a_model_of_arrays_is_refused(tmp_path):
-    from .networks import mlp
+    from tests.builders.networks import mlp
 
     mlp(tmp_path / "m.onnx")
     bundle = to_bundle(tmp_path / "m.onnx", tmp_path / "bundle", task="classification")

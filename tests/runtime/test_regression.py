@@ -10,6 +10,19 @@ import onnxruntime as ort
 import pytest
 from sklearn import metrics as sk
 
+from tests.builders.regression import (
+    NAMES,
+    SLOPES,
+    TRAIN,
+    Said,
+    data,
+    exported,
+    net,
+    options,
+    table,
+    tuned,
+    two_layers,
+)
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
@@ -23,8 +36,6 @@ from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
 from zoedge.tensor_file import map_tensors
-
-from .regression import NAMES, SLOPES, TRAIN, Said, data, exported, net, options, table, tuned, two_layers
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.builders.networks import mlp, rows
 from tests.rates import METHODS, RATES
 from zoedge.errors import BundleError, InputError, ZoedgeError
 from zoedge.export import to_bundle
@@ -26,8 +27,6 @@ from zoedge.runtime.run import journal
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.run.run_folder import Run, locked
 from zoedge.runtime.tune import dry_run, tune
-
-from .networks import mlp, rows
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.hand_bundle import DENSE, LORA, manifest
+from tests.builders.hand_bundle import DENSE, LORA, manifest
 from zoedge.manifest import Head, Stages
 from zoedge.options import load_options
 from zoedge.runtime.plan import make_plan

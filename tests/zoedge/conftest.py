@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.hand_bundle import LORA, hand_bundle
+from tests.builders.hand_bundle import LORA, hand_bundle
 from tests.zoedge.commands import SIX_STEPS, run
 
 

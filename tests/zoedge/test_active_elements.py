@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.runtime.networks import mlp, rows
+from tests.builders.networks import mlp, rows
 from tests.zoedge.commands import error, run
 from zoedge import options
 from zoedge.errors import InputError

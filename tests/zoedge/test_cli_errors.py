@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.hand_bundle import hand_bundle
+from tests.builders.hand_bundle import hand_bundle
 from tests.zoedge.commands import error, run
 from zoedge.cli.main import failure, main
 from zoedge.errors import RefusedError, ZoedgeError

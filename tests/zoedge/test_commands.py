@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load_file
 
-from tests.hand_bundle import LORA, hand_bundle
+from tests.builders.hand_bundle import LORA, hand_bundle
 from tests.zoedge.commands import SIX_STEPS, error, run
 from zoedge.cli.flags import KEYS
 from zoedge.runtime.data import KeyNames, KeyOptions

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from tests.builders.networks import CLASSES, WIDTH, mlp, rows
 from zoedge.bundle import Bundle
 from zoedge.export import to_bundle
 from zoedge.forms import FORMS, WHOLE
@@ -24,7 +25,6 @@ from zoedge.runtime.run import journal
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
 
-from ..runtime.networks import CLASSES, WIDTH, mlp, rows
 from .test_new_form import TOY
 
 NAMES = [*FORMS, "toy"]

@@ -5,6 +5,7 @@ from functools import partial
 import onnx
 import pytest
 
+from tests.builders.networks import mlp, rows
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.export.forms.agreement import losses_agree
@@ -17,8 +18,6 @@ from zoedge.runtime.passes.ways.use import FormUse
 from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
 from zoedge.runtime.tune import tune
-
-from ..runtime.networks import mlp, rows
 
 FILE = "loss_of_five.onnx"
 LEFT_OUT = f"{FILE} gives other losses than {LOSS_FILE} and is left out"

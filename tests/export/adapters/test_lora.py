@@ -4,6 +4,19 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.builders.models import (
+    convnet,
+    language_model,
+    mlp,
+    mlp_numpy,
+    mlp_tensors,
+    model,
+    node,
+    normal,
+    run,
+    value,
+)
+from tests.builders.quantised import QUANTISED, quantised
 from zoedge.adapters import LoraBranch
 from zoedge.errors import InputError
 from zoedge.export.adapters.base import BranchSettings
@@ -11,9 +24,6 @@ from zoedge.export.adapters.branches import add_branches, initial_factors
 from zoedge.export.adapters.targets import choose_targets
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.linears import find_linears
-
-from ..models import convnet, language_model, mlp, mlp_numpy, mlp_tensors, model, node, normal, run, value
-from ..quantised import QUANTISED, quantised
 
 
 def with_branches(proto, *, rank=2, alpha=3.0, targets=None, excluded=(), output=None):

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
+from tests.builders.models import model, node, normal, run, value
 from zoedge.export.sources.activation import Output, find_activation
-
-from ..models import model, node, normal, run, value
 
 RNG = np.random.default_rng(0)
 Z = RNG.standard_normal((3, 16, 4)) * np.array([3.0, 0.3, 30.0])[:, None, None]

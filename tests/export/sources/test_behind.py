@@ -1,9 +1,8 @@
 """What lies between an output and the layers before it."""
 
+from tests.builders.models import model, node, normal, value
 from zoedge.export.sources.behind import behind
 from zoedge.export.surgery.graph import Graph
-
-from ..models import model, node, normal, value
 
 TENSORS = {"w": normal((6, 3), 1), "v": normal((3, 3), 2)}
 

@@ -11,7 +11,7 @@ from transformers import (
     DeiTConfig,
 )
 
-from tests.tiny import tiny_bert as make_bert
+from tests.builders.tiny import tiny_bert as make_bert
 from zoedge.errors import InputError
 from zoedge.export.sources.hf_common import config_file, load_classifier
 from zoedge.export.sources.hf_heads import final_labels, head_names, keeps_head

@@ -1,7 +1,7 @@
 import pytest
 from transformers import AutoModel, AutoTokenizer
 
-from tests.tiny import POSITIONS
+from tests.builders.tiny import POSITIONS
 from zoedge.errors import InputError
 from zoedge.export.sources.hf_text import input_names, plain_ids, positions, text_settings
 

@@ -17,7 +17,7 @@ from transformers import (
     BertModel,
 )
 
-from tests import tiny
+from tests.builders import tiny
 from tests.parity import check_parity, initializers
 from zoedge.errors import InputError, MissingPackageError
 from zoedge.export.sources.huggingface import from_huggingface

@@ -5,10 +5,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.builders.models import convnet, mlp, model, node, normal, run, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
 
-from ..models import convnet, mlp, model, node, normal, run, save, value
 from ..test_to_bundle import outputs
 
 PIXELS = normal((4, 3, 8, 8), 1)

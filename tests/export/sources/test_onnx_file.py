@@ -7,12 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from zoedge.errors import InputError
-from zoedge.export.sources.onnx_file import from_onnx
-from zoedge.export.sources.onnx_tensors import read_tensors
-from zoedge.export.sources.onnx_wire import read_skeleton
-
-from ..models import (
+from tests.builders.models import (
     INT64,
     convnet,
     language_model,
@@ -26,6 +21,10 @@ from ..models import (
     save,
     value,
 )
+from zoedge.errors import InputError
+from zoedge.export.sources.onnx_file import from_onnx
+from zoedge.export.sources.onnx_tensors import read_tensors
+from zoedge.export.sources.onnx_wire import read_skeleton
 
 
 def read(path):

@@ -6,10 +6,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.builders.models import INT64, model, node, normal, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
 
-from ..models import INT64, model, node, normal, save, value
 from ..test_to_bundle import outputs
 
 X = normal((5, 6), 1, 1.0)

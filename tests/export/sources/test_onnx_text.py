@@ -9,11 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tests.builders.models import run
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.export.sources.onnx_folder import onnx_in
-
-from ..models import run
 
 torch = pytest.importorskip("torch")
 main_export = pytest.importorskip("optimum.exporters.onnx", exc_type=ImportError).main_export

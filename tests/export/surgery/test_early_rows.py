@@ -5,14 +5,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tests.builders.models import INT64, model, node, normal, run, value
+from tests.builders.tiny import tiny_gpt2, tiny_llama, tiny_opt
 from zoedge.export.surgery import early_rows, positions
 from zoedge.export.surgery.early_rows import Rows, take_early
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.quantize import find_quantizable, quantize_linears
 from zoedge.export.to_bundle import to_bundle
-
-from ...tiny import tiny_gpt2, tiny_llama, tiny_opt
-from ..models import INT64, model, node, normal, run, value
 
 WIDTH = 8
 POSITIONS = np.array([[4, 0], [2, 2], [1, 3]])

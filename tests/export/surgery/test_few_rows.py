@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.builders.models import mlp, mlp_numpy, mlp_tensors, model, node, normal, run, value
+from tests.builders.tiny import tiny_gpt2, tiny_llama, tiny_opt
 from zoedge.export.forms import few_rows
 from zoedge.export.forms import write as forms
 from zoedge.export.surgery.few_rows import few_rows_model, multiply_from_left
@@ -15,9 +17,6 @@ from zoedge.export.to_bundle import to_bundle
 from zoedge.manifest import FEW_ROWS_FILE
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
-
-from ...tiny import tiny_gpt2, tiny_llama, tiny_opt
-from ..models import mlp, mlp_numpy, mlp_tensors, model, node, normal, run, value
 
 X = normal((5, 8), 0)
 

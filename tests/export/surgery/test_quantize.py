@@ -7,7 +7,7 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from tests.export.models import convnet, mlp, mlp_numpy, mlp_tensors, model, node, normal, run, save, value
+from tests.builders.models import convnet, mlp, mlp_numpy, mlp_tensors, model, node, normal, run, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.export.models import normal
+from tests.builders.models import normal
 from zoedge.export.surgery.rounding import INT4_BLOCK, INT8_LEVELS, round_int4, round_int8
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.builders.networks import mlp, rows
 from tests.zoedge.commands import error
 from tests.zoedge.commands import run as command
 from zoedge.adapters import ADAPTERS, LORA, AdapterModules
@@ -24,8 +25,6 @@ from zoedge.runtime.outputs.verbs import write_adapter as write
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run import journal
 from zoedge.runtime.tune import tune
-
-from ..networks import mlp, rows
 
 INPUTS = np.random.default_rng(3).standard_normal((5, 6)).astype(np.float32)
 

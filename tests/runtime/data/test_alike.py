@@ -2,12 +2,11 @@
 
 import pytest
 
+from tests.builders.bundles import arrays
 from zoedge.runtime.data import Record
 from zoedge.runtime.data.alike import alike_notes
 from zoedge.runtime.data.dataset import encode_rows
 from zoedge.runtime.tasks import task_for
-
-from ..bundles import arrays
 
 
 def classes():

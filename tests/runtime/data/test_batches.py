@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.builders.bundles import LABELS, POSITIONS, TOKEN_LABELS, arrays, bundle, tokens
 from zoedge.errors import DataError, InputError
 from zoedge.manifest import Port, Text
 from zoedge.runtime.data.batches import batch_indices, epoch_order, gather, micro_batches, steps_in
 from zoedge.runtime.data.example import Example
 from zoedge.runtime.device import Grain
-
-from ..bundles import LABELS, POSITIONS, TOKEN_LABELS, arrays, bundle, tokens
 
 SIZES = st.integers(1, 60).flatmap(lambda size: st.tuples(st.just(size), st.integers(1, size)))
 TEXT = Text(max_length=62, pad_id=9)

@@ -3,12 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.builders.bundles import arrays
 from zoedge.errors import DataError
 from zoedge.runtime.data import Record
 from zoedge.runtime.data.dataset import encode_rows
 from zoedge.runtime.tasks import task_for
-
-from ..bundles import arrays
 
 
 class Counting:

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
+from tests.builders.devices import Counting
 from zoedge.errors import InputError
 from zoedge.runtime.device import DEVICES, open_device
 from zoedge.runtime.noise import reference
 from zoedge.runtime.noise.reference import Addition, Sample, Stream, Term, table
-
-from ..devices import Counting
 
 ALL = {**DEVICES, "counting": Counting}
 RNG = np.random.default_rng(0)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.builders.devices import Counting, Reference
+from tests.builders.networks import mlp, rows
 from zoedge.export import to_bundle
 from zoedge.methods import RECIPES
 from zoedge.options import make
@@ -12,8 +14,6 @@ from zoedge.runtime.replay import replay
 from zoedge.runtime.run import journal
 from zoedge.runtime.tune import tune
 
-from ..devices import Counting, Reference
-from ..networks import mlp, rows
 from ..run.test_new_method import TOY
 
 SETTINGS = {"batch_size": 8, "steps": 4, "eval_every": 2, "threads": 1}

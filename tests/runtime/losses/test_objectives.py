@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from tests.builders.bundles import arrays
 from zoedge.errors import InputError
 from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.losses.objectives import OBJECTIVES, Criterion, beside, module_folder, objective
 from zoedge.runtime.records import Eval
 from zoedge.runtime.run.evaluations import Evaluations
-
-from ..bundles import arrays
 
 CLASSES = arrays().manifest
 NUMBERS = arrays(task="regression", loss="mse").manifest

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tests.tiny as tiny
+import tests.builders.tiny as tiny
 from zoedge.export import to_bundle
 from zoedge.options import make
 from zoedge.runtime.passes.bounds import EVAL_ROWS, EVAL_TOKENS, bounds_beside

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load_file
 
-from tests.hand_bundle import DENSE, LORA, SHAPES, hand_bundle, logits, tensors, tuned
+from tests.builders.hand_bundle import DENSE, LORA, SHAPES, hand_bundle, logits, tensors, tuned
 from zoedge.adapters import LoraBranch
 from zoedge.errors import BundleError, InputError
 from zoedge.manifest import Head, Source, Text

@@ -11,7 +11,17 @@ import pytest
 from msgspec import structs
 from safetensors.numpy import load_file, save_file
 
-from tests.hand_bundle import DENSE, LORA, SHAPES, hand_bundle, logits, seal, tensors, tuned, write_graphs
+from tests.builders.hand_bundle import (
+    DENSE,
+    LORA,
+    SHAPES,
+    hand_bundle,
+    logits,
+    seal,
+    tensors,
+    tuned,
+    write_graphs,
+)
 from zoedge.adapters import LoraBranch, lora_branches
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
@@ -243,7 +253,7 @@ def test_memory_stays_small(tmp_path):
     script = """
         import sys
         from pathlib import Path
-        from tests.hand_bundle import SHAPES, LORA, tuned
+        from tests.builders.hand_bundle import SHAPES, LORA, tuned
         from zoedge.bundle import Bundle
         from zoedge.runtime.outputs import merge
         def peak():  # getrusage would count the parent's, from before exec

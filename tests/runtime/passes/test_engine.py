@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
+from tests.builders.networks import mlp
 from zoedge.errors import InputError, ZoedgeError
 from zoedge.export import to_bundle
 from zoedge.manifest import LOSS_FILE, MODEL_FILE
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
 from zoedge.runtime.spaces.parameters import load_buffers
-
-from ..networks import mlp
 
 
 @pytest.fixture(scope="module")

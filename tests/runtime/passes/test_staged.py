@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests.builders.networks import mlp, rows
 from tests.rates import METHODS
 from zoedge.adapters import lora_branches
 from zoedge.errors import InputError
@@ -25,8 +26,6 @@ from zoedge.runtime.run import journal
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
-
-from ..networks import mlp, rows
 
 TRAINS = {"lora": ("lora",), "head": ("fc2",), "full": ("full",)}
 

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.hand_bundle import LORA, hand_bundle
+from tests.builders.hand_bundle import LORA, hand_bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.manifest import Head
 from zoedge.options import TuneOptions, flat, make

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders.folds import bits, branch, buffers, dense, fold, parabola, run
 from tests.rates import METHODS, RATES
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.records import Assign
 from zoedge.runtime.run.fold import FULL
 from zoedge.runtime.run.journal import decode, encode_record
-
-from ..folds import bits, branch, buffers, dense, fold, parabola, run
 
 SHAPES = {"w": (12, 9), "b": (7,), "conv": (3, 2, 3, 3)}
 DENSE = [(m, p) for m in METHODS for p in ("in-place", "out-of-place")]

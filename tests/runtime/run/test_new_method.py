@@ -6,6 +6,9 @@ from typing import Annotated
 import numpy as np
 import pytest
 
+from tests.builders.devices import Reference
+from tests.builders.folds import bits, buffers, dense, fold, parabola, run
+from tests.builders.networks import mlp, rows
 from tests.zoedge.commands import error
 from tests.zoedge.commands import run as command
 from zoedge.export import to_bundle
@@ -21,10 +24,6 @@ from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.spaces.support import NARROWINGS
 from zoedge.runtime.tune import tune
 from zoedge.settings import Setting
-
-from ..devices import Reference
-from ..folds import bits, buffers, dense, fold, parabola, run
-from ..networks import mlp, rows
 
 
 class ToyOptions(DenseOptions, frozen=True):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.hand_bundle import DENSE, LORA, manifest
+from tests.builders.folds import bits, buffers, dense, fold, parabola, run
+from tests.builders.hand_bundle import DENSE, LORA, manifest
 from tests.rates import RATES
 from zoedge.manifest import ACTIVATIONS_FILE
 from zoedge.methods import RECIPES
@@ -11,8 +12,6 @@ from zoedge.options import load_options, make
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.noise.reference import PURPOSE_SAMPLE, STRETCH, Sample, Stream, stretches, tensor_id
 from zoedge.runtime.plan import make_plan, written_elements
-
-from ..folds import bits, buffers, dense, fold, parabola, run
 
 SHAPES = {"w": (96, 64), "v": (5_001,), "b": (7,)}
 SINGLY = sorted(

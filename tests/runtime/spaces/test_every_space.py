@@ -5,14 +5,13 @@ from itertools import product
 import numpy as np
 import pytest
 
+from tests.builders.devices import Counting, Reference
 from zoedge.adapters import LoraBranch
 from zoedge.methods import Dense, LowRank, Move, Update
 from zoedge.runtime.spaces import ActivationBranch, Site
 from zoedge.runtime.spaces.parameters import BRANCH_SPACES, SPACES
 from zoedge.runtime.spaces.support import Part
 from zoedge.runtime.start.activations import bases
-
-from ..devices import Counting, Reference
 
 OUT, IN = 40, 30
 BRANCH = LoraBranch(

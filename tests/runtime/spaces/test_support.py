@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
+from tests.builders.folds import bits, buffers, dense, fold, parabola, run
 from tests.rates import METHODS
 from zoedge.errors import InputError
 from zoedge.methods import RECIPES
 from zoedge.methods.support import Layers
 from zoedge.runtime.spaces.support import Moved, Support, layer_of
-
-from ..folds import bits, buffers, dense, fold, parabola, run
 
 SHAPES = {"embed": (6,)} | {f"h.{i}.{n}": (5, 4) for i in range(8) for n in ("up.weight", "down.weight")}
 WHERE = [(method, placement) for method in METHODS for placement in ("in-place", "out-of-place")]

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from tests.builders.devices import Reference
+from tests.builders.networks import mlp
 from zoedge.adapters import LoraBranch
 from zoedge.export import to_bundle
 from zoedge.methods import Dense, Move
@@ -11,9 +13,6 @@ from zoedge.runtime.spaces import ActivationBranch, Site, basis_name
 from zoedge.runtime.spaces.support import Part
 from zoedge.runtime.start import activations
 from zoedge.runtime.start.activations import bases
-
-from ..devices import Reference
-from ..networks import mlp
 
 RNG = np.random.default_rng(0)
 BRANCH = LoraBranch(

@@ -3,13 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.builders.bundles import arrays, bundle
 from zoedge.errors import BundleError, DataError
 from zoedge.manifest import Port
 from zoedge.runtime.data import KeyNames, Record, read
 from zoedge.runtime.tasks import TASKS, task_for
 from zoedge.runtime.tasks.arrays import fitted
-
-from ..bundles import arrays, bundle
 
 FOUR = Port(name="x0", dtype="float32", shape=("batch", 1, 2, 2))
 

@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from tests.builders.bundles import masked
+from tests.builders.tiny import WORDS
 from zoedge.errors import BundleError, DataError
 from zoedge.runtime.data import Record
 from zoedge.runtime.tasks import task_for
 from zoedge.runtime.tasks.fill_mask import FillMask
-
-from ...tiny import WORDS
-from ..bundles import masked
 
 tokenizer = cache(AutoTokenizer.from_pretrained)
 

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from transformers.image_transforms import normalize, rescale
 
+from tests.builders.bundles import images
 from zoedge.errors import BundleError, DataError
 from zoedge.manifest import Image
 from zoedge.runtime.data import Record, read
 from zoedge.runtime.tasks import task_for
 from zoedge.runtime.tasks.images import pixel_values
-
-from ..bundles import images
 
 SETTINGS = Image(channels=3, height=4, width=4, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from tests.builders.bundles import label_words
+from tests.builders.tiny import WORDS
 from zoedge.errors import BundleError, DataError
 from zoedge.runtime.data import Record
 from zoedge.runtime.tasks import task_for
-
-from ...tiny import WORDS
-from ..bundles import label_words
 
 TEMPLATE = "{text} it was {label}"
 WORD = "really "

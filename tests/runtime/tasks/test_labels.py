@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from tests.builders.bundles import arrays
 from zoedge.errors import DataError
 from zoedge.manifest import Port
 from zoedge.runtime.data.coded import Coded
 from zoedge.runtime.tasks.labels import Labels
-
-from ..bundles import arrays
 
 NAMED = Labels(arrays(labels=("no", "maybe", "yes")).manifest)
 DIGITS = Labels(arrays(labels=("1", "2", "3")).manifest)

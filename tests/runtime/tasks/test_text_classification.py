@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from tests.builders.bundles import classifier
+from tests.builders.tiny import WORDS
 from zoedge.errors import DataError
 from zoedge.runtime.data import Record
 from zoedge.runtime.data.batches import micro_batches
 from zoedge.runtime.tasks import task_for
-
-from ...tiny import WORDS
-from ..bundles import classifier
 
 LONG = "the movie was not great and the plot was dull but the acting was really good"
 

@@ -11,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from tests.builders.bundles import generator
+from tests.builders.tiny import WORDS
 from zoedge.errors import DataError, MissingPackageError
 from zoedge.runtime.data import Record
 from zoedge.runtime.tasks import task_for
 from zoedge.runtime.tasks.chat import ChatTemplate
 from zoedge.runtime.tasks.prompts import prompt_of
-
-from ...tiny import WORDS
-from ..bundles import generator
 
 SENTENCES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=30).map(" ".join)
 CHAT = (

@@ -8,11 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from tests.builders.bundles import arrays, classifier, generator
+from tests.builders.tiny import WORDS
 from zoedge.errors import BundleError, InputError
 from zoedge.runtime.tasks.tokenizer import TextTokenizer
-
-from ...tiny import WORDS
-from ..bundles import arrays, classifier, generator
 
 SENTENCES = st.lists(st.sampled_from([*WORDS, "xyzzy", "!", "é"]), max_size=12).map(" ".join)
 MODELS = ("tiny_bert", "tiny_roberta", "tiny_opt", "tiny_llama", "tiny_gpt2")

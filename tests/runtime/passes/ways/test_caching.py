@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.builders.networks import mlp, rows
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
@@ -23,7 +24,6 @@ from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
 
-from ...networks import mlp, rows
 from ...open_files import open_files
 
 GIB = 1 << 30

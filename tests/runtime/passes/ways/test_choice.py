@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.builders.networks import WIDTH, mlp
 from zoedge.bundle import Bundle
 from zoedge.export import to_bundle
 from zoedge.forms import FORMS, WHOLE, Form
@@ -19,8 +20,6 @@ from zoedge.runtime.passes.ways.choice import Way, choose_way
 from zoedge.runtime.passes.ways.situation import Situation
 from zoedge.runtime.passes.ways.two_parts import TwoParts
 from zoedge.runtime.spaces.parameters import load_buffers
-
-from ...networks import WIDTH, mlp
 
 
 class OtherParts(Staged):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace as replace_options
 
+from tests.builders.networks import mlp, rows
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
@@ -23,8 +24,6 @@ from zoedge.runtime.records import Step
 from zoedge.runtime.run import journal
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.runtime.tune import tune
-
-from ...networks import mlp, rows
 
 
 @pytest.fixture(scope="module")

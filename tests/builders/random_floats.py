@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .models import INT64, value
-from .random_draws import MICROSOFT, WIDTH
+from tests.builders.models import INT64, value
+from tests.builders.random_draws import MICROSOFT, WIDTH
 
 BOOL, INT32 = onnx.TensorProto.BOOL, onnx.TensorProto.INT32
 

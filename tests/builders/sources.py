@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 from torch import nn
 
-from . import tiny
-from .export.models import convnet, mlp, model, node, normal, save, value
+from tests.builders import tiny
+from tests.builders.models import convnet, mlp, model, node, normal, save, value
 
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _COMMON = {**_SIZES, "max_position_embeddings": tiny.POSITIONS, "initializer_range": 0.2}

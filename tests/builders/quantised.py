@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import TensorProto
 
-from .models import model, node, value
+from tests.builders.models import model, node, value
 
 MS = "com.microsoft"
 QUANTISED = (

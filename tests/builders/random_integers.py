@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from .random_draws import MICROSOFT, WIDTH
+from tests.builders.random_draws import MICROSOFT, WIDTH
 
 FLOAT = onnx.TensorProto.FLOAT
 CODES = (np.int8, np.uint8)

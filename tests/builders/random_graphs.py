@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tests.builders.models import INT64, value
+from tests.builders.random_draws import MICROSOFT, WIDTH, Drawn
+
 from . import random_floats, random_integers
-from .models import INT64, value
-from .random_draws import MICROSOFT, WIDTH, Drawn
 
 LAYERS = {layer.__name__: layer for layer in (*random_floats.LAYERS, *random_integers.LAYERS)}
 ML = "ai.onnx.ml"

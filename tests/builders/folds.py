@@ -2,13 +2,12 @@
 
 import numpy as np
 
+from tests.builders.devices import Reference
 from zoedge.adapters import LoraBranch
 from zoedge.manifest import ADAPTERS_FILE, Manifest, Parameter, Source
 from zoedge.methods import find_recipe
 from zoedge.runtime.run.fold import Fold
 from zoedge.runtime.spaces.parameters import Parameters
-
-from .devices import Reference
 
 REFERENCE = Reference()
 

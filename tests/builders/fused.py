@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .models import INT64, normal, value
+from tests.builders.models import INT64, normal, value
 
 MICROSOFT = "com.microsoft"
 INT32 = onnx.TensorProto.INT32

@@ -25,7 +25,7 @@ from .surgery.graph import Array, Graph
 from .surgery.linears import Linear
 from .surgery.overridable import make_overridable
 from .surgery.request_error import RequestError
-from .surgery.roles import layer_index, readers
+from .surgery.roles import readers
 from .surgery.trainables import Table, Trained, choose_trained, make_table
 
 _BODIES = "bodies of If, Loop or Scan"
@@ -233,13 +233,11 @@ def _rows(
         if branch.weight not in listed and branch.weight in exported.weights:
             array = exported.weights[branch.weight]
             dtype = "bfloat16" if branch.weight in halves else array.dtype.name
-            row = Parameter(name=branch.weight, dtype=dtype, shape=array.shape)
-            rows.append(structs.replace(row, layer=layer_index(branch.module)))
+            rows.append(Parameter(name=branch.weight, dtype=dtype, shape=array.shape))
     for name, array in factors.items():
-        row = Parameter(
-            name=name, dtype=array.dtype.name, shape=array.shape, file=ADAPTERS_FILE, group="lora"
-        )
-        rows.append(structs.replace(row, trainable=True, layer=layer_index(name)))
+        dtype = array.dtype.name
+        row = Parameter(name=name, dtype=dtype, shape=array.shape, file=ADAPTERS_FILE, group="lora")
+        rows.append(structs.replace(row, trainable=True))
     return tuple(rows)
 
 

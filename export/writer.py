@@ -258,7 +258,6 @@ def _manifest(exported: Exported, assembled: Assembled, files: dict[str, str]) -
         text=exported.text,
         image=exported.image,
         quantization=exported.quantization,
-        opset=graph.opset,
         files=dict(sorted(files.items())),
     )
 

@@ -83,17 +83,20 @@ def _decode(raw: bytes, path: Path) -> Manifest:
                 f"{path} has format {version}, and this zoedge reads up to {FORMAT_VERSION}: upgrade zoedge"
             )
         if version < TELLS_APART:
-            raw = _with_kinds(raw)
+            raw = _brought_up(raw)
         return msgspec.json.decode(raw, type=Manifest)
     except (msgspec.MsgspecError, KeyError, TypeError) as error:
         raise BundleError(f"{path} can't be read: {error}; export the bundle again") from error
 
 
-def _with_kinds(raw: bytes) -> bytes:
-    """Return the manifest of an early format with its branches as later ones tell them: all were LoRA."""
+def _brought_up(raw: bytes) -> bytes:
+    """Return the manifest of an early format as later ones tell it: without what nobody read, all branches LoRA."""
     known: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Any])
+    known.pop("opset", None)
+    for row in known["parameters"]:
+        row.pop("layer", None)
     if "lora" not in known:
-        return raw
+        return msgspec.json.encode(known)
     shapes = {row["name"]: row["shape"] for row in known["parameters"]}
     known["branches"] = [
         {

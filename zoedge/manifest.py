@@ -48,7 +48,6 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     shape: tuple[int, ...]
     file: str = WEIGHTS_FILE  # which of the two safetensors files holds it
     trainable: bool = False
-    layer: int | None = None  # index of the repeated block it belongs to
     group: str = "other"  # embedding | attention | mlp | norm | bias | conv | head | lora | other
     decay: bool = True  # False for biases and norms, which published methods exempt from weight decay
     tied_to: tuple[str, ...] = ()  # other names of the source that denote the same tensor
@@ -205,7 +204,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     feature_names: tuple[str, ...] = ()  # of the only input's elements in order, where the source tells
     text: Text | None = None
     image: Image | None = None
-    opset: int = 0
     files: dict[str, str] = {}  # every other file of the bundle -> its sha256
 
     @property

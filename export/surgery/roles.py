@@ -38,8 +38,6 @@ _ATTENTION_NAME = re.compile(
 _MLP_NAME = re.compile(
     r"mlp|ffn|feed_forward|intermediate|output\.dense|(^|[._/])(fc\d*|lin\d|(gate|up|down)_proj|w[123]|dense_\w+|wi|wo)([._/]|$)"
 )
-_LAYER = re.compile(r"(?:^|[._/])(?:layers?|h|blocks?)[._](\d+)(?:[._/]|$)")
-_FUSED_LAYER = re.compile(r"Attention_(\d+)_qkv_")  # as onnxruntime's optimizer names what it joins
 _BUFFER_NAME = re.compile(
     r"inv_freq|(cos|sin)_cached|rotary|running_(mean|var)|num_batches|(attn|causal)_mask|position_ids"
 )
@@ -49,7 +47,6 @@ class Role(NamedTuple):
     """How a tensor is listed; ``bias`` also where the group is norm or head."""
 
     group: str
-    layer: int | None
     decay: bool
     bias: bool
 
@@ -186,13 +183,7 @@ def role(graph: Graph, name: str, head: Collection[str] = (), module: str = "") 
     vector |= bias
     group = _group(f"{module}.weight" if module else name, places, norm=norm, bias=bias, vector=vector)
     group = "head" if name in head and group != "embedding" else group
-    return Role(group, layer_index(module or name), not (norm or vector), bias)
-
-
-def layer_index(name: str) -> int | None:
-    """Return the index of the repeated block a tensor belongs to, from names like layers.3. and h.3."""
-    match = _LAYER.search(name) or _FUSED_LAYER.match(name)
-    return int(match[1]) if match else None
+    return Role(group, not (norm or vector), bias)
 
 
 def _group(name: str, places: list[Place], *, norm: bool, bias: bool, vector: bool) -> str:

@@ -68,7 +68,6 @@ def make_table(
             name=name,
             dtype=str(weights[name].dtype),
             shape=weights[name].shape,
-            layer=roles[name].layer,
             group=roles[name].group,
             decay=roles[name].decay,
             tied_to=tied.get(name, ()),

@@ -147,7 +147,6 @@ def manifest(*, lora: bool, trainable: tuple[str, ...], branches=None, **changes
         "branches": (own if branches is None else branches) if lora else (),
         "head": Head(weight="classifier.weight", bias="classifier.bias"),
         "labels": LABELS,
-        "opset": 18,
     }
     return Manifest(**(fields | changes))
 

@@ -10,7 +10,7 @@ from zoedge.export.sources.onnx_file import from_onnx
 from zoedge.export.surgery.graph import Graph
 from zoedge.export.surgery.head import find_head
 from zoedge.export.surgery.request_error import RequestError
-from zoedge.export.surgery.roles import is_parameter, is_statistic, layer_index, role
+from zoedge.export.surgery.roles import is_parameter, is_statistic, role
 from zoedge.export.surgery.trainables import KEYWORDS, choose_trained, make_table
 
 
@@ -218,23 +218,6 @@ def test_norms_written_out_in_single_operators_are_recognised():
 
 
 @pytest.mark.parametrize(
-    ("name", "layer"),
-    [
-        ("model.layers.3.self_attn.q_proj.weight", 3),
-        ("bert.encoder.layer.11.output.dense.bias", 11),
-        ("transformer.h.0.ln_1.weight", 0),
-        ("blocks.7.mlp", 7),
-        ("/encoder/layer.2/x", 2),
-        ("fc1.weight", None),
-        ("batch.3.weight", None),
-        ("model.layers.3.lora_A.weight", 3),
-    ],
-)
-def test_the_layer_is_the_number_of_the_repeated_block(name, layer):
-    assert layer_index(name) == layer
-
-
-@pytest.mark.parametrize(
     ("name", "group"),
     [
         ("model.layers.0.self_attn.q_proj.weight", "attention"),
@@ -279,14 +262,14 @@ def test_settings_masks_and_tables_are_no_parameters():
     assert [name for name in graph.initializers if is_parameter(graph, name)] == ["bias"]
 
 
-def test_anonymous_matrices_take_group_and_layer_from_their_node():
+def test_anonymous_matrices_take_their_group_from_their_node():
     nodes = [node("MatMul", "x onnx::MatMul_12", "y", name="/encoder/layer.3/attention/self/query/MatMul")]
     proto = model(
         nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], {"onnx::MatMul_12": normal((4, 4), 1)}
     )
     weights = {"onnx::MatMul_12": normal((4, 4), 1)}
     (row,) = make_table(Graph(proto), ("onnx::MatMul_12",), weights, {}, ()).rows
-    assert (row.group, row.layer, row.decay) == ("attention", 3, True)
+    assert (row.group, row.decay) == ("attention", True)
 
 
 @pytest.mark.parametrize("word", KEYWORDS)

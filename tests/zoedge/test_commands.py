@@ -132,6 +132,7 @@ def test_inspect_a_bundle(made):
     assert "source     torch Net" in lines
     assert "labels     a, b, c" in lines
     assert "trainable  64 of 187 parameters (34.22 %) in 5 tensors" in lines
+    assert "deployed   x float32 [batch, 4] -> logits float32 [batch, 3]" in lines
     assert "groups     lora 56, bias 8" in lines
     assert "LoRA       2 branches, rank 2 alpha 8" in lines
     size = (made / "bundle" / "weights.safetensors").stat().st_size

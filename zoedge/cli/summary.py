@@ -42,6 +42,7 @@ def bundle_lines(bundle: Bundle) -> list[str]:
         ("inputs", _ports(manifest.inputs)),
         ("targets", _ports(manifest.targets)),
         ("outputs", _ports(manifest.outputs)),
+        ("deployed", f"{_ports(manifest.model_inputs)} -> {_ports(manifest.model_outputs)}"),
         *_trainable(manifest),
         *_branches(manifest),
         ("kept apart", said_apart(manifest.kept_apart)),

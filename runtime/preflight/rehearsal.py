@@ -33,7 +33,7 @@ def rehearse(ask: Ask) -> Trial:
         InputError: something given can't be used.
     """
     code = "import json, sys; sys.path[:] = json.loads(sys.stdin.readline()); "
-    code += "from zoedge.runtime.preflight.rehearsal import main; main()"
+    code += "from zoedge.runtime.preflight.rehearsal import rehearsal_main; rehearsal_main()"
     with _on_disk(ask) as sent:
         done = subprocess.run(
             [sys.executable, "-c", code],

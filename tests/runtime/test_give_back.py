@@ -31,7 +31,7 @@ def test_what_was_freed_in_pieces_is_given_back():
 def test_the_session_of_the_directions_is_gone_before_the_runs_own_opens(tmp_path, monkeypatch):
     bundle = to_bundle(mlp(tmp_path / "m.onnx"), tmp_path / "b", task="classification", train=("lora",))
     rows(tmp_path / "data.jsonl", 40)
-    engine, choose = activations.Engine, job.choose
+    engine, choose = activations.Engine, job.choose_way
     opened, left = [], []
 
     def watched(*args, **given):

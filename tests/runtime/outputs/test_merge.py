@@ -255,12 +255,12 @@ def test_memory_stays_small(tmp_path):
         from pathlib import Path
         from tests.builders.hand_bundle import SHAPES, LORA, tuned
         from zoedge.bundle import Bundle
-        from zoedge.runtime.outputs import merge
+        from zoedge.runtime.outputs import write_merged
         def peak():  # getrusage would count the parent's, from before exec
             return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM"))
         bundle, values = Bundle.open(sys.argv[1], verify=False), tuned(LORA)
         before = peak()
-        merge(bundle, values, Path(sys.argv[2]))
+        write_merged(bundle, values, Path(sys.argv[2]))
         print(peak() - before)
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(bundle.folder), str(tmp_path / "merged")]

@@ -13,7 +13,7 @@ from zoedge.manifest import SETTING, Frozen
 from zoedge.names import in_graph
 
 from .graph import Graph, attributes, subgraphs
-from .roles import why_frozen
+from .roles import is_rounded, why_frozen
 from .subgraphs import flattened, walk
 
 _FLOATS = {
@@ -27,6 +27,8 @@ _ROUNDED = {
     for name in (
         "INT8",
         "UINT8",
+        "INT16",
+        "UINT16",
         "INT4",
         "UINT4",
         "FLOAT8E4M3FN",
@@ -74,7 +76,12 @@ def _packed(graph: Graph) -> dict[str, tuple[int, ...]]:
 def _held(flat: Graph, graph: onnx.GraphProto) -> Iterator[tuple[str, Frozen]]:
     """Yield (value, row) for the tensors of one level: initializers and Constants."""
     for tensor in graph.initializer:
-        if tensor.data_type in _FLOATS or tensor.data_type in _ROUNDED:
+        kind = tensor.data_type
+        if (
+            kind in _FLOATS
+            or kind in _ROUNDED
+            or (kind == TensorProto.INT32 and is_rounded(flat, tensor.name))
+        ):
             yield tensor.name, _row(flat, tensor.name, tensor)
     for sparse in graph.sparse_initializer:
         yield sparse.values.name, _sparse(sparse.values.name, sparse)
@@ -92,7 +99,7 @@ def _held(flat: Graph, graph: onnx.GraphProto) -> Iterator[tuple[str, Frozen]]:
 
 
 def _row(flat: Graph, name: str, tensor: TensorProto) -> Frozen:
-    dtype = _FLOATS.get(tensor.data_type) or _ROUNDED[tensor.data_type]
+    dtype = _FLOATS.get(tensor.data_type) or _ROUNDED.get(tensor.data_type, "int32")
     shape = tuple(tensor.dims)
     reason = why_frozen(flat, name) if dtype == "float32" else f"stored as {dtype}"
     if math.prod(shape) == 1 and tensor.data_type in _ROUNDED:  # a zero point

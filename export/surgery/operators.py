@@ -53,9 +53,9 @@ _USES: dict[str, dict[int, Use]] = {
     "RMSNormalization": {1: "scale"},
     "SimplifiedLayerNormalization": {1: "scale"},
     "RotaryEmbedding": {1: "table", 2: "table"},
-    "DequantizeLinear": {1: "rounding"},
+    "DequantizeLinear": {0: "rounding", 1: "rounding"},
     "QuantizeLinear": {0: "rounding", 1: "rounding"},
-    "QLinearConv": {1: "rounding", 4: "rounding", 6: "rounding"},
+    "QLinearConv": {1: "rounding", 4: "rounding", 6: "rounding", 8: "rounding"},
     "QLinearMatMul": {1: "rounding", 4: "rounding", 6: "rounding"},
 }  # fmt: skip
 _FUSED: dict[str, dict[int, Use]] = {
@@ -92,7 +92,7 @@ _FUSED: dict[str, dict[int, Use]] = {
     "QEmbedLayerNormalization": {
         5: "scale", 6: "shift", 8: "rounding", 9: "rounding", 10: "rounding", 11: "rounding", 12: "rounding",
     },
-    "QGemm": {1: "rounding", 4: "rounding", 7: "rounding"},
+    "QGemm": {1: "rounding", 4: "rounding", 6: "rounding", 7: "rounding"},
     "QMoE": {3: "rounding", 4: "bias", 6: "rounding", 7: "bias", 9: "rounding", 10: "bias"},
     "RelativePositionBias": {0: "embedding"},
     "RotaryEmbedding": {2: "table", 3: "table"},

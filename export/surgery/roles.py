@@ -150,6 +150,11 @@ def is_statistic(graph: Graph, name: str) -> bool:
     return any(_kind(use) == "statistic" for use in uses(graph, name))
 
 
+def is_rounded(graph: Graph, name: str) -> bool:
+    """Return whether a tensor of whole numbers stands for floats: the bias of a layer of integers."""
+    return any(_kind(use) == "rounding" for use in uses(graph, name))
+
+
 def why_frozen(graph: Graph, name: str) -> str:
     """Return what a float tensor is that is no parameter, in a few words."""
     places = uses(graph, name)

@@ -20,7 +20,7 @@ def qdq(d, x):
     y = d.op("MatMul", x, w)
     kind = d.draw(0, 2)
     if kind == 2:
-        bias = d.fixed(d.rng().integers(-900, 900, WIDTH).astype(np.int32))
+        bias = d.fixed(d.rng().integers(-900, 900, WIDTH).astype(np.int32), "codes")
         return d.op("Add", y, d.op("DequantizeLinear", bias, d.fixed(STEP * SCALE)))
     return d.op("Add", y, d.held((WIDTH,))) if kind else y
 
@@ -64,7 +64,7 @@ def qlinear(d, x):
     zero, step = _zero(d, np.uint8, 128), d.fixed(STEP)
     codes = d.op("QuantizeLinear", x, step, zero)
     weight = [_codes(d, (WIDTH, WIDTH), np.int8), d.fixed(SCALE), _zero(d, np.int8)]
-    bias = d.fixed(d.rng().integers(-900, 900, WIDTH).astype(np.int32))
+    bias = d.fixed(d.rng().integers(-900, 900, WIDTH).astype(np.int32), "codes")
     out = [d.fixed(np.float32(0.02)), _zero(d, np.uint8, 120)]
     if kind == 0:
         y = d.op("QLinearMatMul", codes, step, zero, *weight, *out)

@@ -158,3 +158,30 @@ def test_the_share_that_nothing_drops_is_not_listed(tmp_path, switch):
     proto = model(nodes, [value("x", ["n", 4])], [value("y", ["n", 2])], tensors)
     bundle = to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "b", loss="mse", train=("full",))
     assert bundle.manifest.frozen == ()
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+def test_a_rounded_bias_counts_as_its_matrix_does(tmp_path, kind):
+    nodes = [
+        node("DequantizeLinear", "w ws", "wd"),
+        node("DequantizeLinear", "b bs", "bd"),
+        node("Gemm", "x wd bd", "h"),
+        node("Gemm", "h head bias", "y"),
+    ]
+    codes = np.random.default_rng(0).integers(-100, 100, (4, 4)).astype(kind)
+    scales = {"ws": np.float32(0.01), "bs": np.float32(0.001)}
+    tensors = {
+        "w": codes,
+        "b": np.array([5, -900, 70, 2], np.int32),
+        "head": normal((4, 2), 1),
+        "bias": normal(2, 2),
+    }
+    proto = model(nodes, [value("x", ["n", 4])], [value("y", ["n", 2])], tensors, opset=21, ir_version=10)
+    proto.graph.initializer.extend(numpy_helper.from_array(np.array(a), name) for name, a in scales.items())
+    bundle = to_bundle(save(proto, tmp_path / "m.onnx"), tmp_path / "b", loss="mse", train=("head",))
+    listed = frozen(bundle)
+    assert listed["w"] == (16, f"stored as {np.dtype(kind)}")
+    assert listed["b"] == (4, "stored as int32")
+    assert bundle.manifest.elements - bundle.manifest.trained_elements == 16 + 4 + sum(
+        size for name, (size, _) in listed.items() if name in scales
+    )

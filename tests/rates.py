@@ -14,7 +14,7 @@ class Rates(NamedTuple):
         parabola: a parabola of some hundred elements.
         adapters: one over LoRA factors.
         wide: a parabola of tens of thousands of elements, a few steps.
-        share: the same on a share of its elements, until it has halved; None where a method has no such share.
+        share: the same on a share of its elements, until it has nearly halved; None where a method has no such share.
         network: a small classifier.
     """
 
@@ -30,5 +30,8 @@ RATES = {
     "meazo": Rates(parabola=0.05, adapters=0.02, wide=1e-3, share=0.15, network=0.02),
     "mezo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=1e-3, network=1e-2),
     "subzero": Rates(parabola=2e-3, adapters=4e-3, wide=1e-5, share=None, network=1e-2),
+    "zo-adam": Rates(parabola=0.02, adapters=0.01, wide=1e-3, share=None, network=0.01),
+    "zo-sgd-momentum": Rates(parabola=2e-4, adapters=1e-5, wide=1e-6, share=None, network=2e-3),
+    "zo-sgd-sign": Rates(parabola=0.04, adapters=0.01, wide=1e-3, share=0.15, network=0.01),
 }
 METHODS = sorted(RECIPES)

@@ -13,6 +13,7 @@ from tests.zoedge.commands import error, run
 from zoedge.cli.main import failure, main
 from zoedge.errors import RefusedError, ZoedgeError
 from zoedge.manifest import FORMAT_VERSION
+from zoedge.methods import RECIPES
 
 BAD = {
     "no such folder": (
@@ -60,7 +61,7 @@ BAD = {
     ),
     "method": (
         ["tune", "{made}/bundle", "-d", "{made}/data.npz", "-o", "{tmp}/r", "--method", "mezzo"],
-        "--method 'mezzo' is not a method; did you mean mezo, meazo? (methods: fzoo, meazo, mezo, subzero)",
+        f"--method 'mezzo' is not a method; did you mean mezo, meazo? (methods: {', '.join(sorted(RECIPES))})",
     ),
     "missing data": (
         ["eval", "{made}/bundle", "-d", "{tmp}/no.csv"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError, near
-from . import fzoo, meazo, mezo, subzero
+from . import fzoo, meazo, mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign
 from .core import (
     Defaults,
     Estimator,
@@ -45,7 +45,8 @@ __all__ = [
     "having",
 ]
 
-RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (fzoo, meazo, mezo, subzero)}
+_MODULES = (fzoo, meazo, mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign)
+RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in _MODULES}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -45,7 +45,7 @@ class Tensor(Protocol):
     def add(self, name: str, moves: Point, shrink: float = 1.0) -> None:
         """Let an array ("theta" for the parameter) be shrink * itself + sum(scale * z_k)."""
 
-    def parts(self) -> Iterator[Mapping[str, Any]]:
+    def parts(self) -> Iterator[dict[str, Any]]:
         """Yield "theta" and the arrays in flat pieces of bounded size, to be changed in place element by element."""
 
 

@@ -48,3 +48,16 @@ class Spread:
         mean = math.fsum(g) / len(g)
         sigma = math.sqrt(math.fsum((c - mean) * (c - mean) for c in g) / len(g))
         return {}, tuple(c / sigma if sigma > 0.0 else 0.0 for c in g)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Keep the signs alone: every direction moves by the same length, whatever the loss's scale."""
+
+    def init(self) -> State:
+        """Return no state."""
+        return {}
+
+    def __call__(self, state: State, g: tuple[float, ...]) -> tuple[State, tuple[float, ...]]:
+        """Return -1, 0 or 1 for each coefficient."""
+        return {}, tuple(math.copysign(1.0, c) if c else 0.0 for c in g)

@@ -151,7 +151,7 @@ def test_descends_a_parabola(method, placement):
         device=Cpu(),
     )
     run(f, parabola, 500, RATES[method].share)
-    assert parabola(arrays) < 0.5 * before
+    assert parabola(arrays) < 0.55 * before
 
 
 def notes(bundle, **settings):
@@ -167,7 +167,8 @@ BRANCHES = manifest(lora=True, trainable=LORA, files={ACTIVATIONS_FILE: "0" * 64
     ("bundle", "settings", "note"),
     [
         (DENSE_BUNDLE, {"method": "subzero"},
-         "--active-elements has no effect here: subzero has no such setting, fzoo, meazo and mezo have"),
+         "--active-elements has no effect here: subzero has no such setting, "
+         f"{', '.join(SINGLY[:-1])} and {SINGLY[-1]} have"),
         (BRANCHES, {},
          "--active-elements has no effect here: a small matrix moves in each LoRA branch, and nothing else"),
         (DENSE_BUNDLE, {},

@@ -29,6 +29,7 @@ RATES = {
     "fzoo": Rates(parabola=0.1, adapters=0.03, wide=1e-3, share=0.15, network=0.02),
     "meazo": Rates(parabola=0.05, adapters=0.02, wide=1e-3, share=0.15, network=0.02),
     "mezo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=1e-3, network=1e-2),
+    "sparse-mezo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=None, network=1e-2),
     "subzero": Rates(parabola=2e-3, adapters=4e-3, wide=1e-5, share=None, network=1e-2),
     "zo-adam": Rates(parabola=0.02, adapters=0.01, wide=1e-3, share=None, network=0.01),
     "zo-sgd-momentum": Rates(parabola=2e-4, adapters=1e-5, wide=1e-6, share=None, network=2e-3),

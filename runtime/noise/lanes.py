@@ -32,6 +32,16 @@ def float32_pointer(typing_context: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def byte_pointer(typing_context: Any, address: Any) -> Any:
+    """Return an address as a pointer to bytes that ``numba.carray`` takes."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.uint8)(types.int64), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def waiting_words(typing_context: Any) -> Any:
     """Return a pointer to a place for the words of ``WAITING`` blocks, on the stack of the function that asks."""
 

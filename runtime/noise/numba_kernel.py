@@ -25,6 +25,7 @@ from .lanes import (
     add_32_levels,
     add_32_signs,
     add_256_levels,
+    byte_pointer,
     eight_blocks,
     float32_pointer,
     waiting_words,
@@ -146,7 +147,30 @@ def _add_chunks(
                     _add_term(run, start, streams[t], table, taken == 15, None)
 
 
-def _keyed(sources: int) -> Callable[..., None]:
+# chunk by chunk around the function above, which is then compiled as it is without masks
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+def _add_masked_chunks(
+    first: Any, last: Any, additions: Any, shrinks: Any, streams: Any, spans: Any, levels: Any, samples: Any
+) -> None:
+    """The same where additions may have masks: what these leave out is put back."""
+    kept = np.empty(CHUNK, np.float32)
+    for chunk in range(first, last):
+        a = np.searchsorted(additions[:, 0], chunk, side="right") - 1
+        if additions[a, 5] == 0:
+            _add_chunks(chunk, chunk + 1, additions, shrinks, streams, spans, levels, samples)
+            continue
+        start = (chunk - additions[a, 0]) * CHUNK
+        whole = numba.carray(float32_pointer(additions[a, 1]), (additions[a, 2],))
+        mask = numba.carray(byte_pointer(additions[a, 5]), ((additions[a, 2] + 7) // 8,))
+        part = whole[start : min(additions[a, 2], start + CHUNK)]
+        kept[: part.size] = part
+        _add_chunks(chunk, chunk + 1, additions, shrinks, streams, spans, levels, samples)
+        for i in range(part.size):
+            if not mask[(start + i) >> 3] >> ((start + i) & 7) & 1:
+                part[i] = kept[i]
+
+
+def _keyed(sources: int, *, masked: bool = False) -> Callable[..., None]:
     """Return ``_add_chunks`` as a function that numba's cache takes for another where ``sources`` is another."""
 
     def run(
@@ -160,12 +184,16 @@ def _keyed(sources: int) -> Callable[..., None]:
         samples: Any,
     ) -> None:
         if sources >= 0:
-            _add_chunks(first, last, additions, shrinks, streams, spans, levels, samples)
+            if masked:
+                _add_masked_chunks(first, last, additions, shrinks, streams, spans, levels, samples)
+            else:
+                _add_chunks(first, last, additions, shrinks, streams, spans, levels, samples)
 
     return run
 
 
 _run = compiled(_keyed(digest(Path(__file__).parent)))
+_run_masked = compiled(_keyed(digest(Path(__file__).parent), masked=True))
 
 
 def add_terms(additions: Sequence[Addition[Float32]], threads: int = 0) -> None:
@@ -175,7 +203,9 @@ def add_terms(additions: Sequence[Addition[Float32]], threads: int = 0) -> None:
         additions: the buffers and what is done to each.
         threads: how many work at most; 0 for one per usable core.
     """
-    for target, *_ in additions:
+    for target, *_, mask in additions:
+        if mask is not None and (mask.nbytes != -(-target.size // 8) or not mask.flags.c_contiguous):
+            raise ValueError(f"a mask has a bit for each of {target.size} elements, not {mask.nbytes} bytes")
         if target.dtype != np.float32 or not (target.flags.c_contiguous and target.flags.writeable):
             raise ValueError("noise is added in place to C-contiguous, writeable float32 arrays only")
     work = Work.of(additions)
@@ -184,15 +214,16 @@ def add_terms(additions: Sequence[Addition[Float32]], threads: int = 0) -> None:
     workers = (threads or usable_cores()) if volume >= _PARALLEL else 1
     size = max(1, chunks if workers == 1 else min(_PIECE, -(-chunks // workers)))
     pieces = [(first, min(first + size, chunks)) for first in range(0, chunks, size)]
-    _share(iter(pieces), work, min(workers, len(pieces)))
+    run = _run_masked if any(addition.mask is not None for addition in additions) else _run
+    _share(run, iter(pieces), work, min(workers, len(pieces)))
 
 
-def _share(pieces: Iterator[tuple[int, int]], work: Work, workers: int) -> None:
+def _share(run: Callable[..., None], pieces: Iterator[tuple[int, int]], work: Work, workers: int) -> None:
     """Let each worker take piece after piece: one that is held up by other programs takes fewer."""
 
     def take() -> None:
         for first, last in pieces:
-            _run(first, last, *work)
+            run(first, last, *work)
 
     helpers = [threading.Thread(target=take) for _ in range(workers - 1)]
     for helper in helpers:

@@ -95,12 +95,14 @@ class Addition(NamedTuple, Generic[T]):
 
     Every operation rounds to float32. ``target`` is C-contiguous and changed in place; a shrink of 1
     skips the multiplication. Only the stretches of ``sample`` shrink, or all elements without one.
+    ``mask`` is uint8 [ceil(elements / 8)], a bit an element, the first in the lowest: those without stay as they are.
     """
 
     target: T
     terms: Sequence[Term]
     shrink: float = 1.0
     sample: Sample | None = None
+    mask: T | None = None
 
 
 def tensor_id(name: str) -> int:
@@ -157,10 +159,11 @@ def stretches(sample: Sample, first: int, count: int) -> NDArray[np.bool_]:
 
 def add_terms(additions: Sequence[Addition[Float32]]) -> None:
     """Make additions to buffers that don't overlap."""
-    for target, terms, shrink, sample in additions:
+    for target, terms, shrink, sample, mask in additions:
         flat = target.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
             part = flat[start : start + _CHUNK]
+            kept = None if mask is None else part.copy()
             if shrink != 1.0:
                 for low, high in _runs(sample, start, part.size):
                     part[low:high] *= np.float32(shrink)
@@ -170,6 +173,10 @@ def add_terms(additions: Sequence[Addition[Float32]]) -> None:
                 indices = stream_indices(term, start, part.size)  # cheaper at once than run by run
                 for low, high in runs:
                     part[low:high] += term.table[indices[low:high]]
+            if mask is not None and kept is not None:
+                packed = mask.view(np.uint8)[start // 8 : -(-(start + part.size) // 8)]
+                left = np.unpackbits(packed, count=part.size, bitorder="little") == 0
+                part[left] = kept[left]
 
 
 def _runs(sample: Sample | None, start: int, size: int) -> list[tuple[int, int]]:

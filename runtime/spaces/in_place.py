@@ -38,6 +38,7 @@ class InPlace(Space):
         self._shrink = 1.0  # comes before the queue
         self._shrunk: Sample | None = None  # which stretches shrink
         self._queue: list[Term] = []
+        self._mask: NDArray[np.uint8] | None = None  # of the queue
 
     def visit(self, step: int, point: Point, part: Part) -> None:
         """Queue the additions that lead from the present point to ``point``."""
@@ -61,7 +62,8 @@ class InPlace(Space):
         """Return what was queued, as one pass over memory."""
         if not self._queue and self._shrink == 1.0:
             return []
-        addition = Addition(self._buffer, self._queue, self._shrink, self._shrunk)
+        mask = None if self._mask is None else self._device.put(self._mask)
+        addition = Addition(self._buffer, self._queue, self._shrink, self._shrunk, mask)
         self._queue, self._shrink = [], 1.0
         return [addition]
 
@@ -93,6 +95,9 @@ class InPlace(Space):
         self._device.add_terms(self.settle())
 
     def _go_to(self, step: int, point: Point, part: Part) -> None:
+        if part.mask is not self._mask:  # one queue moves one set of elements
+            self._device.add_terms(self.settle())
+            self._mask = part.mask
         offset = {(step, move.probe): move.scale for move in point}
         self._samples[step] = part.sample
         for key in sorted(self._offset.keys() | offset.keys()):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from zoedge.methods import Point, Update
 
 from ..device import Buffer
-from ..noise.reference import Addition, Float32, Sample
+from ..noise.reference import Addition, Float32
 from .base import Arrays, Beside, Noise, Site, Space
 from .support import Part
 
@@ -32,12 +32,12 @@ class OutOfPlace(Space):
         self._noise = noise or Noise(site.name, site.seed, site.directions)
         self._beside = Beside(site.name, self._buffer.shape, site.arrays, self._noise, site.device)
         self._decays = site.decays
-        self._target: tuple[int, Point, Sample | None] = (0, (), None)
+        self._target: tuple[int, Point, Part] = (0, (), Part())
         self._current = True  # the buffer is at the target
 
     def visit(self, step: int, point: Point, part: Part) -> None:
         """Remember where to be."""
-        self._target, self._current = (step, point, part.sample), False
+        self._target, self._current = (step, point, part), False
 
     def apply(self, step: int, update: Update, part: Part) -> list[Addition[Buffer]]:
         """Return what moves the master."""
@@ -47,16 +47,20 @@ class OutOfPlace(Space):
             self._beside.step(self._master, step, update, part, shrink)
             return []
         terms = self._noise.terms(step, update.moves, part.sample)
-        return [Addition(self._master, terms, shrink, part.sample)]
+        return [Addition(self._master, terms, shrink, part.sample, self._mask(part))]
 
     def settle(self) -> list[Addition[Buffer]]:
         """Copy the master to the buffer, and return what is to be added there."""
         if self._current:
             return []
-        step, point, sample = self._target
+        step, point, part = self._target
         self._device.write(self._buffer, self._master)
         self._current = True
-        return [Addition(self._buffer, self._noise.terms(step, point, sample))]
+        terms = self._noise.terms(step, point, part.sample)
+        return [Addition(self._buffer, terms, mask=self._mask(part))]
+
+    def _mask(self, part: Part) -> Buffer | None:
+        return None if part.mask is None else self._device.put(part.mask)
 
     def theta(self) -> Float32:
         """Return the master."""

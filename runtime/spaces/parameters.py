@@ -15,7 +15,7 @@ from zoedge.methods import Dense, LowRank, Method, Point, Update
 from zoedge.tensor_file import map_some
 
 from ..device import Buffer, Device
-from ..noise.reference import Addition
+from ..noise.reference import Addition, Float32
 from . import ActivationBranch, Arrays, InPlace, LowRankBranch, LowRankInPlace, OutOfPlace, Site, Space
 from .support import Moved, Parts, Support
 
@@ -78,7 +78,11 @@ class Parameters:
         self._named = builder.build(moved, manifest.branches)
         self.spaces = tuple(self._named.values())
         singly = {name for name, space in self._named.items() if space.singly}
-        self._support = Support(method.support, Moved(tuple(self._named), singly), seed)
+        self._support = Support(method.support, Moved(tuple(self._named), singly, self._theta), seed)
+        if self._support.masks and (method.rule.arrays or singly != self._named.keys()):
+            raise ValueError(
+                "single elements can be left out only of tensors that move alone, without arrays beside"
+            )
         self._parts: tuple[int, Parts] | None = None  # of the step that was asked for last
         self._assignable = {name: space for space in self.spaces for name in space.assignable}
 
@@ -150,6 +154,9 @@ class Parameters:
             space.load(state)
         self._parts = None
 
+    def _theta(self, name: str) -> Float32:
+        return self._named[name].theta()
+
     def _add(self, additions: Iterable[Addition[Buffer]]) -> None:
         """Make the additions of all spaces in one call."""
         made = list(additions)
@@ -161,7 +168,7 @@ class Parameters:
         if self._parts is None or self._parts[0] != step:
             if self._support.reads_theta:
                 self.settle()
-            self._parts = step, self._support.at(step, lambda name: self._named[name].theta())
+            self._parts = step, self._support.at(step, self._theta)
         return self._parts[1]
 
 

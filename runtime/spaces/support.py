@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zoedge.errors import InputError
 from zoedge.methods import support as declared
 
@@ -23,21 +26,34 @@ class Part(NamedTuple):
 
     Attributes:
         sample: which stretches move; None for all.
+        mask: which elements move, as ``Addition.mask``; None for all.
         window: the step at which the present low-rank subspace began.
     """
 
     sample: Sample | None = None
     window: int = 0
+    mask: NDArray[np.uint8] | None = None
+
+
+def _no_theta(name: str) -> Float32:
+    raise ValueError(f"the values of {name} are not at hand")
 
 
 Parts = Mapping[str, Part]  # what moves at a step; what isn't in it stays
 
 
 class Moved(NamedTuple):
-    """Names of what a run moves: all, and those whose elements move each for themselves."""
+    """What a run moves.
+
+    Attributes:
+        names: of all of it.
+        singly: of that whose elements move each for themselves.
+        theta: their values as exported; only while a narrowing is made.
+    """
 
     names: Sequence[str]
     singly: Collection[str]
+    theta: Theta = _no_theta
 
 
 class Narrowing(Protocol):
@@ -45,9 +61,11 @@ class Narrowing(Protocol):
 
     Attributes:
         reads_theta: whether ``narrow`` looks at the parameters.
+        masks: whether it leaves out single elements.
     """
 
     reads_theta: bool
+    masks: bool
 
     def narrow(self, step: int, parts: Parts, theta: Theta) -> Parts:
         """Return what is left of a step's parts."""
@@ -62,7 +80,7 @@ class LayersNarrowing:
         InputError: no parameter belongs to a layer.
     """
 
-    reads_theta = False
+    reads_theta = masks = False
 
     def __init__(self, declaration: declared.Layers, moved: Moved, seed: int) -> None:
         self._layer = {name: layer_of(name) for name in moved.names}
@@ -85,7 +103,7 @@ class LayersNarrowing:
 class StretchesNarrowing:
     """A share of each tensor's elements, in stretches, the same for all directions of a step."""
 
-    reads_theta = False
+    reads_theta = masks = False
 
     def __init__(self, declaration: declared.Stretches, moved: Moved, seed: int) -> None:
         self._tensors = {name: tensor_id(name) for name in moved.singly}
@@ -105,7 +123,7 @@ class StretchesNarrowing:
 class WindowsNarrowing:
     """Low-rank subspaces stay for a number of steps."""
 
-    reads_theta = False
+    reads_theta = masks = False
 
     def __init__(self, declaration: declared.Windows, moved: Moved, seed: int) -> None:
         self._refresh = declaration.refresh
@@ -116,8 +134,52 @@ class WindowsNarrowing:
         return {name: part._replace(window=window) for name, part in parts.items()}
 
 
+class SmallMagnitudesNarrowing:
+    """The elements whose magnitude is at most the tensor's threshold, by the parameters before the step.
+
+    A tensor whose threshold is 0 (a fresh bias) moves as a whole.
+
+    Raises:
+        InputError: every tensor's is.
+    """
+
+    reads_theta = masks = True
+
+    def __init__(self, declaration: declared.SmallMagnitudes, moved: Moved, seed: int) -> None:
+        found = {name: _threshold(moved.theta(name), declaration.sparsity) for name in sorted(moved.singly)}
+        self._thresholds = {name: threshold for name, threshold in found.items() if threshold > 0.0}
+        if not self._thresholds:
+            raise InputError(
+                "sparse-mezo moves small weights, and all that is tuned begins as zeros: export with --train full"
+            )
+        small = {n: _small(moved.theta(n), h) for n, h in self._thresholds.items() if declaration.constant}
+        self._constant = small if declaration.constant else None
+
+    def narrow(self, step: int, parts: Parts, theta: Theta) -> Parts:
+        """Return the parts with the step's masks."""
+        return {
+            name: part._replace(mask=self._mask(name, theta)) if name in self._thresholds else part
+            for name, part in parts.items()
+        }
+
+    def _mask(self, name: str, theta: Theta) -> NDArray[np.uint8]:
+        return _small(theta(name), self._thresholds[name]) if self._constant is None else self._constant[name]
+
+
+def _threshold(theta: Float32, sparsity: float) -> float:
+    """Return the largest magnitude of the share that moves, of one element at least."""
+    sizes = np.abs(theta).ravel()
+    count = max(1, round((1.0 - sparsity) * sizes.size))
+    return float(np.partition(sizes, count - 1)[count - 1])
+
+
+def _small(theta: Float32, threshold: float) -> NDArray[np.uint8]:
+    return np.packbits(np.abs(theta).ravel() <= np.float32(threshold), bitorder="little")
+
+
 NARROWINGS: dict[type, Callable[[Any, Moved, int], Narrowing]] = {
     declared.Layers: LayersNarrowing,
+    declared.SmallMagnitudes: SmallMagnitudesNarrowing,
     declared.Stretches: StretchesNarrowing,
     declared.Windows: WindowsNarrowing,
 }
@@ -133,12 +195,14 @@ class Support:
 
     Attributes:
         reads_theta: whether a step's choice depends on the parameters before it.
+        masks: whether it leaves out single elements.
     """
 
     def __init__(self, declarations: Sequence[declared.Support], moved: Moved, seed: int) -> None:
         self._narrowings = [NARROWINGS[type(d)](d, moved, seed) for d in declarations]
         self._all: Parts = dict.fromkeys(moved.names, Part())
         self.reads_theta = any(n.reads_theta for n in self._narrowings)
+        self.masks = any(n.masks for n in self._narrowings)
 
     def at(self, step: int, theta: Theta) -> Parts:
         """Return how each tensor takes part in a step."""

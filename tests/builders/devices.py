@@ -80,7 +80,9 @@ class Counting(Device):
 
     def add_terms(self, additions):
         self.calls["add_terms"] += 1
-        self._cpu.add_terms([a._replace(target=a.target.array) for a in additions])
+        self._cpu.add_terms(
+            [a._replace(target=a.target.array, mask=a.mask and a.mask.array) for a in additions]
+        )
 
     def product(self, u, s, out):
         self._cpu.product(u.array, s.array, out.array)

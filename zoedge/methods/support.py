@@ -26,4 +26,18 @@ class Windows:
     refresh: int
 
 
+@dataclass(frozen=True)
+class SmallMagnitudes:
+    """The elements of each tensor that are small (Sparse-MeZO, arXiv 2402.15751, section 4).
+
+    Attributes:
+        sparsity: share of the elements that stay, the largest; a tensor's threshold is that quantile of its
+            magnitudes as they were exported.
+        constant: whether which elements these are is decided once, and not anew from the parameters before each step.
+    """
+
+    sparsity: float
+    constant: bool = False
+
+
 Support = object  # any of these, or one that a narrowing is registered for

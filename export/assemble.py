@@ -12,7 +12,7 @@ from zoedge.manifest import ADAPTERS_FILE, Branch, Frozen, Head, Parameter, Port
 from zoedge.names import LOSS, in_graph
 
 from .activations_graph import activations_graph
-from .adapters.base import BranchSettings
+from .adapters.base import BranchSettings, surgery_of
 from .adapters.branches import add_branches, initial_factors
 from .adapters.targets import choose_targets
 from .exported import Exported
@@ -104,6 +104,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     adapted = _adapted(exported, targets, request.branches)
     apart = {branch.weight: targets[branch.weight] for branch in branches if branch.apart}
     beside = _without_branch(table, choice, targets, live) if request.branches.targets is None else ()
+    seen = [branch for branch in branches if surgery_of(branch.kind).follows_activations]
     if adapted is not None:
         make_overridable(adapted, changing)
     return Assembled(
@@ -111,7 +112,7 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
         adapted=adapted,
         merged=_adapted(exported, apart, request.branches),
         stages=build_stages(exported, targets, branches, choice.names),
-        activations=activations_graph(exported, branches) if branches else None,
+        activations=activations_graph(exported, seen) if seen else None,
         factors=factors,
         parameters=rows,
         branches=branches,
@@ -198,7 +199,7 @@ def _described(
     for branch in branches:
         original = originals.get(branch.weight, "")
         layers = _layers(exported, original or branch.weight)
-        apart = why_apart(plain, uses[branch.weight], original)
+        apart = surgery_of(branch.kind).unaddable or why_apart(plain, uses[branch.weight], original)
         described.append(structs.replace(branch, apart=apart, also=layers[1:], of_lookup=not layers))
     return tuple(described)
 
@@ -234,9 +235,10 @@ def _rows(
             array = exported.weights[branch.weight]
             dtype = "bfloat16" if branch.weight in halves else array.dtype.name
             rows.append(Parameter(name=branch.weight, dtype=dtype, shape=array.shape))
+    kinds = {name: branch.kind for branch in branches for name in branch.tensors.values()}
     for name, array in factors.items():
         dtype = array.dtype.name
-        row = Parameter(name=name, dtype=dtype, shape=array.shape, file=ADAPTERS_FILE, group="lora")
+        row = Parameter(name=name, dtype=dtype, shape=array.shape, file=ADAPTERS_FILE, group=kinds[name])
         rows.append(structs.replace(row, trainable=True))
     return tuple(rows)
 

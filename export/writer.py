@@ -105,7 +105,7 @@ def _apart(manifest: Manifest, exported: Exported) -> list[str]:
     """Return what a user should know of branches that merging keeps apart, but for those of ``--quantize``."""
     said = said_apart(manifest.no_floats_of(exported.weights))
     files = "" if exported.source.kind == "onnx" else ", so merging writes no model.safetensors"
-    return [f"a merged model.onnx keeps LoRA branches as products: {said}{files}"] if said else []
+    return [f"a merged model.onnx keeps branches as products: {said}{files}"] if said else []
 
 
 class Made(NamedTuple):

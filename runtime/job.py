@@ -62,7 +62,7 @@ class Job:
         fold: the state before the first record.
         measure: losses and metrics.
         refit: solves the head again and again; None where directions move it or there is none.
-        directions: of LoRA branches; None where none are moved in, or the run has begun.
+        bases: of the directions of LoRA branches; None where none are moved in, or the run has begun.
         initial: those, and the first values of a moved new head; None where there are neither.
         notes: sentences the user should read.
         form: of the whole graph, which the run keeps.
@@ -75,7 +75,7 @@ class Job:
     fold: Fold
     measure: Measure
     refit: HeadRefit | None
-    directions: Assign | None
+    bases: Assign | None
     initial: Callable[[], Assign] | None
     notes: tuple[str, ...]
     form: str
@@ -210,7 +210,7 @@ def make_job(
     manifest, options = bundle.manifest, plan.options
     goal = _goal(options, manifest, splits.facts)
     # before the run's own session is open: what this holds is gone by then
-    directions = None if begun else _branch_directions(bundle, device, options, splits.train)
+    bases = None if begun else _branch_bases(bundle, device, options, splits.train)
     fold = build_fold(bundle, device, plan)
     dealt = _deal(options.seed, len(splits.train), plan.folds)
     choice = choose_way(
@@ -248,15 +248,13 @@ def make_job(
         scale=splits.facts.target,
     )
     refit = head_refit(manifest, dealt or _deal(options.seed, len(splits.train), MAX_FOLDS), measure.forward)
-    initial = None if begun else _initial(bundle, plan, refit, directions)
+    initial = None if begun else _initial(bundle, plan, refit, bases)
     notes = tuple(n for n in (*device.notes, choice.note, *plan.notes) if n)
     solved = refit if plan.solved else None
     if ":" in options.objective:
         # a head that is assigned first may say nothing yet, as constant outputs correlate with nothing
         measure.check(finite=initial is None and solved is None)
-    return Job(
-        bundle, splits, plan, fold, measure, solved, directions, initial, notes, choice.form, choice.cache
-    )
+    return Job(bundle, splits, plan, fold, measure, solved, bases, initial, notes, choice.form, choice.cache)
 
 
 def eval_bounds(options: TuneOptions, manifest: Manifest, train: Dataset, grain: Grain) -> Bounds:
@@ -347,21 +345,21 @@ def _a_batch(train: Dataset, manifest: Manifest, options: TuneOptions, grain: Gr
 
 
 def _initial(
-    bundle: Bundle, plan: Plan, refit: HeadRefit | None, directions: Assign | None
+    bundle: Bundle, plan: Plan, refit: HeadRefit | None, bases: Assign | None
 ) -> Callable[[], Assign] | None:
     options = plan.options
     makers = []
     if not plan.solved:
         makers.append(initial_head(bundle.manifest, options.head_init, options.seed, refit))
-    if directions is not None:
-        makers.append(lambda: directions)
+    if bases is not None:
+        makers.append(lambda: bases)
     given = [make for make in makers if make is not None]
     if not given:
         return None
     return lambda: Assign(0, {FULL: {name: v for make in given for name, v in make().slots[FULL].items()}})
 
 
-def _branch_directions(bundle: Bundle, device: Device, options: TuneOptions, train: Dataset) -> Assign | None:
+def _branch_bases(bundle: Bundle, device: Device, options: TuneOptions, train: Dataset) -> Assign | None:
     """Return the record of the directions in which LoRA branches are moved, from some training rows."""
     if options.lora_space != "activations":
         return None

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from zoedge.adapters import lora_branches
+from zoedge.adapters import LORA, lora_branches
 from zoedge.errors import InputError
 from zoedge.manifest import ACTIVATIONS_FILE, Manifest
 from zoedge.methods import Defaults, Length, Recipe, find_recipe
@@ -18,7 +18,7 @@ from .data import held_out_rows
 from .data.batches import steps_in
 from .run.method import method_of
 from .spaces.elements import active_share, idle, moved_singly, size, written
-from .spaces.parameters import placement_for
+from .spaces.parameters import BRANCH_SPACES, placement_for
 from .start.convex import LOSSES
 from .unused import Circumstances, unused
 
@@ -166,8 +166,9 @@ def _length(defaults: Defaults, lora_space: str, *, branches: bool, small: bool)
 
 
 def _lora_space(options: TuneOptions, manifest: Manifest, recipe: Recipe) -> str:
-    own_directions = recipe.defaults.activations is None
-    possible = bool(lora_branches(manifest)) and ACTIVATIONS_FILE in manifest.files and not own_directions
+    kind = recipe.build(recipe.options()).directions.kind
+    moves = recipe.defaults.activations is not None and (LORA, kind, "activations") in BRANCH_SPACES
+    possible = bool(lora_branches(manifest)) and ACTIVATIONS_FILE in manifest.files and moves
     if options.lora_space == "activations" and not possible:
         raise InputError(
             f"--lora-space activations needs LoRA branches and a method that moves between them, not {recipe.name} on "

@@ -16,7 +16,7 @@ class Form(NamedTuple):
     Attributes:
         files: what it may write into a bundle.
         export: the module that writes it, by its function ``build``: see ``export/forms/base.py``.
-        runtime: the module that runs it, by its ``USE``: see ``runtime/ways/use.py``.
+        runtime: the module that runs it, by its ``USE``: see ``runtime/passes/ways/use.py``.
     """
 
     files: tuple[str, ...]

@@ -48,7 +48,9 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     shape: tuple[int, ...]
     file: str = WEIGHTS_FILE  # which of the two safetensors files holds it
     trainable: bool = False
-    group: str = "other"  # embedding | attention | mlp | norm | bias | conv | head | lora | other
+    group: str = (
+        "other"  # embedding | attention | mlp | norm | bias | conv | head | other, or a kind of adapter
+    )
     decay: bool = True  # False for biases and norms, which published methods exempt from weight decay
     tied_to: tuple[str, ...] = ()  # other names of the source that denote the same tensor
     live: bool = True  # whether the loss depends on it

@@ -36,9 +36,13 @@ class Surgery(Protocol):
 
     Attributes:
         counted: of the tensors of a branch, one that differs at every point of a step.
+        follows_activations: whether a space may move it between the principal directions of activations.
+        unaddable: why what it learns can't be added to its matrix, to be put behind "a matrix that"; "" where it can.
     """
 
     counted: str
+    follows_activations: bool
+    unaddable: str
 
     def describe(self, graph: Graph, first: Linear, settings: BranchSettings) -> Branch:
         """Return the branch beside a matrix, its tensors under names that the graph has free.
@@ -55,24 +59,26 @@ class Surgery(Protocol):
     def initial(self, branch: Branch) -> dict[str, Array]:
         """Return name of each tensor -> float32 value with which the branch adds zeros; a function of the names."""
 
-    def beside(self, graph: Graph, x: str, branch: Branch) -> str:
+    def beside(self, graph: Graph, x: str, y: str, branch: Branch) -> str:
         """Add the nodes of a branch.
 
         Args:
             graph: gets them.
             x: float32 [..., in], what the layer reads.
+            y: [..., out], what the layer makes of it alone, of the layer's own type.
             branch: whose tensors the graph has.
 
         Returns:
             float32 [..., out], what is added to the layer's output.
         """
 
-    def beside_stacked(self, graph: Graph, x: str, branch: Branch) -> str:
+    def beside_stacked(self, graph: Graph, x: str, y: str, branch: Branch) -> str:
         """Add the nodes of a branch for several points: ``beside`` with a leading axis of points everywhere.
 
         Args:
             graph: gets them.
             x: float32 [points, rows, in].
+            y: as for ``beside``, [points x rows ..., out].
             branch: whose tensors the graph has, [points or 1, ...].
 
         Returns:

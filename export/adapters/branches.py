@@ -37,7 +37,8 @@ def add_branches(
             tensor.data_location = TensorProto.EXTERNAL
             graph.declare(tensor)
         for use in uses:
-            _add_beside(graph, use, surgery.beside(graph, _read(graph, use), branch))
+            x, y = _read(graph, use), graph.divert(use.y, f"{use.y}/base")
+            _add_beside(graph, use, y, surgery.beside(graph, x, y, branch))
         branches.append(branch)
     return branches
 
@@ -71,7 +72,9 @@ class StackedBranches:
                 self._count = graph.add("Gather", shape_of, graph.hold(np.array([0], np.int64)), axis=0)
             for use in uses:
                 x = self._by_probe(_read(graph, use), use.width_in)
-                _add_beside(graph, use, surgery.beside_stacked(graph, x, branch), stacked=True)
+                y = graph.divert(use.y, f"{use.y}/base")
+                delta = surgery.beside_stacked(graph, x, y, branch)
+                _add_beside(graph, use, y, delta, stacked=True)
         return inputs
 
     def _by_probe(self, x: str, width: int) -> str:
@@ -87,10 +90,9 @@ def _read(graph: Graph, use: Linear) -> str:
     return graph.add("Cast", use.x, to=TensorProto.FLOAT) if use.dtype != TensorProto.FLOAT else use.x
 
 
-def _add_beside(graph: Graph, use: Linear, delta: str, *, stacked: bool = False) -> None:
+def _add_beside(graph: Graph, use: Linear, y: str, delta: str, *, stacked: bool = False) -> None:
     if use.dtype != TensorProto.FLOAT:
         delta = graph.add("Cast", delta, to=use.dtype)
-    base = graph.divert(use.y, f"{use.y}/base")
     if stacked:
-        delta = graph.add("Reshape", delta, graph.add("Shape", base))
-    graph.add("Add", base, delta, output=use.y)
+        delta = graph.add("Reshape", delta, graph.add("Shape", y))
+    graph.add("Add", y, delta, output=use.y)

@@ -22,6 +22,8 @@ class LoraSurgery:
     """A ``Surgery``."""
 
     counted = "b"
+    follows_activations = True
+    unaddable = ""
 
     def describe(self, graph: Graph, first: Linear, settings: BranchSettings) -> Branch:
         """Return a branch whose tensors are called as PEFT calls them, where the source has no such."""
@@ -51,11 +53,11 @@ class LoraSurgery:
         a = rng.uniform(-bound, bound, shapes["a"]).astype(np.float32)
         return {lora.a: a, lora.b: np.zeros(shapes["b"], np.float32)}
 
-    def beside(self, graph: Graph, x: str, branch: Branch) -> str:
+    def beside(self, graph: Graph, x: str, y: str, branch: Branch) -> str:
         """Add both products."""
         return self._products(graph, x, branch, [1, 0])
 
-    def beside_stacked(self, graph: Graph, x: str, branch: Branch) -> str:
+    def beside_stacked(self, graph: Graph, x: str, y: str, branch: Branch) -> str:
         """Add both products, batched over the points."""
         return self._products(graph, x, branch, [0, 2, 1])
 

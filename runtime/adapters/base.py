@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,8 @@ Tensors = Mapping[str, NDArray[np.generic]]
 class Adapter:
     """A kind of adapter, as the ``ADAPTER`` of its module.
 
-    Attributes:
-        unmergeable: why no branch of this kind can be added to its matrix, behind "which"; "" where they can.
+    Where branches can't be added to their matrices (``Branch.apart``), merging keeps them as the graph has them.
     """
-
-    unmergeable: ClassVar[str] = ""
 
     def added(
         self, branch: Branch, factors: Tensors, base: NDArray[np.float64], rows: slice, columns: slice

@@ -35,12 +35,12 @@ def write_adapter_files(
         Names of tuned tensors that the form can't carry; merging keeps them all.
 
     Raises:
-        InputError: the bundle has no LoRA branch, the output exists, or PEFT can't load the model.
+        InputError: the bundle has no branch, the output exists, or PEFT can't load the model.
     """
     output = Path(output)
     if not bundle.manifest.branches:
         raise InputError(
-            f"{bundle.folder} has no LoRA branches to write as an adapter: "
+            f"{bundle.folder} has no branches to write as an adapter: "
             "use zoedge merge, or export with --train lora and tune again"
         )
     if output.suffix in (".onnx_adapter", ".safetensors") and output.exists():

@@ -149,12 +149,13 @@ def _fitting(ask: Ask, manifest: Manifest, plan: Plan, allowed: list[Limit], lon
 
 def _last_resort(manifest: Manifest, rough: Footprint) -> str:
     """Return what makes the weights themselves smaller, where even one short row doesn't fit."""
-    lora = tensor_bytes(p for p in manifest.trainable if p.group == "lora")
-    dense = tensor_bytes(manifest.trainable) - lora
-    if dense > max(lora, rough.copied):
+    factors = set(manifest.factors)
+    beside = tensor_bytes(p for p in manifest.trainable if p.name in factors)
+    dense = tensor_bytes(manifest.trainable) - beside
+    if dense > max(beside, rough.copied):
         return f"export with --train lora (what is trained takes {rough.trained // _MIB} MiB)"
     branches = lora_branches(manifest)
-    if lora > rough.copied and branches:
+    if beside > rough.copied and branches:
         rank = max(1, branches[0].rank // 2)
         return f"export with --lora-rank {rank} (what is trained takes {rough.trained // _MIB} MiB)"
     return "export with --quantize int8"

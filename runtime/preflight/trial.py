@@ -122,8 +122,8 @@ def try_out(ask: Ask, started: float) -> Trial:
     with Watch(device.held) as watch:
         job = open_job(ask, device)
         ready = device.held()
-        if job.directions is not None:
-            job.fold.apply(job.directions)
+        if job.bases is not None:
+            job.fold.apply(job.bases)
         start_seconds = time.time() - started
         steps = [job.measure.batch(step) for step in range(SAMPLED_STEPS)]
         moves, points = _moves(job)

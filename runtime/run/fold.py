@@ -57,10 +57,15 @@ class Fold:
                 parameters are (lazily) there. Returns the answers in that order.
 
         Raises:
-            ValueError: it returned another number of answers than there are points.
+            ValueError: it returned another number of answers than there are points, or the method asks for more
+                points than it says.
         """
         self._activate(self.slot(self.step))
         points = self.method.ask(self.state, self.eps)
+        if len(points) > self.method.most_points:
+            raise ValueError(
+                f"{len(points)} points are asked for, above the {self.method.most_points} at most"
+            )
         answers = tuple(float(answer) for answer in answers_at(self._visits(points)))
         if len(answers) != len(points):
             raise ValueError(f"{len(answers)} answers were returned for {len(points)} points")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zoedge.errors import InputError
 from zoedge.methods import Point, Update
 
+from ..noise.reference import Float32
 from .base import Arrays, Site, Space, lora_of
 from .low_rank import Window, low_rank
 from .support import Part
@@ -77,6 +78,10 @@ class LowRankBranch(Space):
         self._device.write(self._b, b)
         self._current = True
         return ()
+
+    def theta(self) -> Float32:
+        """Return S, what is learnt inside the window."""
+        return self._s.astype(np.float32)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return S, the earlier factors and the first step of the window."""

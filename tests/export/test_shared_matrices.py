@@ -152,7 +152,7 @@ def test_who_else_reads_the_matrix_is_said_at_export(tmp_path, other):
     *_, bundle = both(shared(["MatMul", other], 4, WIDTH), tmp_path, say=told.append)
     (branch,) = bundle.manifest.branches
     assert branch.apart == REASONS[other]
-    said = f"a merged model.onnx keeps LoRA branches as products: w beside a matrix that {REASONS[other]}"
+    said = f"a merged model.onnx keeps branches as products: w beside a matrix that {REASONS[other]}"
     assert [text for text in told if "keeps" in text] == ([said] if REASONS[other] else [])
     files = {path.name for path in (tmp_path / "merged").iterdir()}
     beside = {"weights.safetensors", "adapters.safetensors"}

@@ -70,7 +70,7 @@ def test_eval_of_a_run_is_what_the_merged_file_gives(tmp_path, other):
     wanted = -log_p[np.arange(40), labels].mean()
     assert told["loss"] == pytest.approx(wanted, rel=1e-5)
     assert abs(told["loss"] - before["loss"]) > 1e-3
-    kept = "model.onnx keeps LoRA branches as products: w beside a matrix that"
+    kept = "model.onnx keeps branches as products: w beside a matrix that"
     assert said.startswith(kept) == (other != "MatMul")
 
 

@@ -70,7 +70,7 @@ def test_a_tied_head_is_called_by_its_own_name_and_stays_beside_the_embedding(he
     assert not any(each.apart for each in others)
     said = "lm_head beside a matrix that Gather reads, too"
     assert told == [
-        f"a merged model.onnx keeps LoRA branches as products: {said}, so merging writes no model.safetensors"
+        f"a merged model.onnx keeps branches as products: {said}, so merging writes no model.safetensors"
     ]
     assert any(line == f"kept apart  {said}" for line in run("inspect", bundle.folder).output.splitlines())
     values = tuned(bundle)

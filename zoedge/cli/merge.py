@@ -39,4 +39,4 @@ def _said(manifest: Manifest, *, floats: bool) -> str:
     if not apart:
         return ""
     files = "" if manifest.source.kind == "onnx" else "; other libraries take what zoedge adapter writes"
-    return f"model.onnx keeps LoRA branches as products: {apart}{files}"
+    return f"model.onnx keeps branches as products: {apart}{files}"

@@ -12,7 +12,7 @@ import pytest
 from tests.builders.networks import mlp, rows
 from tests.zoedge.commands import error
 from tests.zoedge.commands import run as command
-from zoedge.adapters import ADAPTERS, LORA, AdapterModules
+from zoedge.adapters import ADAPTERS, AdapterModules
 from zoedge.export import to_bundle
 from zoedge.export.adapters.base import surgery_of
 from zoedge.manifest import Branch
@@ -31,6 +31,8 @@ INPUTS = np.random.default_rng(3).standard_normal((5, 6)).astype(np.float32)
 
 class OuterSurgery:
     counted = "p"
+    follows_activations = False
+    unaddable = ""
 
     def describe(self, graph, first, settings):
         p, q = (graph.fresh(f"{first.module}.outer_{side}") for side in "pq")
@@ -50,11 +52,11 @@ class OuterSurgery:
         q = np.random.default_rng(0).standard_normal(branch.shape[1], dtype=np.float32)
         return {branch.tensors["q"]: q, branch.tensors["p"]: np.zeros(branch.shape[0], np.float32)}
 
-    def beside(self, graph, x, branch):
+    def beside(self, graph, x, y, branch):
         column = graph.add("Unsqueeze", branch.tensors["q"], graph.hold(np.array([1], np.int64)))
         return graph.add("Mul", graph.add("MatMul", x, column), branch.tensors["p"])
 
-    def beside_stacked(self, graph, x, branch):
+    def beside_stacked(self, graph, x, y, branch):
         column = graph.add("Unsqueeze", branch.tensors["q"], graph.hold(np.array([2], np.int64)))
         row = graph.add("Unsqueeze", branch.tensors["p"], graph.hold(np.array([1], np.int64)))
         return graph.add("Mul", graph.add("MatMul", x, column), row)
@@ -71,7 +73,7 @@ class Outer(Adapter):
 
 
 SURGERY, ADAPTER = OuterSurgery(), Outer()
-KINDS = [LORA, "outer"]
+KINDS = [*ADAPTERS, "outer"]
 
 
 @pytest.fixture(autouse=True)
@@ -84,10 +86,6 @@ def place(tmp_path):
     mlp(tmp_path / "mlp.onnx")
     rows(tmp_path / "data.jsonl", 120)
     return tmp_path
-
-
-def test_each_kind_is_in_the_suite_below():
-    assert sorted(ADAPTERS) == sorted(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,6 +110,25 @@ def test_it_tunes_resumes_replays_and_leaves_as_a_stock_model(place, kind):
     )
     (logits,) = session.run(["logits"], {"x": INPUTS})
     told = predict(place / "whole", data=[{"x": list(map(float, x))} for x in INPUTS])
+    assert [row["label"] for row in told] == logits.argmax(1).tolist()
+
+
+def test_what_cannot_be_added_stays_beside_its_matrix(place, monkeypatch):
+    monkeypatch.setattr(SURGERY, "unaddable", "an outer product can't be added to")
+    told = []
+    bundle = to_bundle(
+        place / "mlp.onnx", place / "bundle", task="classification", train=("outer",), say=told.append
+    )
+    assert not any(name.startswith("activations") for name in bundle.manifest.files)
+    said = "fc1 beside a matrix that an outer product can't be added to"
+    assert told == [f"a merged model.onnx keeps branches as products: {said}"]
+    run = tune(bundle, place / "data.jsonl", place / "run", make({"method": "mezo", "steps": 20, "lr": 0.02}))
+    merge(run, place / "merged")
+    session = onnxruntime.InferenceSession(
+        place / "merged" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    (logits,) = session.run(["logits"], {"x": INPUTS})
+    told = predict(run, data=[{"x": list(map(float, x))} for x in INPUTS], which="last")
     assert [row["label"] for row in told] == logits.argmax(1).tolist()
 
 

@@ -64,8 +64,8 @@ def test_every_source_is_tuned_and_merged(name, train, made, tmp_path, capfd):
     bundle = Bundle.open(tmp_path / "bundle")
     data = write_rows(bundle, tmp_path)
     run("tune", tmp_path / "bundle", "--data", data, "-o", tmp_path / "run", *FIVE_STEPS)
-    told = json.loads(run("eval", tmp_path / "run", "--data", data, "--json").output)
-    before = json.loads(run("eval", tmp_path / "bundle", "--data", data, "--json").output)
+    told = json.loads(run("eval", tmp_path / "run", "--data", data, "--json").stdout)
+    before = json.loads(run("eval", tmp_path / "bundle", "--data", data, "--json").stdout)
     run("merge", tmp_path / "run", "-o", tmp_path / "merged")
     assert capfd.readouterr() == ("", "")  # onnxruntime writes to the process's own streams
     assert told["loss"] != before["loss"]  # five steps are in the merged file

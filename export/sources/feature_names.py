@@ -19,7 +19,8 @@ def feature_names(
     """Return the names of the only input's elements in order; () where the file doesn't tell.
 
     They are a JSON list, or names with commas between them, under one of ``KEYS``. Names that don't fit the
-    input are left out, which is said.
+    input are left out, which is said. Those that merely count, as merging writes of a table without a header line,
+    tell nothing.
     """
     entries = {entry.key: entry.value for entry in model.metadata_props}
     key = next((key for key in KEYS if entries.get(key, "").strip()), None)
@@ -34,7 +35,8 @@ def feature_names(
             f"{list(shape)}: they are left out"
         )
         return ()
-    return names
+    counted = (tuple(str(start + place) for place in range(len(names))) for start in (0, 1))
+    return () if names in counted else names
 
 
 def _parsed(text: str) -> tuple[str, ...]:

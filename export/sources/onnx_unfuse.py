@@ -39,4 +39,9 @@ def _parts(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     if not activation:
         return [gemm]
     settings = {own: held[name] for name, own in _PARAMETERS.items() if name in held}
-    return [gemm, helper.make_node(activation, [made], [output], name=f"{node.name}/activation", **settings)]
+    return [
+        gemm,
+        helper.make_node(
+            activation, [made], [output], name=f"{node.name}/activation" if node.name else "", **settings
+        ),
+    ]

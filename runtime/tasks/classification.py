@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoedge.bundle import Bundle
+from zoedge.errors import DataError
 
 from ..data.example import Array, Example
 from ..data.record import Record
@@ -33,7 +34,7 @@ class Classification:
             return Example(inputs, {target.name: placeholder(target.shape, target.dtype)})
         label = fields.label(record, label_keys(ports))
         if self._many:
-            return Example(inputs, {target.name: fitted(label, target, record.where)})
+            return Example(inputs, {target.name: _shares(fitted(label, target, record.where), label, record)})
         return Example(inputs, {target.name: np.array(self._labels.index(label, record.where), np.int64)})
 
     def prediction(self, example: Example, outputs: Mapping[str, Array]) -> dict[str, Any]:
@@ -45,6 +46,16 @@ class Classification:
         scores = np.exp(-np.logaddexp(0.0, -flat))  # sigmoid without overflow
         chosen = [self._labels.name(int(i)) for i in np.flatnonzero(flat > 0)]
         return {"labels": chosen, "scores": scores.tolist()}
+
+
+def _shares(array: Array, label: object, record: Record) -> Array:
+    """Return labels for each class by itself as they are; beyond 0 and 1 their loss would have no lower bound."""
+    if array.size and (array.min() < 0.0 or array.max() > 1.0):
+        raise DataError(
+            f"{record.where} has {fields.short(label)} for labels, and bce-with-logits takes 0 for no, 1 for yes and "
+            "shares between them: write the labels so"
+        )
+    return array
 
 
 def placeholder(shape: tuple[int | str, ...], dtype: str) -> Array:

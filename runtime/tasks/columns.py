@@ -169,7 +169,8 @@ def _missing(record: Record, names: Sequence[str], known: Sequence[str], header:
     if numbered(known):
         hint, remedy = (
             all_names,
-            ": the run was tuned on a file without a header line, so take this one's away",
+            ": the run was tuned on a file without a header line, so put this one's columns into the order of that "
+            "file's and take its header line away",
         )
     elif len(names) == len(known) and looks_like_row(record.names):
         hint, remedy = all_names, header_hint(record.names, header)

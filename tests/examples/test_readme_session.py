@@ -41,7 +41,7 @@ def test_every_command_works_and_prints_what_is_shown(tmp_path, monkeypatch):
             shape = [numbers_left_out(line) for line in output.splitlines()]
             assert shape == [numbers_left_out(line) for line in lines], command
     before, after = (
-        json.loads(run("eval", what, "--data", "examples/wine/test.csv", "--json").output)["accuracy"]
+        json.loads(run("eval", what, "--data", "examples/wine/test.csv", "--json").stdout)["accuracy"]
         for what in ("bundle", "run")
     )
     assert before == pytest.approx(0.58, abs=0.05)

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.builders.fused import CASES, ROUNDED
-from tests.builders.models import normal, save, value
+from tests.builders.models import model, normal, save, value
 from zoedge import InputError
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
@@ -183,3 +183,15 @@ def test_a_fused_bert(tmp_path):
         "no LoRA branch lies beside Attention_0_qkv_weight, Attention_1_qkv_weight (read by Attention), as it needs "
         "the product of an activation and one stored matrix of two axes: name them in --train to train them"
     ]
+
+
+def test_layers_without_names_are_taken_apart(tmp_path):
+    tensors = {"w": normal((8, 8), 1), "b": normal(8, 2), "v": normal((8, 3), 3), "c": normal(3, 4)}
+    fused = partial(onnx.helper.make_node, "FusedGemm", domain="com.microsoft", activation="Relu")
+    nodes = [fused(["x", "w", "b"], ["h"]), fused(["h", "v", "c"], ["y"])]
+    proto = model(nodes, [value("x", ["n", 8])], [value("y", ["n", 3])], tensors)
+    proto.opset_import.add(domain="com.microsoft", version=1)
+    path = save(proto, tmp_path / "m.onnx")
+    bundle = to_bundle(path, tmp_path / "b", loss="mse", train=("full",))
+    assert {p.name for p in bundle.manifest.trainable} == set(tensors)
+    follows(bundle, path)

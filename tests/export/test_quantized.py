@@ -69,8 +69,8 @@ def _logits(path, adapter=None):
 
 def _check(folder, auto, source, tmp_path):
     """Loss fell; the merged folder, both adapters and the float file agree as far as rounding lets them."""
-    before = json.loads(run("eval", folder / "bundle", "-d", folder / "rows.jsonl", "--json").output)
-    after = json.loads(run("eval", folder / "run", "-d", folder / "rows.jsonl", "--json").output)
+    before = json.loads(run("eval", folder / "bundle", "-d", folder / "rows.jsonl", "--json").stdout)
+    after = json.loads(run("eval", folder / "run", "-d", folder / "rows.jsonl", "--json").stdout)
     assert after["loss"] < before["loss"]
     run("predict", folder / "run", "the movie was")
     merged = run("merge", folder / "run", "-o", tmp_path / "merged")

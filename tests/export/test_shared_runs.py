@@ -48,7 +48,7 @@ def tuned(proto, folder, asked, arrays):
         0,
     )
     told, before = (
-        json.loads(run("eval", folder / name, "--data", folder / "rows.npz", "--json").output)
+        json.loads(run("eval", folder / name, "--data", folder / "rows.npz", "--json").stdout)
         for name in ("run", "bundle")
     )
     said = run("merge", folder / "run", "-o", folder / "merged").stderr

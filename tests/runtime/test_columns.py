@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import yaml
 from sklearn import metrics as sk
@@ -16,6 +17,7 @@ from zoedge.errors import DataError
 from zoedge.export import to_bundle
 from zoedge.runtime.evaluate import evaluate, predict
 from zoedge.runtime.outputs import write_merged
+from zoedge.runtime.outputs.verbs import merge
 from zoedge.runtime.run import journal
 from zoedge.runtime.run.run_folder import Run
 from zoedge.runtime.tune import tune
@@ -228,7 +230,8 @@ def test_a_first_row_that_was_taken_for_names_is_told(priced, run, tmp_path):
 def test_a_run_tuned_without_names_says_so_of_a_file_with_names(bundle, tmp_path):
     x, y = data(40)
     tune(bundle, table(tmp_path / "bare.csv", x, y, header=False), tmp_path / "run", options(steps=1))
-    with pytest.raises(DataError, match="was tuned on a file without a header line, so take this one's away"):
+    order = "put this one's columns into the order of that file's and take its header line away"
+    with pytest.raises(DataError, match=f"was tuned on a file without a header line, so {order}"):
         evaluate(tmp_path / "run", table(tmp_path / "named.csv", x, y))
     (tmp_path / "short.csv").write_text((tmp_path / "named.csv").read_text().partition("\n")[2])
     assert evaluate(tmp_path / "run", tmp_path / "short.csv")["examples"] == 40
@@ -277,3 +280,17 @@ def test_the_merged_model_tells_its_columns_and_is_read_by_them(run, tmp_path):
         tmp_path / "merged" / "model.onnx", tmp_path / "again", task="regression", train=("full",)
     )
     assert again.manifest.feature_names == NAMES
+
+
+def test_names_that_merely_count_tell_nothing_of_the_columns(bundle, tmp_path):
+    x, y = data(40)
+    tune(bundle, table(tmp_path / "bare.csv", x, y, header=False), tmp_path / "run", options(steps=2))
+    merge(tmp_path / "run", tmp_path / "merged")
+    path = tmp_path / "merged" / "model.onnx"
+    again = to_bundle(path, tmp_path / "again", task="regression", train=("full",))
+    assert again.manifest.feature_names == ()
+    named = evaluate(again, table(tmp_path / "named.csv", x, y))
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    (wanted,) = session.run(None, {given.name: x.astype(np.float32)})
+    assert named["mse"] == pytest.approx(float(np.square(wanted.ravel() - y.ravel()).mean()), rel=1e-5)

@@ -60,10 +60,10 @@ def test_an_interrupted_run_is_saved_and_resumed(made, tmp_path, monkeypatch):
 
 def test_eval_prints_a_table_or_one_object(made):
     text = run("eval", made / "run", "--data", made / "data.npz").output
-    result = json.loads(run("eval", made / "run", "--data", made / "data.npz", "--json").output)
+    result = json.loads(run("eval", made / "run", "--data", made / "data.npz", "--json").stdout)
     assert list(result)[:3] == ["examples", "loss", "accuracy"]
     assert text.splitlines()[:2] == ["examples     60", f"loss         {result['loss']:.4f}"]
-    before = json.loads(run("eval", made / "bundle", "--data", made / "data.npz", "--json").output)
+    before = json.loads(run("eval", made / "bundle", "--data", made / "data.npz", "--json").stdout)
     assert before["loss"] != result["loss"]
 
 
@@ -77,7 +77,7 @@ def test_a_loss_that_is_not_a_number_is_null_in_json(made, monkeypatch):
 
 def test_which_weights_are_evaluated(made):
     losses = [
-        json.loads(run("eval", made / "run", "-d", made / "data.npz", "--json", *which).output)["loss"]
+        json.loads(run("eval", made / "run", "-d", made / "data.npz", "--json", *which).stdout)["loss"]
         for which in ([], ["--which", "best"], ["--which", "last"])
     ]
     best, last = (load_file(made / "run" / name / "tensors.safetensors") for name in ("best", "last"))

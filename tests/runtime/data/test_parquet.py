@@ -19,6 +19,15 @@ def test_rows(tmp_path):
     assert records[1].where == f"{tmp_path / 'train.parquet'}[1]"
 
 
+def test_the_index_of_pandas_is_no_column(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame({"a": [1.5, 2.5, 3.5], "label": [0, 1, 0]}).iloc[[2, 0, 1]]
+    frame.to_parquet(tmp_path / "rows.parquet")
+    found = [dict(record.fields) for record in read(tmp_path / "rows.parquet")]
+    assert found == [{"a": 3.5, "label": 0}, {"a": 1.5, "label": 0}, {"a": 2.5, "label": 1}]
+
+
 def test_damaged(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 and no more")

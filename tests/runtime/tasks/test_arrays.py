@@ -157,6 +157,14 @@ def test_one_yes_or_no_label_from_a_table():
     assert encode(made, a="1", b="2", c="3", label="1").targets["labels"].tolist() == [1.0]
 
 
+@pytest.mark.parametrize("labels", [[-1, 1], [0, 2], [1.5, 0.5]])
+def test_labels_of_each_class_beyond_0_and_1_are_refused(labels):
+    made = arrays(target=("batch", 2), loss="bce-with-logits")
+    with pytest.raises(DataError, match="bce-with-logits takes 0 for no, 1 for yes and shares between them"):
+        encode(made, x0=[1, 2, 3], labels=labels)
+    assert encode(made, x0=[1, 2, 3], labels=[0.25, 1]).targets["labels"].tolist() == [0.25, 1.0]
+
+
 @pytest.mark.parametrize(("shape", "expected"), [(("batch",), 2.5), (("batch", 1), [2.5])])
 def test_regression(shape, expected):
     made = arrays(task="regression", target=shape, loss="mse")

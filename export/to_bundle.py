@@ -159,6 +159,11 @@ def _read(
 ) -> Exported:
     """Give the model to the source of its kind, which imports only what it needs."""
     if not isinstance(model, str | Path):
+        if not hasattr(model, "state_dict"):
+            raise InputError(
+                f"model is a {type(model).__name__}: give a hub id, a folder, an .onnx file (of a scikit-learn model, "
+                "skl2onnx makes one) or a torch module"
+            )
         _check_options(given, "a torch module", "template", "max_seq_length", "revision", "exporter")
         if "task" not in given or "example_inputs" not in given:
             missing = "task" if "task" not in given else "example_inputs"

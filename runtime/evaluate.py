@@ -9,13 +9,14 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from zoedge.errors import DataError, InputError
+from zoedge.errors import DataError, InputError, near
 
 from .data import Data, InMemory, KeyNames, KeyOptions, Record, Split, as_data, read
 from .data.dataset import encode_rows
 from .data.example import Example
 from .data.keys import named
 from .data.remarks import Altered, remarks
+from .data.splits import SPLIT_NAMES
 from .generate import complete
 from .loaded import Loaded
 from .losses.metrics import f1_meaning
@@ -137,6 +138,10 @@ def _rows(
     data: Data | InMemory, split: Split, loaded: Loaded, keys: KeyNames, say: Say, *, labelled: bool = True
 ) -> Sequence[Record]:
     data = as_data(data)
+    if split not in SPLIT_NAMES:
+        raise InputError(
+            f"split is {split!r} and must be {' or '.join(SPLIT_NAMES)}{near(split, SPLIT_NAMES)}"
+        )
     read_rows = read(data, split)
     if read_rows is None:
         raise DataError(f"{data} has no {split} split: choose another --split")

@@ -252,8 +252,8 @@ def make_job(
     notes = tuple(n for n in (*device.notes, choice.note, *plan.notes) if n)
     solved = refit if plan.solved else None
     if ":" in options.objective:
-        # a head that is assigned first may say nothing yet, as constant outputs correlate with nothing
-        measure.check(finite=initial is None and solved is None)
+        # a new head may say nothing yet, as constant outputs correlate with nothing
+        measure.check(finite=manifest.head is None or not manifest.head.fresh)
     return Job(bundle, splits, plan, fold, measure, solved, bases, initial, notes, choice.form, choice.cache)
 
 

@@ -10,9 +10,6 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from zoedge.errors import InputError
-from zoedge.manifest import ADAPTED_MODEL_FILE
-
 _OPEN = 2  # size of an axis that a graph leaves open
 _OF_CHANGE = 0.1  # of what branches change at most may be off
 _ROUNDING = {"F32": 1e-5, "F16": 5e-3}  # of the largest value, by how matrices are stored

@@ -131,12 +131,13 @@ def _copy_with(source: Path, copy: Path, values: Tensors) -> None:
 
 
 def _copy_sources(bundle: Bundle, folder: Path) -> None:
-    """Copy the tokenizer and the configuration, which learns the labels of a new head."""
+    """Copy the tokenizer and the configuration, which learns the labels that no other file tells."""
     for name in sorted(filter(_is_sources, bundle.manifest.files)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.path(name), folder / name)
     head, config = bundle.manifest.head, folder / CONFIG_FILE
-    if head is not None and head.fresh and bundle.manifest.labels:
+    fresh = head is not None and head.fresh
+    if bundle.manifest.labels and (fresh or not config.exists()):
         known = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
         names = {str(i): label for i, label in enumerate(bundle.manifest.labels)}
         known |= {"id2label": names, "label2id": {label: int(i) for i, label in names.items()}}

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from zoedge import options as tune_options
 from zoedge.bundle import Bundle
-from zoedge.errors import BundleError, InputError
+from zoedge.errors import BundleError, InputError, near
 from zoedge.files import as_path, new_file
 from zoedge.options import TuneOptions
 from zoedge.tensor_file import map_tensors
@@ -118,7 +118,10 @@ class Run:
 
         Raises:
             BundleError: there are none yet.
+            InputError: ``which`` is neither.
         """
+        if which is not None and which not in WEIGHTS:
+            raise InputError(f"which is {which!r} and must be {' or '.join(WEIGHTS)}{near(which, WEIGHTS)}")
         for name in (which,) if which else WEIGHTS:
             path = self.folder / name / TENSORS_FILE
             if path.is_file():

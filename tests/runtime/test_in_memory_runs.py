@@ -141,9 +141,45 @@ def test_merge_of_a_run(place, tmp_path):
     for bundle in (place / "bundle", run.bundle()):
         with pytest.raises(InputError, match=r"is not a run folder|is a bundle: give the run"):
             zoedge.merge(bundle, tmp_path / "e")
-    with pytest.raises(InputError, match="has no LoRA branches"):
+    with pytest.raises(InputError, match="has no branches"):
         zoedge.write_adapter(run, tmp_path / "e")
     assert not (tmp_path / "e").exists()
+
+
+def test_a_word_for_weights_or_a_split_that_there_is_none_of(place):
+    with pytest.raises(InputError, match="which is 'beest' and must be best or last; did you mean best"):
+        zoedge.evaluate(place / "run", place / "data.jsonl", which="beest")
+    with pytest.raises(
+        InputError, match="split is 'tset' and must be train or valid or test; did you mean test"
+    ):
+        zoedge.evaluate(place / "run", place / "data.jsonl", split="tset")
+
+
+def test_labels_of_an_onnx_file_leave_with_the_merged_model(place, tmp_path):
+    bundle = to_bundle(
+        place / "mlp.onnx", tmp_path / "b", task="classification", labels=("a", "b", "c"), train=("full",)
+    )
+    zoedge.merge(bundle, {}, tmp_path / "merged")
+    assert json.loads((tmp_path / "merged" / "config.json").read_text())["id2label"] == {
+        "0": "a",
+        "1": "b",
+        "2": "c",
+    }
+
+
+def test_an_objective_that_is_not_a_number_is_refused_before_anything_is_written(place, records, tmp_path):
+    def broken(outputs, targets):
+        return float("nan")
+
+    broken.direction = "min"
+    with pytest.raises(InputError, match="returned nan for the first batch"):
+        zoedge.tune(place / "bundle", records, tmp_path / "run", OPTIONS, objective=broken)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_estimator_of_another_library_is_no_model(tmp_path):
+    with pytest.raises(InputError, match="model is a object: give a hub id, a folder"):
+        to_bundle(object(), tmp_path / "b")
 
 
 NOTHING = [None, 3, b"bundle", "", "no\0where", "x" * 5000, object(), ["bundle"]]

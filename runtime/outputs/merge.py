@@ -34,6 +34,7 @@ from zoedge.tensor_file import Entry, map_tensors, read_entries
 
 from ..adapters.floats import FLOATS
 from ..adapters.merging import add_branch
+from .early_formats import merged_differs
 from .float_file import write_float_file
 from .metadata import add_feature_names
 
@@ -41,6 +42,12 @@ CONFIG_FILE = "config.json"  # where transformers keeps a model's labels
 MERGED_WEIGHTS_FILE = "model.safetensors"  # the name that transformers looks for
 
 Tensors = Mapping[str, NDArray[np.generic]]
+
+_NOT_ALONE = (
+    "the adapter of this run can't be merged: something else in the graph reads its matrices, too, and the bundle is "
+    f"of an early format, which doesn't keep such branches apart: deploy its {ADAPTED_MODEL_FILE} with the file that "
+    "zoedge adapter writes, or export and tune again"
+)
 
 # protobuf's bytes of one external-data entry: field 1 = key, field 2 = value, each with its length
 _LOCATION = b"\n\x08location\x12"
@@ -90,6 +97,11 @@ def write_merged(
         _copy_with(bundle.path(WEIGHTS_FILE), folder / weights, dense)
         for branch in added:
             add_branch(folder / weights, entries[branch.weight], branch, factors)
+        if added and manifest.format < TELLS_APART:
+            stored = {entries[branch.weight].dtype for branch in added}
+            branches = bundle.path(ADAPTED_MODEL_FILE)
+            if merged_differs(folder / MODEL_FILE, branches, factors, dense, stored):
+                raise InputError(_NOT_ALONE)
         if apart:
             _copy_with(bundle.path(ADAPTERS_FILE), folder / ADAPTERS_FILE, factors)
         if manifest.quantization is not None and not manifest.no_floats_of(entries):

@@ -11,6 +11,7 @@ from msgspec import structs
 from tests.builders.hand_bundle import seal
 from tests.builders.models import model, node, normal, save, value
 from zoedge.adapters import lora_branches
+from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import write_merged
@@ -236,3 +237,30 @@ def test_bundles_of_earlier_formats_keep_all_branches_of_rounded_matrices(tmp_pa
     again = _stock(tmp_path / "again" / "model.onnx").run(["y"], {"h0": normal((5, WIDTH), 9, 1.0)})[0]
     np.testing.assert_array_equal(again, merged)
     np.testing.assert_allclose(again, ours, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("train", [("lora",), ("lora", "head")])
+@pytest.mark.parametrize(
+    ("others", "alone"), [(["MatMul"], True), (["Transpose"], False), (["ReduceSum"], False)]
+)
+def test_bundles_of_earlier_formats_merge_only_what_is_right(tmp_path, others, alone, train):
+    proto = shared(["MatMul", *others], 4, WIDTH)
+    path = save(proto, tmp_path / "m.onnx")
+    bundle = to_bundle(path, tmp_path / "bundle", loss="cross-entropy", train=train, target_modules=("w",))
+    branches = tuple(structs.replace(branch, apart="") for branch in bundle.manifest.branches)
+    (bundle.folder / "model_merged.onnx").unlink(missing_ok=True)
+    files = {name: digest for name, digest in bundle.manifest.files.items() if name != "model_merged.onnx"}
+    older = seal(bundle.folder, structs.replace(bundle.manifest, format=2, branches=branches, files=files))
+    values = {p.name: normal(p.shape, 40 + i) for i, p in enumerate(older.manifest.trainable)}
+    if alone:
+        write_merged(older, values, tmp_path / "merged")
+        x = normal((5, WIDTH), 9, 1.0)
+        got = _stock(tmp_path / "merged" / "model.onnx").run(["y"], {"h0": x})[0]
+        wanted = _stock(older.path("model_adapters.onnx")).run(["y"], {"h0": x, **values})[0]
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    else:
+        with pytest.raises(
+            InputError, match=r"something else in the graph reads its matrices, too, .* early format"
+        ):
+            write_merged(older, values, tmp_path / "merged")
+        assert not (tmp_path / "merged").exists()

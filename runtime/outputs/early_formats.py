@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from ..device.ort import onnxruntime as ort
+
 _OPEN = 2  # size of an axis that a graph leaves open
-_OF_CHANGE = 0.1  # of what branches change at most may be off
-_ROUNDING = {"F32": 1e-5, "F16": 5e-3}  # of the largest value, by how matrices are stored
+_OF_CHANGE = 2e-3  # of what branches change at most may be off
+_ROUNDING = {"F32": 1e-4, "F16": 5e-3}  # of the largest value, by how matrices are stored
 _COARSE = 3e-2
 
 Tensors = Mapping[str, NDArray[np.generic]]

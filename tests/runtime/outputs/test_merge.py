@@ -25,7 +25,7 @@ from tests.builders.hand_bundle import (
 from zoedge.adapters import LoraBranch, lora_branches
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
-from zoedge.manifest import Parameter
+from zoedge.manifest import FORMAT_VERSION, Parameter
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.outputs import write_merged
 from zoedge.runtime.passes.engine import Engine
@@ -116,7 +116,7 @@ def test_half_precision_weights(tmp_path):
     weights["fc.weight"] = weights["fc.weight"].astype(np.float16)
     # same order, so onnxruntime isn't needed to see that the merged bytes are right
     save_file(weights, tmp_path / "bundle" / "weights.safetensors")
-    bundle = _with_offsets(bundle)
+    bundle = seal(bundle.folder, structs.replace(_with_offsets(bundle).manifest, format=FORMAT_VERSION))
     values = tuned(LORA)
     write_merged(bundle, values, tmp_path / "merged")
     merged = load_file(tmp_path / "merged" / "model.safetensors")

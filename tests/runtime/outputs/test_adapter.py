@@ -285,7 +285,7 @@ def test_a_bundle_without_branches_has_no_adapter(tmp_path):
     with pytest.raises(InputError) as caught:
         write_adapter_files(bundle, tuned(DENSE), tmp_path / "a.onnx_adapter")
     assert str(caught.value) == (
-        f"{tmp_path / 'bundle'} has no LoRA branches to write as an adapter: "
+        f"{tmp_path / 'bundle'} has no branches to write as an adapter: "
         "use zoedge merge, or export with --train lora and tune again"
     )
 

@@ -192,7 +192,7 @@ def test_transformers_loads_the_merged_folder(tuned, merged):
 
 def test_peft_loads_the_adapter(tuned, merged, tmp_path):
     if not tuned.bundle.manifest.branches:
-        with pytest.raises(InputError, match="has no LoRA branches to write as an adapter"):
+        with pytest.raises(InputError, match="has no branches to write as an adapter"):
             write_adapter_files(tuned.bundle, tuned.values, tmp_path / "peft")
         return
     assert write_adapter_files(tuned.bundle, tuned.values, tmp_path / "peft") == []

@@ -17,6 +17,7 @@ from .quotes import quotes_fields
 from .record import Record
 from .separator import separator_of, told_separator
 
+_MANY = 4  # columns; a row that holds each position once is no row of data then
 _INDEX_NAMES = ("", "Unnamed: 0")  # what pandas calls a table's index, written once and written again
 
 
@@ -148,12 +149,17 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
+def _counts_columns(names: list[str]) -> bool:
+    """Return whether these are positions, as other tools write for names; in another order where rows can't be so."""
+    counted = [[str(position + start) for position in range(len(names))] for start in (0, 1)]
+    return names in counted or (len(names) >= _MANY and sorted(names) in map(sorted, counted))
+
+
 def _header(row: list[str], where: str, *, commas: bool) -> list[str] | None:
     """Return the names of the columns; None where the file begins with a row of numbers."""
     names = [name.strip() for name in row]
-    counted = [[str(position + start) for position in range(len(names))] for start in (0, 1)]
     numbers = (is_number(name) or (commas and has_decimal_comma(name)) for name in names)
-    if all(numbers) and names not in counted:  # which other tools write as names
+    if all(numbers) and not _counts_columns(names):
         return None
     for name in names:
         if name and names.count(name) > 1:

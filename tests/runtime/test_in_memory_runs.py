@@ -241,3 +241,18 @@ def test_wrong_options_are_said_and_leave_nothing(place, records, tmp_path, argu
     with pytest.raises(InputError, match=message):
         zoedge.tune(place / "bundle", records, tmp_path / "run", **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frame_whose_columns_are_counted_is_known_in_any_order(place, tmp_path):
+    """As pandas writes the columns of an array: their header is no row of data, however they are arranged."""
+    pandas = pytest.importorskip("pandas")
+    values = np.random.default_rng(0).standard_normal((60, 6)).round(4)
+    frame = pandas.DataFrame(values)
+    frame["label"] = np.arange(60) % 3
+    run = zoedge.tune(place / "bundle", frame, tmp_path / "run", OPTIONS)
+    found = []
+    for name, order in (("straight", [0, 1, 2, 3, 4, 5]), ("mixed", [3, 1, 5, 0, 2, 4])):
+        pandas.DataFrame(values)[order].to_csv(tmp_path / f"{name}.csv", index=False)
+        found.append([row["label"] for row in zoedge.predict(run, data=tmp_path / f"{name}.csv")])
+    assert len(found[0]) == 60
+    assert found[0] == found[1]

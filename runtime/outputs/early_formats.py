@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoedge.errors import InputError
+from zoedge.manifest import ADAPTED_MODEL_FILE
+
 from ..device.ort import onnxruntime as ort
 
 _OPEN = 2  # size of an axis that a graph leaves open
@@ -28,13 +31,24 @@ def merged_differs(merged: Path, adapted: Path, factors: Tensors, dense: Tensors
         factors: the branches' tensors by name.
         dense: the other tuned tensors.
         stored: the types of the matrices that were merged into, as safetensors calls them.
+
+    Raises:
+        InputError: a model can't be run on such inputs.
     """
-    branches, plain = _open(adapted), _open(merged)
-    given = _inputs(plain)
-    wanted, before = (
-        _floats(branches.run(None, given | more)) for more in ({**dense, **factors}, dict(dense))
-    )
-    found = _floats(plain.run(None, given))
+    try:
+        branches, plain = _open(adapted), _open(merged)
+        given = _inputs(plain)
+        wanted, before = (
+            _floats(branches.run(None, given | more)) for more in ({**dense, **factors}, dict(dense))
+        )
+        found = _floats(plain.run(None, given))
+    except Exception as error:  # onnxruntime's classes share no base
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            "the bundle is of an early format, which doesn't tell whether this adapter can be merged, and that "
+            f"couldn't be tried ({reason}): deploy its {ADAPTED_MODEL_FILE} with the file that zoedge adapter writes, "
+            "or export and tune again"
+        ) from error
     rounding = max(_ROUNDING.get(each, _COARSE) for each in stored)
     for right, old, new in zip(wanted, before, found, strict=True):
         largest, change = float(np.abs(right).max(initial=0.0)), float(np.abs(right - old).max(initial=0.0))

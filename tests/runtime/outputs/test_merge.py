@@ -331,3 +331,14 @@ def test_a_bfloat16_matrix_that_is_cast_is_exported_and_merged(tmp_path):
     delta = branch.alpha / branch.rank * values[branch.b].astype(np.float64) @ values[branch.a]
     merged = (w.astype(np.float64) + delta.T).astype(ml_dtypes.bfloat16).astype(np.float64)
     np.testing.assert_allclose(stock_logits(tmp_path / "merged"), X @ merged, rtol=1e-4, atol=1e-4)
+
+
+def test_a_bundle_of_an_early_format_whose_model_can_not_be_tried(tmp_path):
+    bundle = hand_bundle(tmp_path / "bundle")
+    (bundle.folder / "model_adapters.onnx").write_bytes(b"no model")
+    bundle = seal(bundle.folder, bundle.manifest)
+    with pytest.raises(
+        InputError, match=r"which doesn't tell whether .* couldn't be tried \(.*: deploy its model_ad"
+    ):
+        write_merged(bundle, tuned(LORA), tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()

@@ -169,12 +169,12 @@ def test_a_fused_bert(tmp_path):
     manifest = bundle.manifest
     assert manifest.trained_elements == sum(p.numel() for p in module.parameters())
     assert manifest.elements == manifest.trained_elements
-    groups = {p.name: (p.group, p.layer, p.decay) for p in manifest.parameters}
-    assert groups["Attention_1_qkv_weight"] == ("attention", 1, True)
-    assert groups["Attention_1_qkv_bias"] == ("bias", 1, False)
-    assert groups["bert.embeddings.word_embeddings.weight"] == ("embedding", None, True)
-    assert sum(group == "norm" for group, _, _ in groups.values()) == 2 * 5
-    assert sum(group == "bias" for group, _, _ in groups.values()) == 2 * 4 + 1
+    groups = {p.name: (p.group, p.decay) for p in manifest.parameters}
+    assert groups["Attention_1_qkv_weight"] == ("attention", True)
+    assert groups["Attention_1_qkv_bias"] == ("bias", False)
+    assert groups["bert.embeddings.word_embeddings.weight"] == ("embedding", True)
+    assert sum(group == "norm" for group, _ in groups.values()) == 2 * 5
+    assert sum(group == "bias" for group, _ in groups.values()) == 2 * 4 + 1
     follows(bundle, tmp_path / "m.onnx")
     said = []
     lora = to_bundle(tmp_path / "m.onnx", tmp_path / "lora", loss="cross-entropy", say=said.append).manifest

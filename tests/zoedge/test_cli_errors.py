@@ -61,7 +61,7 @@ BAD = {
     ),
     "method": (
         ["tune", "{made}/bundle", "-d", "{made}/data.npz", "-o", "{tmp}/r", "--method", "mezzo"],
-        f"--method 'mezzo' is not a method; did you mean mezo, meazo? (methods: {', '.join(sorted(RECIPES))})",
+        f"--method 'mezzo' is not a method; did you mean mezo, meazo, sparse-mezo? (methods: {', '.join(sorted(RECIPES))})",
     ),
     "missing data": (
         ["eval", "{made}/bundle", "-d", "{tmp}/no.csv"],

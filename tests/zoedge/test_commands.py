@@ -94,7 +94,7 @@ def test_predict_prints_a_line_per_row(made):
 
 def test_merge_gives_a_folder_that_predicts_alike(made, tmp_path):
     text = run("merge", made / "run", "-o", tmp_path / "merged").output
-    assert text == f"{tmp_path / 'merged'} holds model.onnx, model.safetensors\n"
+    assert text == f"{tmp_path / 'merged'} holds config.json, model.onnx, model.safetensors\n"
     session = onnxruntime.InferenceSession(
         tmp_path / "merged" / "model.onnx", providers=["CPUExecutionProvider"]
     )

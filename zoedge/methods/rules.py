@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from .core import Move, Point, Rule, State, Tensor, Update
 
 
@@ -32,6 +30,8 @@ class Momentum(Rule):
 
     def update(self, state: State, g: tuple[float, ...], lr: float) -> tuple[State, Update]:
         """Return the mean of the directions, and what is done with it."""
+
+        import numpy as np  # listing methods needs none of it
 
         def step(tensor: Tensor, moves: Point, shrink: float) -> None:
             tensor.add("momentum", moves, self.beta)
@@ -62,6 +62,8 @@ class Adam(Rule):
 
     def update(self, state: State, g: tuple[float, ...], lr: float) -> tuple[State, Update]:
         """Return the powers of both factors, the mean of the directions, and what is done with it."""
+        import numpy as np
+
         # as products: pow differs between machines
         power1, power2 = state["beta1_power"] * self.beta1, state["beta2_power"] * self.beta2
         length, root = np.float32(lr / (1.0 - power1)), np.float32(1.0 / math.sqrt(1.0 - power2))

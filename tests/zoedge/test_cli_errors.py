@@ -61,7 +61,8 @@ BAD = {
     ),
     "method": (
         ["tune", "{made}/bundle", "-d", "{made}/data.npz", "-o", "{tmp}/r", "--method", "mezzo"],
-        f"--method 'mezzo' is not a method; did you mean mezo, meazo, sparse-mezo? (methods: {', '.join(sorted(RECIPES))})",
+        "--method 'mezzo' is not a method; did you mean mezo, meazo, sparse-mezo? (methods: "
+        f"{', '.join(sorted(RECIPES))})",
     ),
     "missing data": (
         ["eval", "{made}/bundle", "-d", "{tmp}/no.csv"],

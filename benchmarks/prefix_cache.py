@@ -103,7 +103,7 @@ def main() -> None:
     make_data(shape, given.work)
     rows = []
     for method in ("mezo", "fzoo"):
-        options = TuneOptions(method=method, batch_size=shape.batch, val_size=0.0, probes_per_pass=1)
+        options = TuneOptions(method=method, batch_size=shape.batch, val_size=0.0, points_per_pass=1)
         job = make_job(bundle, Cpu(), *read_rows(bundle, Cpu(), str(given.work / "rows.jsonl"), options))
         job.fold.apply(job.initial())
         store = RowStore(given.work, 1 << 30)

@@ -56,7 +56,7 @@ EXTRAS: dict[str, tuple[str, dict[str, Any]]] = {
     "signs": ("opt-full", {"method": "mezo", "directions": "rademacher"}),
     "factors": ("opt-int8", {"method": "meazo", "lora_space": "factors"}),
     "diverging": ("opt-lora", {"method": "mezo", "lora_space": "factors", "lr": 1e30}),
-    "one-pass": ("bert-late", {"method": "fzoo", "probes_per_pass": 1}),
+    "one-pass": ("bert-late", {"method": "fzoo", "points_per_pass": 1}),
     "unpacked": ("opt-full", {"method": "mezo", "prepack": "no"}),
     "objective": ("bert-lora", {"method": "fzoo", "objective": "accuracy"}),
     "random-head": ("encoder-head", {"method": "fzoo", "head_init": "random"}),

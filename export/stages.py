@@ -1,4 +1,4 @@
-"""The loss graph in two parts: what no trainable tensor reaches, and the rest, which takes many probes at once."""
+"""The loss graph in two parts: what no trainable tensor reaches, and the rest, which takes many points at once."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class StageGraphs:
 
     Attributes:
         prefix: model inputs -> ``crossing``; None where nothing is worth computing once.
-        suffix: inputs, targets, ``crossing`` and LoRA factors [probes, ...] -> the loss graph's outputs, for
-            probes x batch rows, probe after probe. Other trainable tensors are overridable initializers.
+        suffix: inputs, targets, ``crossing`` and LoRA factors [points, ...] -> the loss graph's outputs, for
+            points x batch rows, point after point. Other trainable tensors are overridable initializers.
         crossing: names of the values that go from one to the other.
     """
 
@@ -41,7 +41,7 @@ def build_stages(
     branches: Sequence[Branch],
     dense: Collection[str],
 ) -> StageGraphs | None:
-    """Return both parts; None where neither a part computed once nor stacked probes would save anything.
+    """Return both parts; None where neither a part computed once nor stacked points would save anything.
 
     Args:
         exported: the source.

@@ -231,7 +231,7 @@ def make_job(
         ),
     )
     few_rows = "yes" if choice.form == FEW_ROWS else "no"
-    plan = replace(plan, options=structs.replace(options, few_rows=few_rows, probes_per_pass=choice.asked))
+    plan = replace(plan, options=structs.replace(options, few_rows=few_rows, points_per_pass=choice.asked))
     measure = Measure(
         choice.forward,
         manifest,

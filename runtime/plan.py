@@ -118,7 +118,7 @@ def make_plan(
         has_validation,
         evaluates,
         bool(singly),
-        options.probes_per_pass,
+        options.points_per_pass,
     )
     notes = unused(given, here)
     if len(singly) == len(written(manifest, filled, solved)):  # nothing else moves

@@ -264,12 +264,12 @@ def _parts(job: Job) -> Parts:
 
 def _other_rounding(header: Header, job: Job) -> list[str]:
     """Return what the user should know where an int8 base will round other rows together than it did."""
-    was, now = header.options.get("probes_per_pass"), job.plan.options.probes_per_pass
+    was, now = header.options.get("points_per_pass"), job.plan.options.points_per_pass
     quantization = job.bundle.manifest.quantization
     if was == now or quantization is None or quantization.kind != "int8":
         return []
     return [
-        f"the run was begun with {was or 1} probes a pass and goes on with {now or 1}: int8 rounds activations to "
+        f"the run was begun with {was or 1} points a pass and goes on with {now or 1}: int8 rounds activations to "
         "other steps from here on"
     ]
 

@@ -28,7 +28,7 @@ class Circumstances:
         own_validation: whether the data has validation rows of its own.
         evaluates: whether there is anything to evaluate on.
         singly: whether there are tensors of which a share of the elements can be moved.
-        probes_per_pass: as asked for; None where it is measured.
+        points_per_pass: as asked for; None where it is measured.
     """
 
     manifest: Manifest
@@ -38,7 +38,7 @@ class Circumstances:
     own_validation: bool
     evaluates: bool
     singly: bool
-    probes_per_pass: int | None = None
+    points_per_pass: int | None = None
 
 
 def unused(given: Collection[str], here: Circumstances) -> tuple[str, ...]:
@@ -67,8 +67,8 @@ def _reasons(here: Circumstances) -> dict[str, str]:
         reasons["lora_space"] = f"{name} has its own directions in LoRA branches"
     if here.manifest.stages is None or not here.manifest.stages.crossing:
         reasons["prefix_cache"] = "no layer lies before the first trained one"
-    elif here.probes_per_pass == 1:
-        reasons["prefix_cache"] = "--probes-per-pass 1 takes the whole graph"
+    elif here.points_per_pass == 1:
+        reasons["prefix_cache"] = "--points-per-pass 1 takes the whole graph"
     if here.manifest.text is None:
         reasons["truncation_side"] = "the bundle takes no text"
     if here.own_validation:

@@ -22,7 +22,7 @@ ADAPTED_MODEL_FILE = "model_adapters.onnx"  # the same with the adapters as opti
 MERGED_MODEL_FILE = "model_merged.onnx"  # the same with the branches that stay apart as constants
 LOSS_FILE = "loss.onnx"  # inputs + targets -> per-example loss
 PREFIX_FILE = "prefix.onnx"  # the part of it that no trainable tensor reaches: inputs -> Stages.crossing
-SUFFIX_FILE = "suffix.onnx"  # the rest, for several probes at once
+SUFFIX_FILE = "suffix.onnx"  # the rest, for several points at once
 FEW_ROWS_FILE = "loss_few_rows.onnx"  # the same as the loss graph, faster for few rows
 
 _SHOWN = 5  # names in a message
@@ -171,7 +171,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Stages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """The loss graph in two parts; the second takes LoRA factors [probes, ...] and probes x batch rows."""
+    """The loss graph in two parts; the second takes LoRA factors [points, ...] and points x batch rows."""
 
     crossing: tuple[str, ...] = ()  # values from the first part to the second, all with the batch first
 

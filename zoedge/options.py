@@ -103,7 +103,7 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         int | None,
         Setting("most rows per forward pass; a step's losses are averaged over its passes", above=0),
     ] = None
-    probes_per_pass: Annotated[
+    points_per_pass: Annotated[
         int | None,
         Setting(
             "LoRA: points of a step measured in one forward pass; 1 for each alone; else timed at the start, or with "
@@ -111,6 +111,7 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             above=0,
             free=True,
             expert=True,
+            also=("probes_per_pass",),
         ),
     ] = None
     seed: Annotated[

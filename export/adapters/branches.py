@@ -18,7 +18,7 @@ from ..surgery.graph import Array, Graph
 from ..surgery.linears import Linear
 from .base import BranchSettings, surgery_of
 
-PROBES = "probes"  # name of the leading axis
+POINTS = "points"  # name of the leading axis
 
 
 def add_branches(
@@ -49,12 +49,12 @@ def initial_factors(branches: Iterable[Branch]) -> dict[str, Array]:
 
 
 class StackedBranches:
-    """Puts branches into a graph whose trained tensors are inputs: [probes, ...], or [1, ...] where they don't vary."""
+    """Puts branches into a graph whose trained tensors are inputs: [points, ...], or [1, ...] where they don't vary."""
 
     def __init__(self, graph: Graph, branches: Sequence[Branch]) -> None:
         self._graph = graph
         self._branches = {branch.weight: branch for branch in branches}
-        self._rows: dict[tuple[str, int], str] = {}  # (value, width) -> the value as [probes, rows, width]
+        self._rows: dict[tuple[str, int], str] = {}  # (value, width) -> the value as [points, rows, width]
         self._count = ""
 
     def add(self, targets: Mapping[str, Sequence[Linear]]) -> list[onnx.ValueInfoProto]:
@@ -64,20 +64,20 @@ class StackedBranches:
             branch = self._branches[weight]
             surgery = surgery_of(branch.kind)
             for part, shape in surgery.shapes(branch).items():
-                axis = PROBES if part == surgery.counted else f"{PROBES}_or_1"
+                axis = POINTS if part == surgery.counted else f"{POINTS}_or_1"
                 name = branch.tensors[part]
                 inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [axis, *shape]))
             if not self._count:
                 shape_of = graph.add("Shape", branch.tensors[surgery.counted])
                 self._count = graph.add("Gather", shape_of, graph.hold(np.array([0], np.int64)), axis=0)
             for use in uses:
-                x = self._by_probe(_read(graph, use), use.width_in)
+                x = self._by_point(_read(graph, use), use.width_in)
                 y = graph.divert(use.y, f"{use.y}/base")
                 delta = surgery.beside_stacked(graph, x, y, branch)
                 _add_beside(graph, use, y, delta, stacked=True)
         return inputs
 
-    def _by_probe(self, x: str, width: int) -> str:
+    def _by_point(self, x: str, width: int) -> str:
         if (x, width) not in self._rows:
             rest = self._graph.hold(np.array([-1, width], np.int64), "rows")
             shape = self._graph.add("Concat", self._count, rest, axis=0)

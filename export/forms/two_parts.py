@@ -1,4 +1,4 @@
-"""The loss graph in two parts: kept where they compute what the whole does, with two probes at once."""
+"""The loss graph in two parts: kept where they compute what the whole does, with two points at once."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .base import FormGraphs
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 
-_PROBES = 2
+_POINTS = 2
 _SHAPES = ((3, 9), (1, 5))  # (batch, length)
 
 
 def build(exported: Exported, assembled: Assembled, manifest: Manifest) -> FormGraphs | None:
-    """Return both parts, where something comes before the first trained tensor or probes can share a pass."""
+    """Return both parts, where something comes before the first trained tensor or points can share a pass."""
     stages = assembled.stages
     if stages is None:
         return None
@@ -34,7 +34,7 @@ def build(exported: Exported, assembled: Assembled, manifest: Manifest) -> FormG
         {file: graph for file, graph in graphs.items() if graph is not None},
         stages_agree,
         f"the loss graph isn't kept in two parts ({PREFIX_FILE}, {SUFFIX_FILE}), which don't give its losses for "
-        "several probes at once: steps may take longer, with the same results",
+        "several points at once: steps may take longer, with the same results",
         {"stages": Stages(crossing=stages.crossing)},
     )
 
@@ -54,18 +54,18 @@ def stages_agree(folder: Path, exported: Exported, manifest: Manifest, tolerance
     Raises:
         ZoedgeError: other losses, or onnxruntime can't run a graph.
     """
-    probes = [_factors(folder, manifest, seed) for seed in range(_PROBES)]
+    points = [_factors(folder, manifest, seed) for seed in range(_POINTS)]
     whole = Session(folder / LOSS_FILE, LOSS_FILE, prepack=False)
     inputs = [_inputs(exported, manifest, batch, length) for batch, length in _SHAPES]
-    wanted = [[whole.run({**given, **factors})["loss"] for factors in probes] for given in inputs]
+    wanted = [[whole.run({**given, **factors})["loss"] for factors in points] for given in inputs]
     del whole
-    stacked = {name: np.stack([factors[name] for factors in probes]) for name in probes[0]}
+    stacked = {name: np.stack([factors[name] for factors in points]) for name in points[0]}
     crossing = [_crossing(folder, given) for given in inputs]
     if any(array.ndim == 0 for values in crossing for array in values.values()):
         return False  # one number for all rows, as the condition of an If may be
     suffix = Session(folder / SUFFIX_FILE, SUFFIX_FILE, prepack=False)
     for given, values, losses in zip(inputs, crossing, wanted, strict=True):
-        tiled = {name: _tiled(array, len(probes)) for name, array in {**given, **values}.items()}
+        tiled = {name: _tiled(array, len(points)) for name, array in {**given, **values}.items()}
         got = suffix.run({**tiled, **stacked})["loss"]
         check_close(got, np.concatenate(losses), tolerance, f"loss of {SUFFIX_FILE}", scale=1.0)
     return True

@@ -1,1 +1,1 @@
-"""Forward passes: sessions, what they share between probes, and what is kept of them."""
+"""Forward passes: sessions, what they share between points, and what is kept of them."""

@@ -96,7 +96,7 @@ def result(folder):
 )
 def test_the_bits_of_a_run_do_not_depend_on_it(place, tmp_path, always, name, changes):
     """Rows of many lengths, several epochs, folds, a head solved again and again, evaluations."""
-    run(place, name, tmp_path / "whole", "no", probes_per_pass=1, **changes)
+    run(place, name, tmp_path / "whole", "no", points_per_pass=1, **changes)
     assert not always
     records, weights = result(tmp_path / "whole")
     kinds = [type(r) for r in read_journal(tmp_path / "whole" / "journal.zoj").records]
@@ -121,9 +121,9 @@ def test_the_bits_of_a_run_do_not_depend_on_it(place, tmp_path, always, name, ch
 
 
 def test_several_probes_in_a_pass_share_what_is_kept(place, tmp_path, always):
-    run(place, "lora", tmp_path / "one", "no", probes_per_pass=3)
+    run(place, "lora", tmp_path / "one", "no", points_per_pass=3)
     assert not always
-    said = run(place, "lora", tmp_path / "three", "auto", probes_per_pass=3)
+    said = run(place, "lora", tmp_path / "three", "auto", points_per_pass=3)
     assert said[0] == (
         "the layers before the first trained one are computed once per row and kept on disk (up to 1 GiB): "
         "faster here, with the same results"
@@ -134,7 +134,7 @@ def test_several_probes_in_a_pass_share_what_is_kept(place, tmp_path, always):
 
 @pytest.mark.parametrize("size", ["auto", "no", "30kB"])
 def test_a_resumed_run_starts_cold_and_ends_the_same(place, tmp_path, always, size):
-    run(place, "dense", tmp_path / "whole", "no", probes_per_pass=1)
+    run(place, "dense", tmp_path / "whole", "no", points_per_pass=1)
     with pytest.raises(KeyboardInterrupt):
         tune(
             place / "dense",
@@ -156,7 +156,7 @@ def test_a_resumed_run_starts_cold_and_ends_the_same(place, tmp_path, always, si
 
 
 def test_a_full_disk_is_said_and_changes_nothing(place, tmp_path, always, monkeypatch):
-    run(place, "dense", tmp_path / "whole", "no", probes_per_pass=1)
+    run(place, "dense", tmp_path / "whole", "no", points_per_pass=1)
     write, written = os.pwrite, []
 
     def filling(handle, data, start):

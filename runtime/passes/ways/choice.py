@@ -1,4 +1,4 @@
-"""Chooses by a measurement at the start how a run's probes are measured: one by one, or several in a pass.
+"""Chooses by a measurement at the start how a run's points are measured: one by one, or several in a pass.
 
 The whole graph, a pass for each point, is what the others are held against: another way is taken only where
 it is faster here and gives the same bits on the run's own rows, so that a journal doesn't depend on the choice.
@@ -70,11 +70,11 @@ def choose_way(situation: Situation) -> Choice:
             begun with a form that isn't known.
     """
     situation = replace(situation, form=_form_by_rule(situation))
-    asked = situation.options.probes_per_pass
+    asked = situation.options.points_per_pass
     ruled = _points_by_rule(situation) if asked is None else None
     choice = _ways(situation, asked or ruled)
     if ruled:
-        told = f"{ruled} probes share a pass, and the steps to which int8 rounds activations"
+        told = f"{ruled} points share a pass, and the steps to which int8 rounds activations"
         choice = replace(choice, note="; ".join(n for n in (told, choice.note) if n))
     return replace(choice, form=situation.form or WHOLE, asked=asked or ruled)
 
@@ -117,7 +117,7 @@ def _ways(situation: Situation, asked: int | None) -> Choice:
         forms = dict(list(_stacking(situation).items())[:1])
         if not forms:
             raise InputError(
-                f"--probes-per-pass {asked} needs a bundle whose only moved tensors are LoRA branches: leave it out"
+                f"--points-per-pass {asked} needs a bundle whose only moved tensors are LoRA branches: leave it out"
             )
     if asked == 1 or not forms or situation.points < 2:
         return _whole(situation)
@@ -150,7 +150,7 @@ def _best(
     if way.form == WHOLE:
         return replace(_whole(situation), note="; ".join(notes) or None)
     use, kept = form_uses(timed=True)[way.form], tried[way.form]
-    hows = [f"{way.points} probes share a pass"] if way.points > 1 and measured else []
+    hows = [f"{way.points} points share a pass"] if way.points > 1 and measured else []
     if kept.cache is not None and kept.note is not None:
         hows.append(kept.note)
     elif way.points == 1:

@@ -1,4 +1,4 @@
-"""What a run's way of measuring its probes is chosen for."""
+"""What a run's way of measuring its points is chosen for."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def _first_row(batch: MicroBatch) -> MicroBatch:
 
 
 def _points(situation: Situation) -> Iterator[int]:
-    """Let the branches differ from point to point, as probes do."""
+    """Let the branches differ from point to point, as points do."""
     rng = np.random.default_rng(0)
     names = sorted(situation.varying.intersection(situation.bundle.manifest.factors))
     for point in range(situation.points):

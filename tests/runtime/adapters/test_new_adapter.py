@@ -96,7 +96,7 @@ def test_it_tunes_resumes_replays_and_leaves_as_a_stock_model(place, kind):
     assert {branch.kind for branch in bundle.manifest.branches} == {kind}
     data = place / "data.jsonl"
     common = {"method": "mezo", "batch_size": 16, "lora_space": "factors", "lr": 0.02, "eval_every": 0}
-    common |= {"probes_per_pass": 1, "threads": 1, "lr_schedule": "constant"}
+    common |= {"points_per_pass": 1, "threads": 1, "lr_schedule": "constant"}
     tune(bundle, data, place / "whole", make(common | {"steps": 60}))
     tune(bundle, data, place / "parts", make(common | {"steps": 20}))
     tune(bundle, data, place / "parts", make({"steps": 60}), resume=True)
@@ -142,7 +142,7 @@ def test_several_points_share_a_pass(place, kind):
     for count in (1, 4):
         settings = {"method": "fzoo", "queries": 3, "steps": 5, "batch_size": 8, "lora_space": "factors"}
         run = tune(
-            bundle, place / "data.jsonl", place / str(count), make(settings | {"probes_per_pass": count})
+            bundle, place / "data.jsonl", place / str(count), make(settings | {"points_per_pass": count})
         )
         found.append([r.answers for r in journal.read_journal(run.journal).records if hasattr(r, "answers")])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)

@@ -22,7 +22,7 @@ CASES = {
     "out of place": ("full", {"placement": "out-of-place", "weight_decay": 0.1}),
     "branches": ("lora", {}),
     "factors": ("lora", {"lora_space": "factors"}),
-    "several points a pass": ("lora", {"probes_per_pass": 2}),
+    "several points a pass": ("lora", {"points_per_pass": 2}),
 }
 
 

@@ -43,7 +43,7 @@ def test_no_pass_of_a_run_holds_more_than_its_steps_do(bundle, tmp_path, monkeyp
     monkeypatch.setattr(Engine, "forward", watched)
     text = " ".join(tiny.WORDS[:30])
     rows = [{"text": text, "label": "yes"}, {"text": text, "label": "no"}] * 150
-    settings = {"steps": 2, "eval_every": 1, "batch_size": batch_size, "probes_per_pass": 1, "threads": 1}
+    settings = {"steps": 2, "eval_every": 1, "batch_size": batch_size, "points_per_pass": 1, "threads": 1}
     tune(
         bundle, rows, tmp_path / "run", make({**settings, "method": "mezo", "val_size": 0.3}), preflight=False
     )

@@ -211,7 +211,7 @@ def test_the_two_parts_are_timed_with_what_reading_saves(place, tmp_path, timed,
 
 def test_the_whole_graph_asked_for_keeps_nothing(place, tmp_path, timed):
     timed(0.9, 0.1, 1.0, 0.1)
-    chosen = choose_way(replace(situation(place, tmp_path), options=TuneOptions(probes_per_pass=1)))
+    chosen = choose_way(replace(situation(place, tmp_path), options=TuneOptions(points_per_pass=1)))
     assert (type(chosen.forward), chosen.cache) == (Engine, None)
 
 

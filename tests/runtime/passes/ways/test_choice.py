@@ -81,7 +81,7 @@ def test_its_own_words_say_what_it_saves(here, monkeypatch):
 
 
 def test_points_that_were_asked_for_share_passes_of_the_first_that_can(here, monkeypatch):
-    asked = replace(here, options=TuneOptions(probes_per_pass=2))
+    asked = replace(here, options=TuneOptions(points_per_pass=2))
     assert type(choose_way(asked).forward) is Staged
     monkeypatch.setattr(TwoParts, "stacks", lambda self, situation: isinstance(self, AlsoParts))
     chosen = choose_way(asked)

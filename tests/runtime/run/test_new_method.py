@@ -59,7 +59,7 @@ class Only:
 class OnlyNarrowing:
     """Tensors by name, and of them those that have not left the unit ball: a support that looks at theta."""
 
-    reads_theta = True
+    reads_theta, masks = True, False
 
     def __init__(self, declaration, moved, seed):
         self._part = declaration.part

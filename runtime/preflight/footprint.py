@@ -12,6 +12,7 @@ from zoedge.manifest import Manifest, Parameter
 from zoedge.options import TuneOptions
 
 from ..passes.bounds import bounds_beside
+from ..run.method import method_of
 from ..start.activations import ROWS
 
 _COPIES_OF_FROZEN = 1.3  # prepacked, and what folding leaves behind
@@ -22,7 +23,7 @@ class Footprint(NamedTuple):
     """Bytes of anonymous memory beyond what a process has before it opens a bundle.
 
     Attributes:
-        trained: buffers, which become private when written, and masters beside them.
+        trained: buffers, which become private when written, and masters and a rule's arrays beside them.
         copied: what sessions copy of the frozen matrices, unless prepacking is off.
         passes: a forward pass.
         seen: the activations from which LoRA branches get their directions.
@@ -48,12 +49,12 @@ def footprint(manifest: Manifest, options: TuneOptions, longest: int) -> Footpri
         longest: tokens of the longest row; 0 where rows have none.
     """
     trained = tensor_bytes(manifest.trainable)
-    masters = 1 if options.placement == "in-place" else 2
+    copies = (1 if options.placement == "in-place" else 2) + len(method_of(options).rule.arrays)
     matrices = [p for p in manifest.parameters if len(p.shape) >= 2 and p.group != "embedding"]
     frozen = tensor_bytes(p for p in matrices if not p.trainable)
     copied = 0 if options.prepack == "no" else int(_COPIES_OF_FROZEN * frozen)
     passes = _pass_bytes(manifest, options, matrices, longest)
-    return Footprint(masters * trained, copied, passes, _seen_bytes(manifest, options, longest))
+    return Footprint(copies * trained, copied, passes, _seen_bytes(manifest, options, longest))
 
 
 def _pass_bytes(manifest: Manifest, options: TuneOptions, matrices: list[Parameter], longest: int) -> int:

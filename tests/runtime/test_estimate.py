@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.zoedge.commands import error, run
+from zoedge.bundle import Bundle
 from zoedge.errors import InputError, RefusedError
 from zoedge.export import to_bundle
 from zoedge.manifest import Manifest
@@ -160,3 +161,12 @@ def test_the_rough_figure_grows_with_what_it_stands_for(place):
     assert small.copied == 0 < footprint(manifest, TuneOptions(), 16).copied
     assert footprint(manifest, TuneOptions(), 64).passes > small.passes
     assert footprint(manifest, TuneOptions(micro_batch_size=1), 16).passes < small.passes
+
+
+def test_arrays_that_a_rule_keeps_are_counted(place):
+    manifest = Bundle.open(place / "bundle").manifest
+    held = {
+        m: footprint(manifest, TuneOptions(method=m, placement="in-place"), 16).trained
+        for m in ("mezo", "zo-adam")
+    }
+    assert held["zo-adam"] == 4 * held["mezo"]

@@ -1,22 +1,15 @@
 """MEAZO: MeZO whose step is divided by the root of one scalar second moment."""
 
 from .core import Defaults, Length, Method, Recipe
-from .directions import Dense
-from .estimators import TwoPoint
 from .options import DenseOptions
 from .rules import Sgd
 from .scalings import SecondMoment
+from .two_point import two_point
 
 
 def build(options: DenseOptions) -> Method:
     """Return the method."""
-    return Method(
-        Dense(options.directions),
-        TwoPoint(options.queries),
-        Sgd(options.weight_decay),
-        (SecondMoment(),),
-        options.support,
-    )
+    return two_point(options, Sgd(options.weight_decay), SecondMoment())
 
 
 RECIPE = Recipe(

@@ -1,20 +1,14 @@
 """MeZO: two-point estimates along a Gaussian direction (arXiv 2305.17333)."""
 
 from .core import Defaults, Length, Method, Recipe
-from .directions import Dense
-from .estimators import TwoPoint
 from .options import DenseOptions
 from .rules import Sgd
+from .two_point import two_point
 
 
 def build(options: DenseOptions) -> Method:
     """Return the method."""
-    return Method(
-        Dense(options.directions),
-        TwoPoint(options.queries),
-        Sgd(options.weight_decay),
-        support=options.support,
-    )
+    return two_point(options, Sgd(options.weight_decay))
 
 
 RECIPE = Recipe(

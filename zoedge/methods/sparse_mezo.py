@@ -9,11 +9,10 @@ from typing import Annotated, Literal
 
 from ..settings import Setting
 from .core import Defaults, Length, Method, Recipe
-from .directions import Dense
-from .estimators import TwoPoint
 from .options import Options
 from .rules import Sgd
 from .support import SmallMagnitudes, Support
+from .two_point import two_point
 
 
 class SparseMezoOptions(Options, frozen=True):
@@ -37,12 +36,7 @@ class SparseMezoOptions(Options, frozen=True):
 
 def build(options: SparseMezoOptions) -> Method:
     """Return the method."""
-    return Method(
-        Dense(options.directions),
-        TwoPoint(options.queries),
-        Sgd(options.weight_decay),
-        support=options.support,
-    )
+    return two_point(options, Sgd(options.weight_decay))
 
 
 RECIPE = Recipe(

@@ -4,10 +4,9 @@ from typing import Annotated
 
 from ..settings import Setting
 from .core import Defaults, Length, Method, Recipe
-from .directions import Dense
-from .estimators import TwoPoint
 from .options import Options
 from .rules import Adam
+from .two_point import two_point
 
 
 class AdamOptions(Options, frozen=True):
@@ -19,12 +18,7 @@ class AdamOptions(Options, frozen=True):
 
 def build(options: AdamOptions) -> Method:
     """Return the method."""
-    return Method(
-        Dense(options.directions),
-        TwoPoint(options.queries),
-        Adam(options.beta1, options.beta2, weight_decay=options.weight_decay),
-        support=options.support,
-    )
+    return two_point(options, Adam(options.beta1, options.beta2, weight_decay=options.weight_decay))
 
 
 RECIPE = Recipe(

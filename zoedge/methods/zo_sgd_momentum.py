@@ -4,10 +4,9 @@ from typing import Annotated
 
 from ..settings import Setting
 from .core import Defaults, Length, Method, Recipe
-from .directions import Dense
-from .estimators import TwoPoint
 from .options import Options
 from .rules import Momentum
+from .two_point import two_point
 
 
 class MomentumOptions(Options, frozen=True):
@@ -20,12 +19,7 @@ class MomentumOptions(Options, frozen=True):
 
 def build(options: MomentumOptions) -> Method:
     """Return the method."""
-    return Method(
-        Dense(options.directions),
-        TwoPoint(options.queries),
-        Momentum(options.momentum, options.weight_decay),
-        support=options.support,
-    )
+    return two_point(options, Momentum(options.momentum, options.weight_decay))
 
 
 RECIPE = Recipe(

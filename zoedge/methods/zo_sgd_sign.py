@@ -4,22 +4,15 @@ The sign is of the scalar, not of each element; with sign directions both are th
 """
 
 from .core import Defaults, Length, Method, Recipe
-from .directions import Dense
-from .estimators import TwoPoint
 from .options import DenseOptions
 from .rules import Sgd
 from .scalings import Sign
+from .two_point import two_point
 
 
 def build(options: DenseOptions) -> Method:
     """Return the method."""
-    return Method(
-        Dense(options.directions),
-        TwoPoint(options.queries),
-        Sgd(options.weight_decay),
-        (Sign(),),
-        options.support,
-    )
+    return two_point(options, Sgd(options.weight_decay), Sign())
 
 
 RECIPE = Recipe(

@@ -6,10 +6,21 @@ from collections.abc import Callable
 
 from zoedge.errors import InputError
 
-from .base import FINE, Array, Buffer, Device, DeviceSession, Grain
+from .base import FINE, Array, Buffer, Device, DeviceSession, Grain, Read
 from .cpu import Cpu
 
-__all__ = ["DEVICES", "FINE", "Array", "Buffer", "Cpu", "Device", "DeviceSession", "Grain", "open_device"]
+__all__ = [
+    "DEVICES",
+    "FINE",
+    "Array",
+    "Buffer",
+    "Cpu",
+    "Device",
+    "DeviceSession",
+    "Grain",
+    "Read",
+    "open_device",
+]
 
 DEVICES: dict[str, Callable[[int], Device]] = {
     "cpu": Cpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
@@ -11,7 +12,7 @@ import numpy as np
 from ..data.batches import MicroBatch, Result
 from ..data.example import Array
 from ..device import Buffer, Device, Grain
-from .engine import Begun, Stacked
+from .engine import Begun, Later, Stacked
 
 
 class Forward(Protocol):
@@ -30,6 +31,11 @@ class Forward(Protocol):
         self, begun: Begun, outputs: Sequence[str] | None = None, stacked: Stacked | None = None
     ) -> dict[str, Array]:
         """Do the rest, at the present point or at those that are stacked."""
+
+    def later(
+        self, begun: Begun, outputs: Sequence[str] | None = None, stacked: Stacked | None = None
+    ) -> Later:
+        """Ask for the same as a pass of a step; return what waits for it."""
 
 
 class Probing(Protocol):
@@ -52,20 +58,30 @@ class Probing(Protocol):
 
 
 class OneByOne:
-    """A pass for each point."""
+    """A pass for each point.
+
+    Args:
+        forward: what runs it.
+        ahead: points that may be passed before the results of the first are there.
+    """
 
     count = 1
 
-    def __init__(self, forward: Forward) -> None:
-        self.forward = forward
+    def __init__(self, forward: Forward, ahead: int = 0) -> None:
+        self.forward, self._ahead = forward, ahead
 
     def results(
         self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point."""
         begun = [self.forward.begin(b.given) for b in batch]
+        passed: deque[list[Later]] = deque()
         for _ in points:
-            yield [(b, self.forward.finish(x, outputs)) for b, x in zip(batch, begun, strict=True)]
+            passed.append([self.forward.later(x, outputs) for x in begun])
+            if len(passed) > self._ahead:
+                yield _waited(batch, passed.popleft())
+        for passes in passed:
+            yield _waited(batch, passes)
 
 
 class Together:
@@ -89,15 +105,20 @@ class Together:
         left = iter(points)
         while stacked := self._stack(islice(left, self.count)):
             count = next(iter(stacked.values())).shape[0]
-            passes = [self.forward.finish(x, outputs, stacked) for x in begun]
+            passes = _waited(batch, [self.forward.later(x, outputs, stacked) for x in begun])
             for point in range(count):
-                yield [(b, _part(out, point, count)) for b, out in zip(batch, passes, strict=True)]
+                yield [(b, _part(out, point, count)) for b, out in passes]
 
     def _stack(self, points: Iterable[object]) -> Stacked:
         """Return the buffers at each of the points; {} when there is none left."""
         copy = self._device.copy
         rows = [{name: copy(buffer) for name, buffer in self._buffers.items()} for _ in points]
         return {n: self._device.stack([row[n] for row in rows]) for n in self._buffers} if rows else {}
+
+
+def _waited(batch: Sequence[MicroBatch], passes: Sequence[Later]) -> list[Result]:
+    """Return the results of passes that were asked for."""
+    return [(b, wait()) for b, wait in zip(batch, passes, strict=True)]
 
 
 def _part(outputs: Mapping[str, Array], point: int, count: int) -> dict[str, Array]:

@@ -11,7 +11,7 @@ from zoedge.names import given
 
 from ..data.example import Array, Arrays
 from ..device import Buffer
-from .engine import Begun, Engine, SessionSettings, Stacked
+from .engine import Begun, Engine, Later, SessionSettings, Stacked
 from .prefix_cache import PrefixCache
 
 
@@ -72,11 +72,21 @@ class Staged:
         Returns:
             Output name -> array [points x batch, ...], point after point; one point where nothing is stacked.
         """
-        device, stacked = self._device, stacked or {}
+        return self._suffix.finish(self._second_part(begun, stacked or {}), outputs)
+
+    def later(
+        self, begun: Begun, outputs: Sequence[str] | None = None, stacked: Stacked | None = None
+    ) -> Later:
+        """Run the second part as a step does; return what waits for the result, which is that of ``finish``."""
+        return self._suffix.later(self._second_part(begun, stacked or {}), outputs)
+
+    def _second_part(self, begun: Begun, stacked: Stacked) -> Begun:
+        """Return what it is given: the rows again for each point, and the factors at all of them."""
+        device = self._device
         count = next(iter(stacked.values())).shape[0] if stacked else 1
         rows = begun if count == 1 else {name: device.repeat(value, count) for name, value in begun.items()}
         factors = {n: stacked[n] if n in stacked else device.stack([b]) for n, b in self._factors.items()}
-        return self._suffix.finish({**rows, **factors}, outputs)
+        return {**rows, **factors}
 
     def _first_part(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Buffer]:
         """Return what crosses to the second part."""

@@ -1,0 +1,221 @@
+"""A GPU of NVIDIA: buffers are CuPy's arrays, which onnxruntime's CUDA provider reads where they lie.
+
+Every tensor of a bundle, trained or frozen, is an input of the graphs that run here and bound by its address: sessions
+hold no weights, so one for each shape of a pass costs little, and what moves is seen by the next pass. All work goes to
+one stream and is only waited for where the host reads a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..machine import limits, memory
+from ..machine.limits import Limit
+from ..machine.memory import Held
+from ..noise.cuda_kernel import CudaKernels
+from ..noise.reference import Addition
+from ..noise.sweep import Sweep
+from .base import Array, Buffer, Device, DeviceSession, Grain, Read
+from .cuda_buffer import CudaBuffer, bare, cupy, stream
+from .cuda_missing import check_wheel
+from .cuda_sessions import CudaSession, Passes
+
+PRECISIONS = ("float32", "tf32", "float16")
+
+
+class Cuda(Device):
+    """The first GPU that is visible.
+
+    Args:
+        threads: has no effect here.
+        precision: of the products in a pass. Sums and losses are float32 in all of them, and so is what moves.
+    """
+
+    # every shape costs a CUDA graph, and a pass of few tokens costs its launches
+    grain: ClassVar[Grain] = Grain(rows=1, tokens=16, positions=8, overhead=1024)
+    tokens_together: ClassVar[int | None] = 8192
+    weights_only: ClassVar[bool] = True
+    takes_frozen: ClassVar[bool] = True
+    ahead: ClassVar[int] = 64
+
+    def __init__(self, threads: int = 0, precision: str = "auto") -> None:
+        check_wheel()
+        self._stream = stream()
+        self._stream.use()
+        self.precision = "float32" if precision == "auto" else precision
+        self.out_of_place = self.precision == "float16"
+        self._kernels = CudaKernels(cupy)
+        self._passes = Passes(self.precision)
+        self._origins: dict[int, tuple[CudaBuffer, Array]] = {}  # float32 values of float16 buffers
+        free, total = cupy.cuda.runtime.memGetInfo()
+        self._elsewhere = total - free  # held by others
+
+    def open(
+        self,
+        graph: Path,
+        buffers: Mapping[str, Buffer],
+        *,
+        threads: int = 0,
+        frozen: Mapping[str, Array] | None = None,
+    ) -> DeviceSession:
+        """Return sessions of the graph's form for GPUs, one a shape."""
+        own = {name: _buffer(buffer) for name, buffer in buffers.items()}
+        return CudaSession(graph, own, frozen or {}, self._passes)
+
+    def own(self, array: Array) -> Buffer:
+        """Return a copy; of the passes' precision, where they read no float32."""
+        if not self.out_of_place:
+            return CudaBuffer(cupy.asarray(np.asarray(array, np.float32)))
+        buffer = CudaBuffer(cupy.empty(array.shape, np.float16))
+        self.write(buffer, array)
+        return buffer
+
+    def master(self, buffer: Buffer) -> Buffer:
+        """Return the float32 values that were written last."""
+        origin = self._origin(_buffer(buffer))
+        return self.copy(buffer) if origin is None else CudaBuffer(cupy.asarray(origin))
+
+    def put(self, array: Array | Buffer) -> Buffer:
+        """Return a copy in the GPU's memory."""
+        if isinstance(array, CudaBuffer):
+            return array
+        return CudaBuffer(cupy.asarray(np.ascontiguousarray(array)), lasting=False)
+
+    def host(self, buffer: Buffer) -> Array:
+        """Return a copy, of the float32 values that were written last where there are any."""
+        held = _buffer(buffer)
+        origin = self._origin(held)
+        return cast("Array", held.array.get()) if origin is None else origin
+
+    def read(self, session: DeviceSession, given: Mapping[str, Buffer], wanted: Sequence[str]) -> Read:
+        """Return what fetches the outputs of a pass that is on its way."""
+        return cast("CudaSession", session).read(given, wanted)
+
+    def zeros(self, shape: tuple[int, ...]) -> Buffer:
+        """Return zeros."""
+        return CudaBuffer(cupy.zeros(shape, np.float32))
+
+    def copy(self, buffer: Buffer) -> Buffer:
+        """Return a copy."""
+        return CudaBuffer(bare(buffer).copy())
+
+    def write(self, buffer: Buffer, values: Array | Buffer) -> None:
+        """Copy values into the buffer."""
+        target = _buffer(buffer)
+        given = bare(values)
+        if not np.can_cast(given.dtype, np.float32, "same_kind"):
+            raise TypeError(f"a buffer holds float32, not {given.dtype}")
+        shaped = given.reshape(target.shape)
+        if isinstance(shaped, np.ndarray):
+            shaped = np.ascontiguousarray(shaped, np.float32)
+            if target.array.dtype == np.float16:
+                self._origins[id(target)] = (target, shaped)
+            shaped = cupy.asarray(shaped)
+        target.array[...] = shaped
+
+    def stack(self, buffers: Sequence[Buffer]) -> Buffer:
+        """Return the buffers as one."""
+        return CudaBuffer(cupy.stack([bare(buffer) for buffer in buffers]), lasting=False)
+
+    def repeat(self, buffer: Buffer, count: int) -> Buffer:
+        """Return the rows so many times."""
+        array = bare(buffer)
+        return CudaBuffer(cupy.tile(array, (count, *[1] * (array.ndim - 1))), lasting=False)
+
+    def stacked(self, buffer: Buffer, count: int) -> Buffer:
+        """Return room for a buffer's values at several points."""
+        array = bare(buffer)
+        return CudaBuffer(cupy.zeros((count, *array.shape), array.dtype))
+
+    def gather(self, buffers: Sequence[Buffer], stacked: Sequence[Buffer], point: int) -> None:
+        """Copy all of them in one launch."""
+        self._kernels.gather(_arrays(buffers), _arrays(stacked), point)
+
+    def add_terms(self, additions: Sequence[Addition[Buffer]]) -> None:
+        """Make the additions in one launch."""
+        for addition in additions:
+            self._forget(addition.target)
+        self._kernels.add_terms(
+            [
+                a._replace(
+                    target=bare(a.target),
+                    source=None if a.source is None else bare(a.source),
+                    mask=None if a.mask is None else bare(a.mask),
+                )
+                for a in additions
+            ]
+        )
+
+    def sweep(self, sweeps: Sequence[Sweep[Buffer]]) -> None:
+        """Make each sweep in one launch."""
+        for sweep in sweeps:
+            if self._origins:
+                for target in sweep.family.targets:
+                    self._forget(target)
+            self._kernels.sweep(sweep, bare)
+
+    def product(self, u: Buffer, s: Buffer, out: Buffer) -> None:
+        """Write the product."""
+        self.products([(u, s, out)])
+
+    def products(self, triples: Sequence[tuple[Buffer, Buffer, Buffer]]) -> None:
+        """Write all products in one launch."""
+        for _, _, out in triples:
+            self._forget(out)
+        self._kernels.products([(bare(u), bare(s), bare(out)) for u, s, out in triples])
+
+    def add_product(self, matrix: Buffer, left: NDArray[np.float32], right: NDArray[np.float32]) -> None:
+        """Add the product."""
+        array = bare(matrix)
+        array.reshape(len(left), -1)[...] += cupy.asarray(left) @ cupy.asarray(np.ascontiguousarray(right))
+
+    def shrink(self, buffer: Buffer, factor: float) -> None:
+        """Multiply in place."""
+        array = bare(buffer)
+        array *= np.float32(factor)
+
+    def pieces(self, buffers: Mapping[str, Buffer]) -> Iterator[dict[str, Any]]:
+        """Yield whole buffers, flat."""
+        yield {name: bare(buffer).reshape(-1) for name, buffer in buffers.items()}
+
+    def settle_pages(self, buffers: Iterable[Buffer]) -> None:
+        """Do nothing: this memory is taken where it is asked for."""
+
+    def held(self) -> Held:
+        """Return what this process holds, and the GPU's memory since it was opened."""
+        free, total = cupy.cuda.runtime.memGetInfo()
+        return memory.memory_held(device=max(0, total - free - self._elsewhere))
+
+    def limits(self, now: Held) -> list[Limit]:
+        """Return the limits of this process, and what is free on the GPU."""
+        free, _ = cupy.cuda.runtime.memGetInfo()
+        return [*limits.limits(now), Limit("memory of the GPU", "device", now.device + free)]
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Return whether CuPy or onnxruntime was refused memory."""
+        return "memory" in str(error).lower() or super().out_of_memory(error)
+
+    def give_back(self) -> None:
+        """Free what CuPy keeps for later."""
+        memory.give_back()
+        cupy.get_default_memory_pool().free_all_blocks()
+        cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+    def _origin(self, buffer: CudaBuffer) -> Array | None:
+        return self._origins.get(id(buffer), (buffer, None))[1]
+
+    def _forget(self, buffer: Buffer) -> None:
+        self._origins.pop(id(buffer), None)
+
+
+def _buffer(buffer: Buffer) -> CudaBuffer:
+    return cast("CudaBuffer", buffer)
+
+
+def _arrays(buffers: Sequence[Buffer]) -> list[Any]:
+    return [bare(buffer) for buffer in buffers]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..machine.limits import Limit
 from ..machine.memory import Held
 from ..noise.reference import Addition
+from ..noise.sweep import Sweep
 
 Array = NDArray[np.generic]  # in the host's memory
 Read = Callable[[], list[Array]]  # waits for what a pass gives
@@ -152,12 +153,28 @@ class Device:
         """Return a new buffer of the same values."""
         raise NotImplementedError
 
+    def master(self, buffer: Buffer) -> Buffer:
+        """Return the float32 values that a session's buffer begins with, as a buffer of its own that moves change."""
+        return self.copy(buffer)
+
     def write(self, buffer: Buffer, values: Array | Buffer) -> None:
         """Give a buffer values: those of another of its shape, or of an array of as many elements."""
         raise NotImplementedError
 
     def stack(self, buffers: Sequence[Buffer]) -> Buffer:
         """Return buffers of one shape as a new one, [count, ...]."""
+        raise NotImplementedError
+
+    def empty_stack(self, buffer: Buffer, count: int) -> Buffer:
+        """Return room for a buffer's values at some points, [count, ...], of its kind."""
+        raise NotImplementedError
+
+    def first(self, stacked: Buffer, count: int) -> Buffer:
+        """Return the first so many of stacked values where they lie, [count, ...]."""
+        return cast("Buffer", cast("Any", stacked)[:count])
+
+    def gather(self, buffers: Sequence[Buffer], stacked: Sequence[Buffer], point: int) -> None:
+        """Copy each buffer to ``stacked[i][point]``, where ``stacked[i]`` is [count, ...] of its shape and kind."""
         raise NotImplementedError
 
     def repeat(self, buffer: Buffer, count: int) -> Buffer:
@@ -168,9 +185,18 @@ class Device:
         """Make additions to buffers that don't overlap; see ``noise.reference.add_terms``."""
         raise NotImplementedError
 
+    def sweep(self, sweeps: Sequence[Sweep[Buffer]]) -> None:
+        """Make sweeps over families that don't overlap: the same bits as their additions."""
+        self.add_terms([addition for sweep in sweeps for addition in sweep.additions()])
+
     def product(self, u: Buffer, s: Buffer, out: Buffer) -> None:
         """Let out [n, R] be u [n, R] @ s [R, R], summed over the columns of u one after the other."""
         raise NotImplementedError
+
+    def products(self, triples: Sequence[tuple[Buffer, Buffer, Buffer]]) -> None:
+        """Make the products of all (u, s, out)."""
+        for u, s, out in triples:
+            self.product(u, s, out)
 
     def add_product(self, matrix: Buffer, left: NDArray[np.float32], right: NDArray[np.float32]) -> None:
         """Add left [n, r] @ right [r, m] to a matrix [n, ...] of as many elements."""

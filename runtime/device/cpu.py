@@ -82,6 +82,15 @@ class Cpu(Device):
         """Return the buffers as one."""
         return np.stack([_array(buffer) for buffer in buffers])
 
+    def empty_stack(self, buffer: Buffer, count: int) -> Buffer:
+        """Return room."""
+        return np.empty((count, *buffer.shape), _array(buffer).dtype)
+
+    def gather(self, buffers: Sequence[Buffer], stacked: Sequence[Buffer], point: int) -> None:
+        """Copy one after the other."""
+        for buffer, rows in zip(buffers, stacked, strict=True):
+            np.copyto(_array(rows)[point], _array(buffer))
+
     def repeat(self, buffer: Buffer, count: int) -> Buffer:
         """Return the rows so many times."""
         array = _array(buffer)

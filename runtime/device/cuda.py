@@ -106,12 +106,11 @@ class Cuda(Device):
 
     def write(self, buffer: Buffer, values: Array | Buffer) -> None:
         """Copy values into the buffer."""
-        target = _buffer(buffer)
-        given = bare(values)
+        target, given = _buffer(buffer), bare(values)
         if not np.can_cast(given.dtype, np.float32, "same_kind"):
             raise TypeError(f"a buffer holds float32, not {given.dtype}")
         shaped = given.reshape(target.shape)
-        if isinstance(shaped, np.ndarray):
+        if not isinstance(values, CudaBuffer):
             shaped = np.ascontiguousarray(shaped, np.float32)
             if target.array.dtype == np.float16:
                 self._origins[id(target)] = (target, shaped)
@@ -127,10 +126,14 @@ class Cuda(Device):
         array = bare(buffer)
         return CudaBuffer(cupy.tile(array, (count, *[1] * (array.ndim - 1))), lasting=False)
 
-    def stacked(self, buffer: Buffer, count: int) -> Buffer:
+    def empty_stack(self, buffer: Buffer, count: int) -> Buffer:
         """Return room for a buffer's values at several points."""
         array = bare(buffer)
         return CudaBuffer(cupy.zeros((count, *array.shape), array.dtype))
+
+    def first(self, stacked: Buffer, count: int) -> Buffer:
+        """Return the first so many of stacked values where they lie."""
+        return CudaBuffer(bare(stacked)[:count])
 
     def gather(self, buffers: Sequence[Buffer], stacked: Sequence[Buffer], point: int) -> None:
         """Copy all of them in one launch."""

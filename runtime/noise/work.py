@@ -22,7 +22,7 @@ class Work(NamedTuple):
 
     additions: NDArray[
         np.int64
-    ]  # [additions + 1, 6]: first chunk, address, elements, first term, sample, mask
+    ]  # [additions + 1, 7]: first chunk, address, elements, first term, sample, address of mask, of source
     shrinks: NDArray[np.float32]
     streams: NDArray[np.uint64]  # [terms, 5]
     spans: NDArray[np.int64]  # [terms, 3]: where a term's table is in ``levels``, and its sample
@@ -36,15 +36,15 @@ class Work(NamedTuple):
         Raises:
             ValueError: a table that is not of 2 levels, or of 256 in pairs.
         """
-        rows: list[tuple[int, int, int, int, int, int]] = []
+        rows: list[tuple[int, ...]] = []
         spans: list[tuple[int, int, int]] = []
         samples: list[Sample] = []
         tables: dict[int, tuple[Float32, int, int]] = {}
         chunk = end = 0
-        for target, terms, _, sample, mask in additions:
+        for target, terms, _, sample, mask, source in additions:
             own = ALL if sample is None else _index(sample, samples)
-            masked = 0 if mask is None else mask.ctypes.data
-            rows.append((chunk, target.ctypes.data, target.size, len(spans), own, masked))
+            addresses = (0 if array is None else array.ctypes.data for array in (mask, source))
+            rows.append((chunk, target.ctypes.data, target.size, len(spans), own, *addresses))
             chunk += -(-target.size // CHUNK)
             for term in terms:
                 key = id(term.table)
@@ -54,7 +54,7 @@ class Work(NamedTuple):
                     end += term.table.size
                 _, low, high = tables[key]
                 spans.append((low, high, ALL if term.sample is None else _index(term.sample, samples)))
-        rows.append((chunk, 0, 0, len(spans), ALL, 0))
+        rows.append((chunk, 0, 0, len(spans), ALL, 0, 0))
         streams = [term.stream for addition in additions for term in addition.terms]
         return cls(
             np.array(rows, np.int64),

@@ -87,6 +87,8 @@ class OneByOne:
 class Together:
     """A pass for several points.
 
+    What passes read is kept and filled anew for each of them: a device may count on its place.
+
     Args:
         forward: one that takes stacked values.
         buffers: name -> the tensors that differ between the points of a step.
@@ -95,7 +97,12 @@ class Together:
     """
 
     def __init__(self, forward: Forward, buffers: Mapping[str, Buffer], count: int, device: Device) -> None:
-        self.forward, self._buffers, self.count, self._device = forward, buffers, count, device
+        self.forward, self.count, self._device = forward, count, device
+        self._buffers = tuple(buffers.values())
+        # by the number of points: all lie at the start of the largest
+        self._stacked: dict[int, Stacked] = {
+            count: {name: device.empty_stack(buffer, count) for name, buffer in buffers.items()}
+        }
 
     def results(
         self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
@@ -103,17 +110,25 @@ class Together:
         """Yield the batch's results at each point."""
         begun = [self.forward.begin(b.given) for b in batch]
         left = iter(points)
-        while stacked := self._stack(islice(left, self.count)):
-            count = next(iter(stacked.values())).shape[0]
+        while count := self._gather(islice(left, self.count)):
+            stacked = self._first(count)
             passes = _waited(batch, [self.forward.later(x, outputs, stacked) for x in begun])
             for point in range(count):
                 yield [(b, _part(out, point, count)) for b, out in passes]
 
-    def _stack(self, points: Iterable[object]) -> Stacked:
-        """Return the buffers at each of the points; {} when there is none left."""
-        copy = self._device.copy
-        rows = [{name: copy(buffer) for name, buffer in self._buffers.items()} for _ in points]
-        return {n: self._device.stack([row[n] for row in rows]) for n in self._buffers} if rows else {}
+    def _gather(self, points: Iterable[object]) -> int:
+        """Keep the buffers at each of the points; return how many there were left."""
+        whole, count = tuple(self._stacked[self.count].values()), 0
+        for _ in points:
+            self._device.gather(self._buffers, whole, count)
+            count += 1
+        return count
+
+    def _first(self, count: int) -> Stacked:
+        if count not in self._stacked:
+            whole = self._stacked[self.count].items()
+            self._stacked[count] = {name: self._device.first(buffer, count) for name, buffer in whole}
+        return self._stacked[count]
 
 
 def _waited(batch: Sequence[MicroBatch], passes: Sequence[Later]) -> list[Result]:

@@ -28,7 +28,7 @@ class OutOfPlace(Space):
         super().__init__((site.name,), {site.name: self._buffer.shape})
         self._name = site.name
         self._device = site.device
-        self._master = site.device.copy(self._buffer)
+        self._master = site.device.master(self._buffer)
         self._noise = noise or Noise(site.name, site.seed, site.directions)
         self._beside = Beside(site.name, self._buffer.shape, site.arrays, self._noise, site.device)
         self._decays = site.decays
@@ -50,14 +50,13 @@ class OutOfPlace(Space):
         return [Addition(self._master, terms, shrink, part.sample, self._mask(part))]
 
     def settle(self) -> list[Addition[Buffer]]:
-        """Copy the master to the buffer, and return what is to be added there."""
+        """Return what makes the buffer of the master."""
         if self._current:
             return []
         step, point, part = self._target
-        self._device.write(self._buffer, self._master)
         self._current = True
         terms = self._noise.terms(step, point, part.sample)
-        return [Addition(self._buffer, terms, mask=self._mask(part))]
+        return [Addition(self._buffer, terms, mask=self._mask(part), source=self._master)]
 
     def _mask(self, part: Part) -> Buffer | None:
         return None if part.mask is None else self._device.put(part.mask)

@@ -221,5 +221,8 @@ class Device:
         """Return what may be held."""
         raise NotImplementedError
 
+    def wait(self) -> None:
+        """Wait until all that was asked for is done."""
+
     def give_back(self) -> None:
         """Return freed memory to the system."""

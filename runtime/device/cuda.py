@@ -23,7 +23,7 @@ from ..noise.sweep import Sweep
 from .base import Array, Buffer, Device, DeviceSession, Grain, Read
 from .cuda_buffer import CudaBuffer, bare, cupy, stream
 from .cuda_missing import check_wheel
-from .cuda_sessions import CudaSession, Passes
+from .cuda_sessions import CudaSession, Passes, refused
 
 PRECISIONS = ("float32", "tf32", "float16")
 
@@ -201,7 +201,11 @@ class Cuda(Device):
 
     def out_of_memory(self, error: Exception) -> bool:
         """Return whether CuPy or onnxruntime was refused memory."""
-        return "memory" in str(error).lower() or super().out_of_memory(error)
+        return refused(error)
+
+    def wait(self) -> None:
+        """Wait for the stream."""
+        self._stream.synchronize()
 
     def give_back(self) -> None:
         """Free what CuPy keeps for later."""

@@ -21,6 +21,7 @@ from zoedge.sessions import STALE_OPTIMIZERS
 from .base import Array, Buffer, Read
 from .cuda_buffer import CudaBuffer, cupy, stream
 from .cuda_missing import check_session
+from .ort import ORT_ERRORS, first_line
 from .ort import onnxruntime as ort
 
 MOST_SHAPES = 16  # that are kept for a graph: each holds the memory of a pass
@@ -53,6 +54,7 @@ class Passes:
         self._tf32 = precision == "tf32"
         self._frozen: dict[tuple[str, str], tuple[Array, CudaBuffer]] = {}
         self.graphs = True  # until a session can't be recorded
+        self.notes: list[str] = []
         self.fixed: OrderedDict[Key, _Fixed] = OrderedDict()  # the one used last is last
 
     def frozen(self, name: str, array: Array, dtype: Any) -> CudaBuffer:
@@ -120,8 +122,8 @@ class CudaSession:
         self._dtypes = {port.name: _DTYPES[port.type] for port in ports}
         self._dims = {port.name: tuple(port.shape) for port in ports}
         weights = {name for name in self._dtypes if name in buffers or name in frozen}
-        self._weights = {name: self._weight(name) for name in sorted(weights)}
-        self.optional = frozenset(self._weights)
+        self.weights = {name: self._weight(name) for name in sorted(weights)}
+        self.optional = frozenset(self.weights)
         self.inputs = frozenset(self._dtypes) - weights
         self.outputs = self._outputs()
 
@@ -134,27 +136,40 @@ class CudaSession:
             binding.bind_output(name, _KIND, 0)
         settings = ort.RunOptions()
         settings.add_run_config_entry("memory.enable_memory_arena_shrinkage", _ARENAS)
-        _run(session, binding, settings)
+        session.run_with_iobinding(binding, settings)
         return [_copied(value) for value in binding.get_outputs()]
 
     def read(self, given: Mapping[str, Buffer], wanted: Sequence[str]) -> Read:
         """Run once in the session of this shape; return what fetches the outputs."""
-        inputs = self._typed(given)
-        key: Key = (
-            self._paths[PREDICTIONS in map(plain, wanted)],
-            tuple(wanted),
-            tuple((n, b.shape, b.address if b.lasting else 0) for n, b in sorted(inputs.items())),
-        )
+        lasting, fresh = [], {}
+        for name in self.inputs:
+            buffer = _cuda(given[name])
+            if buffer.lasting:
+                lasting.append(buffer)
+            else:
+                fresh[name] = buffer
         kept = self._passes.fixed
+        key: Key = (id(self), *wanted, *((n, b.shape) for n, b in fresh.items()), *map(id, lasting))
         if key in kept:
             kept.move_to_end(key)
         else:
             while len(kept) >= MOST_SHAPES:
                 kept.popitem(last=False)
-            kept[key] = self._fixed(inputs, wanted)
-        return kept[key].read(inputs)
+            kept[key] = self._fixed(self._typed(given), wanted)
+        return kept[key].read(fresh)
 
     def _fixed(self, inputs: Mapping[str, CudaBuffer], wanted: Sequence[str]) -> _Fixed:
+        """Return a session of this shape; where memory is short, others go first."""
+        try:
+            return self._made(inputs, wanted)
+        except Exception as error:
+            if not refused(error) or not self._passes.fixed:
+                raise
+        self._passes.fixed.clear()
+        cupy.get_default_memory_pool().free_all_blocks()
+        return self._made(inputs, wanted)
+
+    def _made(self, inputs: Mapping[str, CudaBuffer], wanted: Sequence[str]) -> _Fixed:
         sizes = self._sizes(inputs)
         outputs = {
             name: (buffer.shape, buffer.array.dtype)
@@ -163,12 +178,15 @@ class CudaSession:
         path = self._paths[PREDICTIONS in map(plain, wanted)]
         if self._passes.graphs:
             try:
-                fixed = _Fixed(self._passes.open(path, sizes, recorded=True), self._weights, inputs, outputs)
+                fixed = _Fixed(self._passes.open(path, sizes, recorded=True), self, inputs, outputs)
                 fixed.read(inputs)()
                 return fixed
-            except ort.capi.onnxruntime_pybind11_state.Fail:
+            except ORT_ERRORS as error:
+                if refused(error):
+                    raise
                 self._passes.graphs = False  # a node runs elsewhere, or can't be recorded
-        return _Fixed(self._passes.open(path, sizes), self._weights, inputs, outputs)
+                self._passes.notes.append(f"passes are not recorded as CUDA graphs: {first_line(error)}")
+        return _Fixed(self._passes.open(path, sizes), self, inputs, outputs)
 
     def _sizes(self, inputs: Mapping[str, CudaBuffer]) -> dict[str, int]:
         """Return the sizes of the free dimensions."""
@@ -200,7 +218,7 @@ class CudaSession:
         return buffer
 
     def _bind(self, binding: Binding, inputs: Mapping[str, CudaBuffer]) -> None:
-        for name, buffer in (*inputs.items(), *self._weights.items()):
+        for name, buffer in (*inputs.items(), *self.weights.items()):
             bind(binding, name, buffer)
 
     def _free_session(self, wanted: Sequence[str]) -> Any:
@@ -221,16 +239,16 @@ class _Fixed:
     def __init__(
         self,
         session: Any,
-        weights: Mapping[str, CudaBuffer],
+        owner: CudaSession,
         inputs: Mapping[str, CudaBuffer],
         outputs: Mapping[str, tuple[tuple[int, ...], Any]],
     ) -> None:
         self._session, self._binding = session, session.io_binding()
+        self._owner = owner  # whose weights are bound, and whose id is in the key
         self._places = {n: b if b.lasting else CudaBuffer(b.array.copy()) for n, b in inputs.items()}
         self._given = dict(inputs)  # what was copied to the places
-        self._weights = dict(weights)  # kept alive
         self._outputs = {n: CudaBuffer(cupy.empty(shape, dtype)) for n, (shape, dtype) in outputs.items()}
-        for name, buffer in (*self._places.items(), *weights.items()):
+        for name, buffer in (*self._places.items(), *owner.weights.items()):
             bind(self._binding, name, buffer)
         for name, buffer in self._outputs.items():
             array = buffer.array
@@ -243,9 +261,9 @@ class _Fixed:
         """Run; return what fetches the outputs, in the order of construction, once they are there."""
         for name, buffer in inputs.items():
             if not buffer.lasting and buffer is not self._given[name]:
-                self._places[name].array[...] = buffer.array
+                self._places[name].array[...] = buffer.array  # in the graph's type
                 self._given[name] = buffer
-        _run(self._session, self._binding, self._settings)
+        self._session.run_with_iobinding(self._binding, self._settings)
         return fetched([buffer.array for buffer in self._outputs.values()])
 
 
@@ -272,8 +290,10 @@ def fetched(arrays: Sequence[Any]) -> Read:
     return wait
 
 
-def _run(session: Any, binding: Binding, settings: Any) -> None:
-    session.run_with_iobinding(binding, settings)
+def refused(error: Exception) -> bool:
+    """Return whether CuPy or onnxruntime was refused the GPU's memory."""
+    text = str(error).lower()
+    return "memory" in text or "alloc" in text
 
 
 def _copied(value: Any) -> Buffer:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 
-class ndarray(NDArrayOperatorsMixin):  # noqa: N801  CuPy's name
+class ndarray(NDArrayOperatorsMixin):
     """An array that only this module's functions read."""
 
     def __init__(self, shape, dtype=np.float32, memptr=None):

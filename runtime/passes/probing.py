@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -38,6 +38,13 @@ class Forward(Protocol):
         """Ask for the same as a pass of a step; return what waits for it."""
 
 
+Meanwhile = Callable[[], object]
+
+
+def _nothing() -> None:
+    """Do nothing while passes are on their way."""
+
+
 class Probing(Protocol):
     """Measures a batch at some points; ``count`` of them at most in a pass."""
 
@@ -46,7 +53,11 @@ class Probing(Protocol):
         """Most points in a pass."""
 
     def results(
-        self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
+        self,
+        batch: Sequence[MicroBatch],
+        points: Iterable[object],
+        outputs: Sequence[str] | None,
+        meanwhile: Meanwhile = _nothing,
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point.
 
@@ -54,6 +65,7 @@ class Probing(Protocol):
             batch: the passes of a step.
             points: each time it is advanced, the buffers are at the next point.
             outputs: the outputs wanted; None for all.
+            meanwhile: is called, perhaps, while passes are on their way.
         """
 
 
@@ -71,7 +83,11 @@ class OneByOne:
         self.forward, self._ahead = forward, ahead
 
     def results(
-        self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
+        self,
+        batch: Sequence[MicroBatch],
+        points: Iterable[object],
+        outputs: Sequence[str] | None,
+        meanwhile: Meanwhile = _nothing,
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point."""
         begun = [self.forward.begin(b.given) for b in batch]
@@ -80,6 +96,8 @@ class OneByOne:
             passed.append([self.forward.later(x, outputs) for x in begun])
             if len(passed) > self._ahead:
                 yield _waited(batch, passed.popleft())
+        if self._ahead:
+            meanwhile()
         for passes in passed:
             yield _waited(batch, passes)
 
@@ -105,14 +123,20 @@ class Together:
         }
 
     def results(
-        self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
+        self,
+        batch: Sequence[MicroBatch],
+        points: Iterable[object],
+        outputs: Sequence[str] | None,
+        meanwhile: Meanwhile = _nothing,
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point."""
         begun = [self.forward.begin(b.given) for b in batch]
         left = iter(points)
         while count := self._gather(islice(left, self.count)):
             stacked = self._first(count)
-            passes = _waited(batch, [self.forward.later(x, outputs, stacked) for x in begun])
+            asked = [self.forward.later(x, outputs, stacked) for x in begun]
+            meanwhile()
+            passes = _waited(batch, asked)
             for point in range(count):
                 yield [(b, _part(out, point, count)) for b, out in passes]
 

@@ -1,0 +1,156 @@
+"""The graphs of a bundle with every stored tensor as an input, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import onnx
+from onnx import TensorProto
+
+from zoedge.counterparts import INPUTS, counterpart
+from zoedge.manifest import ACTIVATIONS_FILE, LOSS_FILE, PREFIX_FILE, SUFFIX_FILE, Manifest
+from zoedge.names import PREDICT, PREDICTIONS, in_graph
+
+from ..assemble import Assembled
+from ..exported import Exported
+from ..ports import port_of, value_of
+from ..session import shapes_of_outputs
+from ..surgery.as_inputs import declared_tensors, predict_always, stored_inputs
+from ..surgery.graph import Graph
+from ..surgery.stages import elem_types
+
+_SIZES = ((2, 3, 5, 7, 11, 13, 17, 19), (4, 9, 25, 49, 121, 169, 289, 361))  # no product of two is another's
+
+
+class Counterpart(NamedTuple):
+    """A graph whose stored tensors are inputs.
+
+    Attributes:
+        file: what it is called.
+        original: the file that it stands for.
+        model: the finished graph.
+        tensors: names of the inputs that are stored tensors, or factors of the stacked form.
+    """
+
+    file: str
+    original: str
+    model: onnx.ModelProto
+    tensors: frozenset[str]
+
+
+def input_graphs(exported: Exported, assembled: Assembled, manifest: Manifest) -> list[Counterpart]:
+    """Return the counterparts of every graph that the manifest lists, in float32 or what tensors are stored as."""
+    made: list[Counterpart] = []
+    crossing: dict[str, onnx.ValueInfoProto] = {}
+    for file, model in _originals(assembled, manifest):
+        factors = manifest.factors if file == SUFFIX_FILE else ()
+        for predictions in (False, True):
+            found = _counterpart(exported, manifest, model, crossing, predictions=predictions)
+            if found is None:
+                continue
+            finished, tensors = found
+            name = counterpart(file, INPUTS, predictions=predictions)
+            made.append(Counterpart(name, file, finished, tensors.union(factors)))
+        if file == PREFIX_FILE:
+            crossing = _declare_outputs(made[-1].model)
+    return made
+
+
+def _originals(assembled: Assembled, manifest: Manifest) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield (file, graph), what hands values over before what takes them."""
+    yield LOSS_FILE, assembled.loss
+    stages = assembled.stages
+    if stages is not None and stages.prefix is not None and PREFIX_FILE in manifest.files:
+        yield PREFIX_FILE, stages.prefix
+    if stages is not None and SUFFIX_FILE in manifest.files:
+        yield SUFFIX_FILE, stages.suffix
+    if assembled.activations is not None:
+        yield ACTIVATIONS_FILE, assembled.activations
+
+
+def _counterpart(
+    exported: Exported,
+    manifest: Manifest,
+    model: onnx.ModelProto,
+    crossing: Mapping[str, onnx.ValueInfoProto],
+    *,
+    predictions: bool,
+) -> tuple[onnx.ModelProto, frozenset[str]] | None:
+    """Return the graph and the stored tensors that it reads; None where it has no predictions to compute."""
+    graph = Graph(model)
+    chosen = predict_always(graph)
+    if predictions and not chosen:
+        return None
+    outputs = [
+        value
+        for value in model.graph.output
+        if predictions or not chosen or value.name != in_graph(PREDICTIONS)
+    ]
+    names = [value.name for value in outputs]
+    stored = stored_inputs(graph, {row.name for row in manifest.parameters}, exported.weights)
+    tensors = declared_tensors(graph, stored, names)
+    inputs = [
+        _named(value, crossing)
+        for value in model.graph.input
+        if value.name not in stored and value.name != in_graph(PREDICT)
+    ]
+    return graph.finish([*inputs, *tensors], outputs), frozenset(value.name for value in tensors)
+
+
+def _named(value: onnx.ValueInfoProto, crossing: Mapping[str, onnx.ValueInfoProto]) -> onnx.ValueInfoProto:
+    """Return a declaration all of whose axes have a size or a name."""
+    if value.name in crossing:
+        return crossing[value.name]
+    port = port_of(value)
+    return value if value.type.tensor_type.elem_type == TensorProto.BFLOAT16 else value_of(port)
+
+
+def _declare_outputs(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """Declare the outputs of the first part with types and shapes, in place, and return them."""
+    types, shapes = elem_types(model), _named_shapes(model)
+    found = {}
+    for value in model.graph.output:
+        shape = shapes[value.name]
+        declared = onnx.helper.make_tensor_value_info(value.name, types[value.name], shape)
+        value.CopyFrom(declared)
+        found[value.name] = declared
+    return found
+
+
+def _named_shapes(model: onnx.ModelProto) -> dict[str, list[int | str]]:
+    """Return the shapes of a graph's outputs in the names of its inputs' axes, or products of two: "batch*sequence".
+
+    An axis that is none of these is called "NAME_axisN". They are told from what they are for two sets of sizes.
+    """
+    names = sorted(_axes(model.graph.input))
+    several = [dict(zip(names, sizes, strict=False)) for sizes in _SIZES]
+    raw = model.SerializeToString()
+    runs = [shapes_of_outputs(raw, PREFIX_FILE, sizes) for sizes in several]
+    known = _products(names, several)
+    shapes: dict[str, list[int | str]] = {}
+    for name in runs[0]:
+        axes = list(zip(*(run[name] for run in runs), strict=True))
+        shapes[name] = [_axis(sizes, known, f"{name}_axis{index}") for index, sizes in enumerate(axes)]
+    return shapes
+
+
+def _axes(values: Collection[onnx.ValueInfoProto]) -> set[str]:
+    ports = (port_of(value) for value in values)
+    return {dim for port in ports for dim in port.shape if isinstance(dim, str)}
+
+
+def _products(names: list[str], several: list[dict[str, int]]) -> dict[tuple[int, ...], str]:
+    known = {tuple(sizes[name] for sizes in several): name for name in names}
+    for index, first in enumerate(names):
+        for second in names[index:]:
+            sizes = tuple(each[first] * each[second] for each in several)
+            known.setdefault(sizes, f"{first}*{second}")
+    return known
+
+
+def _axis(sizes: tuple[int | str | None, ...], known: Mapping[tuple[int, ...], str], name: str) -> int | str:
+    fixed = [size for size in sizes if isinstance(size, int)]
+    if len(fixed) < len(sizes):
+        return name
+    return fixed[0] if len(set(fixed)) == 1 else known.get(tuple(fixed), name)

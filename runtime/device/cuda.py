@@ -7,7 +7,7 @@ one stream and is only waited for where the host reads a result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..machine import limits, memory
 from ..machine.limits import Limit
 from ..machine.memory import Held
-from ..noise.cuda_kernel import CudaKernels
+from ..noise.cuda_kernel import OPTIONS, Launches, Table, cuda_source
 from ..noise.reference import Addition
 from ..noise.sweep import Sweep
 from .base import Array, Buffer, Device, DeviceSession, Grain, Read
@@ -25,6 +25,7 @@ from .cuda_buffer import CudaBuffer, bare, cupy, stream
 from .cuda_missing import check_wheel
 from .cuda_sessions import CudaSession, Passes, refused
 
+_BLOCKS_EACH = 16  # of a launch, for each multiprocessor
 PRECISIONS = ("float32", "tf32", "float16")
 
 
@@ -49,7 +50,13 @@ class Cuda(Device):
         self._stream.use()
         self.precision = "float32" if precision == "auto" else precision
         self.out_of_place = self.precision == "float16"
-        self._kernels = CudaKernels(cupy)
+        kernels = cupy.RawModule(code=cuda_source(), options=OPTIONS)
+        properties = cupy.cuda.runtime.getDeviceProperties(0)
+        blocks = _BLOCKS_EACH * int(properties["multiProcessorCount"])
+        self._launches = Launches(kernels.get_function, cupy.asarray, _address, blocks)
+        self._tables: dict[
+            tuple[int, ...], tuple[list[Buffer], Table]
+        ] = {}  # by what they tell of, kept alive
         self._passes = Passes(self.precision)
         self._origins: dict[int, tuple[CudaBuffer, Array]] = {}  # float32 values of float16 buffers
         free, total = cupy.cuda.runtime.memGetInfo()
@@ -137,30 +144,19 @@ class Cuda(Device):
 
     def gather(self, buffers: Sequence[Buffer], stacked: Sequence[Buffer], point: int) -> None:
         """Copy all of them in one launch."""
-        self._kernels.gather(_arrays(buffers), _arrays(stacked), point)
+        table = self._table(stacked, lambda: self._launches.copies(buffers, stacked))
+        self._launches.gather(table, point)
 
     def add_terms(self, additions: Sequence[Addition[Buffer]]) -> None:
         """Make the additions in one launch."""
-        for addition in additions:
-            self._forget(addition.target)
-        self._kernels.add_terms(
-            [
-                a._replace(
-                    target=bare(a.target),
-                    source=None if a.source is None else bare(a.source),
-                    mask=None if a.mask is None else bare(a.mask),
-                )
-                for a in additions
-            ]
-        )
+        self._changed(addition.target for addition in additions)
+        self._launches.add_terms(additions)
 
     def sweep(self, sweeps: Sequence[Sweep[Buffer]]) -> None:
-        """Make each sweep in one launch."""
+        """Make the sweeps in one launch."""
         for sweep in sweeps:
-            if self._origins:
-                for target in sweep.family.targets:
-                    self._forget(target)
-            self._kernels.sweep(sweep, bare)
+            self._changed(sweep.family.targets)
+        self._launches.sweep(sweeps)
 
     def product(self, u: Buffer, s: Buffer, out: Buffer) -> None:
         """Write the product."""
@@ -168,9 +164,9 @@ class Cuda(Device):
 
     def products(self, triples: Sequence[tuple[Buffer, Buffer, Buffer]]) -> None:
         """Write all products in one launch."""
-        for _, _, out in triples:
-            self._forget(out)
-        self._kernels.products([(bare(u), bare(s), bare(out)) for u, s, out in triples])
+        held = [buffer for triple in triples for buffer in triple]
+        self._changed(out for _, _, out in triples)
+        self._launches.products(self._table(held, lambda: self._launches.triples(triples)))
 
     def add_product(self, matrix: Buffer, left: NDArray[np.float32], right: NDArray[np.float32]) -> None:
         """Add the product."""
@@ -216,13 +212,24 @@ class Cuda(Device):
     def _origin(self, buffer: CudaBuffer) -> Array | None:
         return self._origins.get(id(buffer), (buffer, None))[1]
 
-    def _forget(self, buffer: Buffer) -> None:
-        self._origins.pop(id(buffer), None)
+    def _changed(self, buffers: Iterable[Buffer]) -> None:
+        """Forget what was written to buffers that are moved on."""
+        if self._origins:
+            for buffer in buffers:
+                self._origins.pop(id(buffer), None)
+
+    def _table(self, buffers: Sequence[Buffer], make: Callable[[], Table]) -> Table:
+        """Return the table of a launch that is made again and again."""
+        key = tuple(map(id, buffers))
+        if key not in self._tables:
+            self._tables[key] = list(buffers), make()
+        return self._tables[key][1]
 
 
 def _buffer(buffer: Buffer) -> CudaBuffer:
     return cast("CudaBuffer", buffer)
 
 
-def _arrays(buffers: Sequence[Buffer]) -> list[Any]:
-    return [bare(buffer) for buffer in buffers]
+def _address(held: Any) -> int:
+    """Return where a buffer or an array lies."""
+    return int(bare(held).data.ptr)

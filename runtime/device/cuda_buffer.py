@@ -50,6 +50,11 @@ class CudaBuffer:
         return int(self.array.nbytes)
 
     @property
+    def dtype(self) -> Any:
+        """The type of its elements."""
+        return self.array.dtype
+
+    @property
     def address(self) -> int:
         """Where it lies."""
         return int(self.array.data.ptr)

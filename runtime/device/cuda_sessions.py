@@ -172,7 +172,7 @@ class CudaSession:
     def _made(self, inputs: Mapping[str, CudaBuffer], wanted: Sequence[str]) -> _Fixed:
         sizes = self._sizes(inputs)
         outputs = {
-            name: (buffer.shape, buffer.array.dtype)
+            name: (buffer.shape, buffer.dtype)
             for name, buffer in zip(wanted, map(_cuda, self.run(inputs, wanted)), strict=True)
         }
         path = self._paths[PREDICTIONS in map(plain, wanted)]
@@ -202,7 +202,7 @@ class CudaSession:
         inputs = {}
         for name in self.inputs:
             buffer = _cuda(given[name])
-            if buffer.array.dtype != self._dtypes[name]:
+            if buffer.dtype != self._dtypes[name]:
                 buffer = CudaBuffer(buffer.array.astype(self._dtypes[name]), lasting=False)
             inputs[name] = buffer
         return inputs
@@ -211,10 +211,8 @@ class CudaSession:
         if name not in self._buffers:
             return self._passes.frozen(name, self._frozen[name], self._dtypes[name])
         buffer = self._buffers[name]
-        if buffer.array.dtype != self._dtypes[name]:
-            raise ZoedgeError(
-                f"{name} is {self._dtypes[name].__name__} in the graph and {buffer.array.dtype} here"
-            )
+        if buffer.dtype != self._dtypes[name]:
+            raise ZoedgeError(f"{name} is {self._dtypes[name].__name__} in the graph and {buffer.dtype} here")
         return buffer
 
     def _bind(self, binding: Binding, inputs: Mapping[str, CudaBuffer]) -> None:
@@ -269,7 +267,7 @@ class _Fixed:
 
 def bind(binding: Binding, name: str, buffer: CudaBuffer) -> None:
     """Let an input be a buffer, by its address."""
-    binding.bind_input(name, _KIND, 0, buffer.array.dtype.type, buffer.shape, buffer.address)
+    binding.bind_input(name, _KIND, 0, buffer.dtype.type, buffer.shape, buffer.address)
 
 
 def fetched(arrays: Sequence[Any]) -> Read:

@@ -23,6 +23,7 @@ from ..machine.limits import Limit
 from ..machine.memory import Held
 from ..noise import kernels
 from ..noise.reference import Addition, Float32
+from ..noise.sweep import Sweep
 from .base import Array, Buffer, Device, DeviceSession
 from .ort import onnxruntime as ort
 from .product import product_here
@@ -37,9 +38,9 @@ class Cpu(Device):
     """NumPy's arrays, and the compiled noise where it can run."""
 
     def __init__(self, threads: int = 0) -> None:
-        self._add_terms, note = kernels.add_terms_here(threads)
+        self._kernels = kernels.kernels_here(threads)
         self._product = product_here()
-        self.notes = (note,) if note else ()
+        self.notes = (self._kernels.note,) if self._kernels.note else ()
 
     def open(
         self,
@@ -98,7 +99,11 @@ class Cpu(Device):
 
     def add_terms(self, additions: Sequence[Addition[Buffer]]) -> None:
         """Make the additions."""
-        self._add_terms(cast("Sequence[Addition[Float32]]", additions))
+        self._kernels.add_terms(cast("Sequence[Addition[Float32]]", additions))
+
+    def sweep(self, sweeps: Sequence[Sweep[Buffer]]) -> None:
+        """Make the sweeps."""
+        self._kernels.sweep(cast("Sequence[Sweep[Float32]]", sweeps))
 
     def product(self, u: Buffer, s: Buffer, out: Buffer) -> None:
         """Write the product."""

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numba
 import numpy as np
@@ -32,7 +33,8 @@ from .lanes import (
 )
 from .philox import philox
 from .reference import BLOCK_BITS, STRETCH, Addition, Float32
-from .work import ALL, CHUNK, Work
+from .sweep import Family, Sweep
+from .work import ALL, CHUNK, FamilyRows, Work
 
 _PIECE = 1 << 8  # chunks that a thread takes at a time, at most
 _PARALLEL = 1 << 18  # element additions; below, starting threads costs more than they save
@@ -217,13 +219,43 @@ def add_terms(additions: Sequence[Addition[Float32]], threads: int = 0) -> None:
     """
     for addition in additions:
         _check(addition)
-    work = Work.of(additions)
-    chunks = int(work.additions[-1, 0])
     volume = sum(a.target.size * max(1, len(a.terms)) for a in additions)
+    run = _run_masked if any(addition.mask is not None for addition in additions) else _run
+    _make(run, Work.of(additions), volume, threads)
+
+
+class Sweeper:
+    """Makes sweeps over families; keeps what doesn't change of each as long as it lives.
+
+    Args:
+        threads: as those of ``add_terms``.
+    """
+
+    def __init__(self, threads: int = 0) -> None:
+        self._threads = threads
+        self._rows = FamilyRows()
+        self._checked: WeakSet[Family[Float32]] = WeakSet()
+
+    def __call__(self, sweeps: Sequence[Sweep[Float32]]) -> None:
+        """Make the sweeps: the same bits as their additions."""
+        if not sweeps:
+            return
+        volume = 0
+        for sweep in sweeps:
+            if sweep.family not in self._checked:
+                for addition in sweep.additions():
+                    _check(addition)
+                self._checked.add(sweep.family)
+            volume += int(self._rows[sweep.family][:, 2].sum()) * max(1, len(sweep.terms))
+        _make(_run, Work.of_sweeps(sweeps, self._rows), volume, self._threads)
+
+
+def _make(run: Callable[..., None], work: Work, volume: int, threads: int) -> None:
+    """Deal the chunks of some work to threads where these save time."""
+    chunks = int(work.additions[-1, 0])
     workers = (threads or usable_cores()) if volume >= _PARALLEL else 1
     size = max(1, chunks if workers == 1 else min(_PIECE, -(-chunks // workers)))
     pieces = [(first, min(first + size, chunks)) for first in range(0, chunks, size)]
-    run = _run_masked if any(addition.mask is not None for addition in additions) else _run
     _share(run, iter(pieces), work, min(workers, len(pieces)))
 
 

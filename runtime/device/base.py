@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..machine.limits import Limit
 from ..machine.memory import Held
 from ..noise.reference import Addition
+from .ort import ORT_ERRORS, Places, first_line, onnxruntime
 
 Array = NDArray[np.generic]  # in the host's memory
 
@@ -68,22 +69,38 @@ class DeviceSession(Protocol):
             wanted: of ``outputs``.
 
         Raises:
-            ORT_ERRORS: the pass failed.
+            Device.errors: the pass failed.
         """
+
+    def placed(self) -> Places | None:
+        """Return which provider runs how many nodes of which operator; None where onnxruntime doesn't tell."""
 
 
 class Device:
-    """Memory, arithmetic and sessions of one kind of hardware; made with the threads that its moves may use.
+    """Memory, arithmetic and sessions of one kind of hardware.
+
+    Made with the threads that its moves may use, 0 for one per usable core, and the precision of passes that the user
+    asked for; refuses one that it doesn't have.
 
     Arithmetic on float32 buffers rounds every product and sum to float32, in the order given: a journal is replayed
     to the same bits on any device.
 
     Attributes:
         grain: of the shapes of passes.
+        own_memory: what messages call its memory; "" where that is the host's.
+        takes_frozen: whether sessions are always given the frozen tensors, whatever ``--prepack`` says.
+        errors: what ``open``, and a session's ``run``, raise where onnxruntime can't.
+        precision: in which passes compute: "float32", "tf32" or "float16".
+        out_of_place: whether moves need masters beside the buffers, as sessions read another type than float32.
         notes: sentences the user should read.
     """
 
     grain: ClassVar[Grain] = FINE
+    own_memory: ClassVar[str] = ""
+    takes_frozen: ClassVar[bool] = False
+    errors: ClassVar[tuple[type[Exception], ...]] = ORT_ERRORS
+    precision: str = "float32"
+    out_of_place: bool = False
     notes: tuple[str, ...] = ()
 
     def open(
@@ -104,10 +121,22 @@ class Device:
                 prepack them, which is faster on short inputs and holds a second copy of every matrix.
 
         Raises:
-            ORT_ERRORS: onnxruntime can't run the graph.
+            Device.errors: onnxruntime can't run the graph.
             InputError: not on this device.
         """
         raise NotImplementedError
+
+    def failure(self, error: Exception) -> str:
+        """Return what one of ``errors`` says, in a line."""
+        return first_line(error)
+
+    def runner(self) -> str:
+        """Return what runs the graphs, with its version."""
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    def hardware(self) -> str:
+        """Return what its maker calls it; "" where that isn't known."""
+        return ""
 
     def own(self, array: Array) -> Buffer:
         """Return a buffer that begins with an array's values; the array may become that buffer."""
@@ -171,6 +200,10 @@ class Device:
     def limits(self, now: Held) -> list[Limit]:
         """Return what may be held."""
         raise NotImplementedError
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Return whether an error says that memory was refused."""
+        return isinstance(error, MemoryError) or "alloc" in str(error)  # onnxruntime's words
 
     def give_back(self) -> None:
         """Return freed memory to the system."""

@@ -90,9 +90,9 @@ def bench(
     manifest = opened.manifest
     count = 2 * wanted.options.batch_size
     rows = made_up_rows(manifest, count, sequence_length, opened.folder)
-    plan = make_plan(wanted.options, manifest, count, has_validation=True)
+    device = open_device(wanted.options.provider, wanted.options.threads, wanted.options.precision)
+    plan = make_plan(wanted.options, manifest, count, has_validation=True, device=device)
     with objectives.functions_given(wanted.functions):
-        device = open_device(plan.options.provider, plan.options.threads)
         job = make_job(opened, device, Splits(rows, rows), plan, begun=True)
     with TemporaryDirectory() as folder:
         journal = Journal.create(Path(folder) / "journal", _header(job))

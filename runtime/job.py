@@ -22,14 +22,14 @@ from .data.dataset import Dataset, encode_rows
 from .data.facts import Facts
 from .data.keys import named
 from .data.remarks import Altered, remarks
-from .device import Array, Device, Grain
+from .device import Device, Grain
 from .losses.objectives import Objective, beside, module_folder, objective
 from .machine.threads import threads_for
 from .measuring.measure import Measure
 from .measuring.target_scale import InUnits, target_scale
 from .noise.permutation import permutation
 from .passes.bounds import Bounds, bounds_beside
-from .passes.frozen import map_frozen
+from .passes.frozen import frozen_where
 from .passes.prefix_cache import PrefixCache
 from .passes.ways.caching import Recurring
 from .passes.ways.choice import choose_way
@@ -127,7 +127,7 @@ def read_rows(
     raw, raw_valid = read(data, "train"), read(data, "valid")
     known = manifest.feature_names if facts is None else facts.columns
     rows, headed = named(raw, keys, () if facts is None else facts.header, known)
-    plan = make_plan(options, manifest, len(rows), raw_valid is not None, given)
+    plan = make_plan(options, manifest, len(rows), raw_valid is not None, given, device=device)
     options = plan.options
     columns = columns_of(rows, manifest, known)
     if headed:
@@ -223,7 +223,7 @@ def make_job(
             points=fold.method.most_points,
             device=device,
             threads=threads_for(manifest, options.threads),
-            frozen=frozen_where(bundle, options),
+            frozen=frozen_where(bundle, device, options.prepack),
             recurring=_recurring(folder, manifest, plan, len(splits.train)),
             rows=_layer_rows(manifest, options, splits.train, device.grain),
             options=options,
@@ -284,11 +284,6 @@ def _recurring(folder: Path | None, manifest: Manifest, plan: Plan, rows: int) -
         most_rows=min(options.batch_size, options.micro_batch_size or options.batch_size),
         fixed_rows=fixed_rows(manifest),
     )
-
-
-def frozen_where(bundle: Bundle, options: TuneOptions) -> dict[str, Array] | None:
-    """Return the frozen tensors where sessions are to use them in place; None where they may copy them."""
-    return map_frozen(bundle) if options.prepack == "no" else None
 
 
 def build_fold(bundle: Bundle, device: Device, plan: Plan) -> Fold:

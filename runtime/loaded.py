@@ -17,7 +17,7 @@ from .device import open_device
 from .device.base import Buffer, Device
 from .machine.threads import threads_for
 from .passes.engine import Engine
-from .passes.frozen import map_frozen
+from .passes.frozen import frozen_where
 from .run.opened import Source, open_source
 from .spaces.parameters import load_buffers
 from .tasks import Task, task_for
@@ -52,6 +52,7 @@ class Loaded:
         which: str | None = None,
         threads: int = 0,
         provider: str = "cpu",
+        precision: str = "auto",
         truncation_side: Side | None = None,
     ) -> Loaded:
         """Load a bundle as exported, or a run's bundle with its tuned weights.
@@ -61,6 +62,7 @@ class Loaded:
             which: "best" or "last" weights of a run; best by default where the run evaluated.
             threads: of the forward passes; 0: one per core.
             provider: execution provider.
+            precision: of the passes there.
             truncation_side: the end that long texts lose; a run knows which.
 
         Raises:
@@ -72,7 +74,7 @@ class Loaded:
             raise InputError(
                 f"--which {which} is of a run's weights, and {bundle.folder} is a bundle: leave it out"
             )
-        device = open_device(provider, threads)
+        device = open_device(provider, threads, precision)
         buffers = load_buffers(bundle, device)
         for name, value in run.weights(which).items() if run else ():
             device.write(buffers[name], np.asarray(value, np.float32))
@@ -81,7 +83,7 @@ class Loaded:
             buffers,
             device=device,
             threads=threads_for(bundle.manifest, threads),
-            frozen=map_frozen(bundle) if run and run.options.prepack == "no" else None,
+            frozen=frozen_where(bundle, device, run.options.prepack if run else "auto"),
         )
         keys = KeyNames.of(run.options) if run else KeyNames()
         columns = run.facts.columns if run else ()

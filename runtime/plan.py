@@ -16,6 +16,7 @@ from zoedge.options import TuneOptions, checked, own, parse_size, seconds
 
 from .data import held_out_rows
 from .data.batches import steps_in
+from .device import Device
 from .run.method import method_of
 from .spaces.elements import active_share, idle, moved_singly, size, written
 from .spaces.parameters import BRANCH_SPACES, placement_for
@@ -62,7 +63,13 @@ def solvable_head(manifest: Manifest) -> tuple[str, ...]:
 
 
 def make_plan(
-    options: TuneOptions, manifest: Manifest, rows: int, has_validation: bool, given: Collection[str] = ()
+    options: TuneOptions,
+    manifest: Manifest,
+    rows: int,
+    has_validation: bool,
+    given: Collection[str] = (),
+    *,
+    device: Device | None = None,
 ) -> Plan:
     """Fill in what the user left open.
 
@@ -72,6 +79,7 @@ def make_plan(
         rows: training rows, held-out ones included.
         has_validation: whether the data has a validation split of its own.
         given: the options that the user named; those without effect are noted.
+        device: what will run it; None for one that asks for nothing.
 
     Raises:
         InputError: a setting out of its range, an unknown method, or a batch larger than the data.
@@ -92,7 +100,8 @@ def make_plan(
     folds = _folds(options.batch_size, train_rows) if solved else 0
     total = _total_steps(options, defaults.steps, train_rows)
     space = _lora_space(options, manifest, recipe)
-    small = placement_for(manifest, solved) == "out-of-place"
+    placement = placement_for(manifest, solved)
+    small = placement == "out-of-place"
     length = _length(defaults, space, branches=bool(manifest.branches), small=small)
     filled = msgspec.structs.replace(
         options,
@@ -105,7 +114,8 @@ def make_plan(
         epochs=None,
         eval_every=_or(options.eval_every, max(1, (total or UNBOUNDED_STEPS) // EVALUATIONS)),
         head_refit_every=_or(options.head_refit_every, max(1, (total or UNBOUNDED_STEPS) // EVALUATIONS)),
-        placement=placement_for(manifest, solved) if options.placement == "auto" else options.placement,
+        placement=_placement(options, placement, device),
+        precision=options.precision if device is None else device.precision,
         lora_space=space,
     )
     method = method_of(filled)
@@ -124,6 +134,18 @@ def make_plan(
     if len(singly) == len(written(manifest, filled, solved)):  # nothing else moves
         notes += idle(singly, active_share(method))
     return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)
+
+
+def _placement(options: TuneOptions, suited: str, device: Device | None) -> str:
+    """Return where directions act: out of place where a device's sessions read no float32."""
+    if device is None or not device.out_of_place:
+        return suited if options.placement == "auto" else options.placement
+    if options.placement == "in-place":
+        raise InputError(
+            f"--placement in-place is not possible with --precision {device.precision}, whose rounded weights would "
+            "drift: leave it out, or give --precision float32"
+        )
+    return "out-of-place"
 
 
 def _check(options: TuneOptions, rows: int, train_rows: int, *, evaluates: bool) -> None:

@@ -147,7 +147,7 @@ def _ready(
     form: str | None = None,
 ) -> Job:
     """Read everything, see whether it fits, and open it."""
-    device = open_device(options.provider, options.threads)
+    device = open_device(options.provider, options.threads, options.precision)
     splits, plan = read_rows(bundle, device, data, options, wanted.given, facts)
     if preflight:
         lengths = [rows.lengths.max(initial=0) for rows in (splits.train, splits.valid) if rows is not None]

@@ -20,6 +20,7 @@ from .settings import Setting, convert, facts, flag, from_yaml
 
 Direction = Literal["min", "max"]
 Schedule = Literal["constant", "linear", "cosine"]
+Precision = Literal["auto", "float32", "tf32", "float16"]
 HeadInit = Literal["probe", "zeros", "random"]
 MOST_THREADS = 1024
 OPTIONS = "the options"  # the place of settings that stand in no file
@@ -205,6 +206,12 @@ class TuneOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Setting("regression: take targets far from the usual size on a scale of their own inside the loss"),
     ] = "auto"
     provider: Annotated[str, Setting("onnxruntime execution provider", free=True)] = "cpu"
+    precision: Annotated[
+        Precision,
+        Setting(
+            "in which passes compute: float32, and on a GPU tf32 or float16, which are faster", free=True
+        ),
+    ] = "auto"
     threads: Annotated[
         int,
         Setting(

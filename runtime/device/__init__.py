@@ -22,21 +22,28 @@ __all__ = [
     "open_device",
 ]
 
-DEVICES: dict[str, Callable[[int], Device]] = {
-    "cpu": Cpu
-}  # by --provider; the threads of its moves -> device
+
+def _cuda(threads: int, precision: str) -> Device:
+    from .cuda import Cuda  # which needs CuPy
+
+    return Cuda(threads, precision)
 
 
-def open_device(provider: str, threads: int = 0) -> Device:
+# by --provider; the threads of its moves and the precision of passes -> device
+DEVICES: dict[str, Callable[[int, str], Device]] = {"cpu": Cpu, "cuda": _cuda}
+
+
+def open_device(provider: str, threads: int = 0, precision: str = "auto") -> Device:
     """Return the device that a provider of onnxruntime runs on.
 
     Args:
         provider: its name, as ``--provider`` gives it.
         threads: that move weights at most; 0 for one per usable core.
+        precision: of passes, as ``--precision`` gives it.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is none of that name, it can't be used here, or it has no such precision.
     """
     if provider not in DEVICES:
         raise InputError(f"--provider {provider!r} is not supported: use {', '.join(DEVICES)}")
-    return DEVICES[provider](threads)
+    return DEVICES[provider](threads, precision)

@@ -13,6 +13,7 @@ from ..machine.limits import Limit
 from ..machine.memory import Held
 from ..noise.reference import Addition
 from ..noise.sweep import Sweep
+from .ort import ORT_ERRORS, Places, first_line, onnxruntime
 
 Array = NDArray[np.generic]  # in the host's memory
 Read = Callable[[], list[Array]]  # waits for what a pass gives
@@ -75,12 +76,18 @@ class DeviceSession(Protocol):
             wanted: of ``outputs``.
 
         Raises:
-            ORT_ERRORS: the pass failed.
+            Device.errors: the pass failed.
         """
+
+    def placed(self) -> Places | None:
+        """Return which provider runs how many nodes of which operator; None where onnxruntime doesn't tell."""
 
 
 class Device:
-    """Memory, arithmetic and sessions of one kind of hardware; made with the threads that its moves may use.
+    """Memory, arithmetic and sessions of one kind of hardware.
+
+    Made with the threads that its moves may use, 0 for one per usable core, and the precision of passes that the user
+    asked for; refuses one that it doesn't have.
 
     Arithmetic on float32 buffers rounds every product and sum to float32, in the order given: a journal is replayed
     to the same bits on any device.
@@ -91,6 +98,11 @@ class Device:
         tokens_together: padded tokens that a pass shared by several points has at most, where sharing changes how
             sums are rounded and always gains; None where it is timed and taken with the same bits alone.
         weights_only: whether int8 bases keep activations as floats here, so that rows of a pass round by themselves.
+        own_memory: what messages call its memory; "" where that is the host's.
+        takes_frozen: whether sessions are always given the frozen tensors, whatever ``--prepack`` says.
+        errors: what ``open``, and a session's ``run``, raise where onnxruntime can't.
+        precision: in which passes compute: "float32", "tf32" or "float16".
+        out_of_place: whether moves need masters beside the buffers, as sessions read another type than float32.
         notes: sentences the user should read.
     """
 
@@ -98,6 +110,11 @@ class Device:
     tokens_together: ClassVar[int | None] = None
     weights_only: ClassVar[bool] = False
     ahead: ClassVar[int] = 0
+    own_memory: ClassVar[str] = ""
+    takes_frozen: ClassVar[bool] = False
+    errors: ClassVar[tuple[type[Exception], ...]] = ORT_ERRORS
+    precision: str = "float32"
+    out_of_place: bool = False
     notes: tuple[str, ...] = ()
 
     def open(
@@ -118,10 +135,22 @@ class Device:
                 prepack them, which is faster on short inputs and holds a second copy of every matrix.
 
         Raises:
-            ORT_ERRORS: onnxruntime can't run the graph.
+            Device.errors: onnxruntime can't run the graph.
             InputError: not on this device.
         """
         raise NotImplementedError
+
+    def failure(self, error: Exception) -> str:
+        """Return what one of ``errors`` says, in a line."""
+        return first_line(error)
+
+    def runner(self) -> str:
+        """Return what runs the graphs, with its version."""
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    def hardware(self) -> str:
+        """Return what its maker calls it; "" where that isn't known."""
+        return ""
 
     def own(self, array: Array) -> Buffer:
         """Return a buffer that begins with an array's values; the array may become that buffer."""
@@ -223,6 +252,10 @@ class Device:
 
     def wait(self) -> None:
         """Wait until all that was asked for is done."""
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Return whether an error says that memory was refused."""
+        return isinstance(error, MemoryError) or "alloc" in str(error)  # onnxruntime's words
 
     def give_back(self) -> None:
         """Return freed memory to the system."""

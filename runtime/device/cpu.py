@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from zoedge.errors import ZoedgeError
+from zoedge.errors import InputError, ZoedgeError
 from zoedge.sessions import STALE_OPTIMIZERS, Entry, open_exact
 
 from ..machine import limits, memory
@@ -25,6 +25,7 @@ from ..noise import kernels
 from ..noise.reference import Addition, Float32
 from ..noise.sweep import Sweep
 from .base import Array, Buffer, Device, DeviceSession
+from .ort import TELL_PLACES, Places, places
 from .ort import onnxruntime as ort
 from .product import product_here
 
@@ -35,9 +36,18 @@ _ROWS = 256  # of a matrix that a product is added to at a time: bounds the temp
 
 
 class Cpu(Device):
-    """NumPy's arrays, and the compiled noise where it can run."""
+    """NumPy's arrays, and the compiled noise where it can run.
 
-    def __init__(self, threads: int = 0) -> None:
+    Raises:
+        InputError: another precision than float32 is asked for.
+    """
+
+    def __init__(self, threads: int = 0, precision: str = "auto") -> None:
+        if precision not in ("auto", "float32"):
+            raise InputError(
+                f"--precision {precision} is not to be had with --provider cpu, whose passes compute in float32: give "
+                "--precision float32, or leave it out"
+            )
         self._kernels = kernels.kernels_here(threads)
         self._product = product_here()
         self.notes = (self._kernels.note,) if self._kernels.note else ()
@@ -194,6 +204,10 @@ class _Session:
         self._session.run_with_iobinding(binding)
         return list(binding.copy_outputs_to_cpu())
 
+    def placed(self) -> Places | None:
+        """Return what onnxruntime tells."""
+        return places(self._session)
+
 
 def _options(threads: int, entries: tuple[Entry, ...], *, in_place: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
@@ -206,6 +220,7 @@ def _options(threads: int, entries: tuple[Entry, ...], *, in_place: bool) -> ort
     options.intra_op_num_threads = threads
     # threads that spin after a run would steal the cores from the noise kernel
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry(*TELL_PLACES)
     if in_place:
         options.add_session_config_entry("session.disable_prepacking", "1")
     for key, setting in entries:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..machine import limits, memory
 from ..machine.limits import Limit
 from ..machine.memory import Held
-from ..noise.cuda_kernel import OPTIONS, Launches, Table, cuda_source
+from ..noise.cuda_kernel import OPTIONS, Launches, LaunchTable, cuda_source
 from ..noise.reference import Addition
 from ..noise.sweep import Sweep
 from .base import Array, Buffer, Device, DeviceSession, Grain, Read
@@ -41,6 +41,7 @@ class Cuda(Device):
     grain: ClassVar[Grain] = Grain(rows=1, tokens=16, positions=8, overhead=1024)
     tokens_together: ClassVar[int | None] = 8192
     weights_only: ClassVar[bool] = True
+    own_memory: ClassVar[str] = "memory of the GPU"
     takes_frozen: ClassVar[bool] = True
     ahead: ClassVar[int] = 64
 
@@ -55,7 +56,7 @@ class Cuda(Device):
         blocks = _BLOCKS_EACH * int(properties["multiProcessorCount"])
         self._launches = Launches(kernels.get_function, cupy.asarray, _address, blocks)
         self._tables: dict[
-            tuple[int, ...], tuple[list[Buffer], Table]
+            tuple[int, ...], tuple[list[Buffer], LaunchTable]
         ] = {}  # by what they tell of, kept alive
         self._passes = Passes(self.precision)
         self._origins: dict[int, tuple[CudaBuffer, Array]] = {}  # float32 values of float16 buffers
@@ -195,6 +196,11 @@ class Cuda(Device):
         free, _ = cupy.cuda.runtime.memGetInfo()
         return [*limits.limits(now), Limit("memory of the GPU", "device", now.device + free)]
 
+    def hardware(self) -> str:
+        """Return the GPU's name."""
+        name = cupy.cuda.runtime.getDeviceProperties(0)["name"]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
     def out_of_memory(self, error: Exception) -> bool:
         """Return whether CuPy or onnxruntime was refused memory."""
         return refused(error)
@@ -218,7 +224,7 @@ class Cuda(Device):
             for buffer in buffers:
                 self._origins.pop(id(buffer), None)
 
-    def _table(self, buffers: Sequence[Buffer], make: Callable[[], Table]) -> Table:
+    def _table(self, buffers: Sequence[Buffer], make: Callable[[], LaunchTable]) -> LaunchTable:
         """Return the table of a launch that is made again and again."""
         key = tuple(map(id, buffers))
         if key not in self._tables:

@@ -21,7 +21,7 @@ from zoedge.sessions import STALE_OPTIMIZERS
 from .base import Array, Buffer, Read
 from .cuda_buffer import CudaBuffer, cupy, stream
 from .cuda_missing import check_session
-from .ort import ORT_ERRORS, first_line
+from .ort import ORT_ERRORS, TELL_PLACES, Places, first_line, places
 from .ort import onnxruntime as ort
 
 MOST_SHAPES = 16  # that are kept for a graph: each holds the memory of a pass
@@ -80,6 +80,7 @@ class Passes:
         options.log_severity_level = 4  # what fails raises, and is told in our words
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.enable_mem_pattern = sizes is not None
+        options.add_session_config_entry(*TELL_PLACES)
         for name, size in (sizes or {}).items():
             options.add_free_dimension_override_by_name(name, size)
         session = ort.InferenceSession(
@@ -157,6 +158,10 @@ class CudaSession:
                 kept.popitem(last=False)
             kept[key] = self._fixed(self._typed(given), wanted)
         return kept[key].read(fresh)
+
+    def placed(self) -> Places | None:
+        """Return where the nodes of the free session run."""
+        return places(self._free[False])
 
     def _fixed(self, inputs: Mapping[str, CudaBuffer], wanted: Sequence[str]) -> _Fixed:
         """Return a session of this shape; where memory is short, others go first."""

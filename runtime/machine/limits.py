@@ -8,12 +8,15 @@ from typing import Literal, NamedTuple
 
 from .memory import Held
 
-Kind = Literal["anonymous", "data", "address"]
+Kind = Literal["anonymous", "data", "address", "device"]
 _UNLIMITED = 1 << 60  # version 1 control groups write a number near 2^63 for no limit
 
 
 class Limit(NamedTuple):
-    """A limit; ``allowed`` is how many bytes of its kind this process may hold in all."""
+    """A limit; ``allowed`` is how many bytes of its kind this process may hold in all.
+
+    ``kind`` is the attribute of ``Held`` that it bounds, ``name`` what messages call it.
+    """
 
     name: str
     kind: Kind

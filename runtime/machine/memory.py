@@ -35,6 +35,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
         anonymous: those that no file backs: only they can't be dropped and read again.
         data: private writable mappings, what RLIMIT_DATA counts.
         address: all mappings, what RLIMIT_AS counts.
+        device: of a device's memory, where it has some of its own.
     """
 
     peak: int = 0
@@ -42,18 +43,20 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     anonymous: int = 0
     data: int = 0
     address: int = 0
+    device: int = 0
 
     def most(self, other: Held) -> Held:
         """Return the larger of each."""
-        return Held(**{name: max(getattr(self, name), getattr(other, name)) for name in _FIELDS.values()})
+        return Held(**{n: max(getattr(self, n), getattr(other, n)) for n in self.__struct_fields__})
 
 
-def memory_held() -> Held:
-    """Return what this process holds now."""
+def memory_held(*, device: int = 0) -> Held:
+    """Return what this process holds now, of a device's own memory as many bytes as that says."""
     if not _STATUS.exists():
-        return Held(peak=_used())
+        return Held(peak=_used(), device=device)
     lines = (line.split() for line in _STATUS.read_text(encoding="ascii").splitlines())
-    return Held(**{_FIELDS[row[0][:-1]]: 1024 * int(row[1]) for row in lines if row[0][:-1] in _FIELDS})
+    found = {_FIELDS[row[0][:-1]]: 1024 * int(row[1]) for row in lines if row[0][:-1] in _FIELDS}
+    return Held(**found, device=device)
 
 
 def peak_rss_bytes() -> int:

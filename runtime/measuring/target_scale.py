@@ -30,6 +30,7 @@ from ..losses.objectives import Objective
 from ..machine.threads import threads_for
 from ..passes.bounds import bounds_beside
 from ..passes.engine import Engine
+from ..passes.frozen import frozen_where
 from ..spaces.parameters import load_buffers
 from .measure import run_rows
 
@@ -160,7 +161,10 @@ def _outputs(
 ) -> _Seen:
     """Run some rows and compare the outputs with the targets, as they are and standardised."""
     threads = threads_for(bundle.manifest, options.threads)
-    engine = Engine(bundle.path(LOSS_FILE), load_buffers(bundle, device), device=device, threads=threads)
+    frozen = frozen_where(bundle, device, "auto")  # a few passes on the processor are worth its copies
+    engine = Engine(
+        bundle.path(LOSS_FILE), load_buffers(bundle, device), device=device, threads=threads, frozen=frozen
+    )
     rows = np.arange(min(len(train), _MEASURED_ROWS))
     bounds = bounds_beside(options.batch_size, None, options.micro_batch_size)
     pairs = [

@@ -12,8 +12,6 @@ from zoedge.errors import InputError, ZoedgeError
 from zoedge.names import PREDICT, PREDICTIONS, given, in_graph, output_of, plain
 
 from ..device import Array, Buffer, Device, Read
-from ..device.ort import ORT_ERRORS, first_line
-from ..device.ort import onnxruntime as ort
 
 Begun = Mapping[str, Buffer]  # what a pass reads besides the trainable tensors, where it is run
 Stacked = Mapping[str, Buffer]  # trainable tensor -> its values at several points, [points, ...]
@@ -60,10 +58,8 @@ class Engine:
         threads, frozen = settings.get("threads", 0), settings.get("frozen")
         try:
             self._session = device.open(graph, buffers, threads=threads, frozen=frozen)
-        except ORT_ERRORS as error:
-            raise InputError(
-                f"onnxruntime {ort.__version__} can't run {graph}: {first_line(error)}"
-            ) from error
+        except device.errors as error:
+            raise InputError(f"{device.runner()} can't run {graph}: {device.failure(error)}") from error
         _check_live(buffers, self._session.optional, graph)
         self.grain = device.grain
         self.inputs = self._session.inputs
@@ -129,9 +125,11 @@ class Engine:
             inputs[self._predict] = self._yes
         try:
             return run(inputs, [output_of(self.values, name) for name in outputs])
-        except ORT_ERRORS as error:
+        except self._device.errors as error:
             shapes = ", ".join(sorted(f"{plain(n)} {list(begun[n].shape)}" for n in self.inputs))
-            raise ZoedgeError(f"the forward pass failed on {shapes}: {first_line(error)}") from error
+            raise ZoedgeError(
+                f"the forward pass failed on {shapes}: {self._device.failure(error)}"
+            ) from error
 
 
 def _check_single(stacked: Stacked | None) -> None:

@@ -13,9 +13,22 @@ from numpy.typing import NDArray
 from zoedge.bundle import Bundle
 from zoedge.tensor_file import Entry, read_entries, view
 
+from ..device import Device
+
 Array = NDArray[np.generic]
 
 _NUMPY_LACKS = ("BF16", "F8_E4M3", "F8_E5M2")  # their views would have another type than the graph's
+
+
+def frozen_where(bundle: Bundle, device: Device, prepack: str) -> dict[str, Array] | None:
+    """Return the frozen tensors where sessions are to use them in place; None where they may copy them.
+
+    Args:
+        bundle: what is run.
+        device: where.
+        prepack: the option.
+    """
+    return map_frozen(bundle) if device.takes_frozen or prepack == "no" else None
 
 
 def map_frozen(bundle: Bundle) -> dict[str, Array]:

@@ -48,7 +48,7 @@ def check(ask: Ask, manifest: Manifest, device: Device, plan: Plan, longest: int
     """
     now = device.held()
     allowed = device.limits(now)
-    rough = footprint(manifest, plan.options, longest)
+    rough = footprint(manifest, plan.options, longest, device)
     if not _tight(rough, allowed, now, tensor_bytes(manifest.parameters)):
         return _with(plan, "yes" if plan.options.prepack == "auto" else plan.options.prepack)
     ask = msgspec.structs.replace(ask, memory_only=True, may_hold=_least(allowed))
@@ -81,11 +81,13 @@ def _plain(manifest: Manifest) -> bool:
 
 
 def _tight(rough: Footprint, allowed: list[Limit], now: Held, files: int) -> bool:
-    mapped = {"anonymous": 0, "data": files, "address": 2 * files}
-    return any(
-        rough.total + mapped[limit.kind] > _CLEAR * (limit.allowed - getattr(now, limit.kind))
-        for limit in allowed
-    )
+    needs = {
+        "anonymous": rough.total,
+        "data": rough.total + files,  # mapped
+        "address": rough.total + 2 * files,
+        "device": rough.device,
+    }
+    return any(needs[limit.kind] > _CLEAR * (limit.allowed - getattr(now, limit.kind)) for limit in allowed)
 
 
 def _least(allowed: list[Limit]) -> int | None:

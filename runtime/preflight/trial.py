@@ -108,7 +108,7 @@ def open_job(ask: Ask, device: Device) -> Job:
             return make_job(bundle, device, *read_rows(bundle, device, data, ask.options, facts=ask.facts))
     count = max(2 * ask.options.batch_size, EVAL_ROWS)
     rows = made_up_rows(bundle.manifest, count, ask.sequence_length, bundle.folder)
-    plan = make_plan(ask.options, bundle.manifest, count, has_validation=True)
+    plan = make_plan(ask.options, bundle.manifest, count, has_validation=True, device=device)
     return make_job(bundle, device, Splits(rows, rows), plan)
 
 
@@ -118,7 +118,7 @@ def _no_score(outputs: Mapping[str, Array], targets: Mapping[str, Array]) -> flo
 
 def try_out(ask: Ask, started: float) -> Trial:
     """Try a run out in this process, which began at ``started``; its parameters are of no use afterwards."""
-    device = open_device(ask.options.provider, ask.options.threads)
+    device = open_device(ask.options.provider, ask.options.threads, ask.options.precision)
     with Watch(device.held) as watch:
         job = open_job(ask, device)
         ready = device.held()

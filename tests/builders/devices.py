@@ -6,6 +6,8 @@ from typing import ClassVar
 import numpy as np
 
 from zoedge.runtime.device import Cpu, Device
+from zoedge.runtime.machine.limits import Limit
+from zoedge.runtime.machine.memory import memory_held
 from zoedge.runtime.noise import reference
 
 
@@ -23,9 +25,14 @@ class Hidden:
     """A buffer that nothing but its device can read."""
 
     __array_ufunc__ = None  # NumPy's operators refuse it
+    alive: ClassVar[int] = 0  # bytes of all there are
 
     def __init__(self, array):
         self.array = array
+        Hidden.alive += array.nbytes
+
+    def __del__(self):
+        Hidden.alive -= self.array.nbytes
 
     shape = property(lambda self: self.array.shape)
     size = property(lambda self: self.array.size)
@@ -40,15 +47,21 @@ class Counting(Device):
 
     Attributes:
         calls: name of a method -> how often it was called, by all devices together.
+        size: bytes of its memory.
+        given_frozen: whether each graph that was opened was given frozen tensors.
     """
 
     calls: ClassVar[Counter] = Counter()
+    own_memory: ClassVar[str] = "counter"
+    size: ClassVar[int] = 1 << 30
+    given_frozen: ClassVar[list[bool]] = []
 
-    def __init__(self, threads=0):
-        self._cpu = Reference(threads)
+    def __init__(self, threads=0, precision="auto"):
+        self._cpu = Reference(threads, precision)
 
     def open(self, graph, buffers, *, threads=0, frozen=None):
         self.calls["open"] += 1
+        self.given_frozen.append(frozen is not None)
         inner = self._cpu.open(
             graph, {n: b.array for n, b in buffers.items()}, threads=threads, frozen=frozen
         )
@@ -115,13 +128,16 @@ class Counting(Device):
         yield from self._cpu.pieces({n: b.array for n, b in buffers.items()})
 
     def held(self):
-        return self._cpu.held()
+        return memory_held(device=Hidden.alive)
 
     def limits(self, now):
-        return self._cpu.limits(now)
+        return [*self._cpu.limits(now), Limit("memory of the counter", "device", self.size)]
 
 
 class CountingSession:
+    def placed(self):
+        return self._inner.placed()
+
     def __init__(self, inner, calls):
         self._inner, self._calls = inner, calls
         self.inputs, self.optional, self.outputs = inner.inputs, inner.optional, inner.outputs

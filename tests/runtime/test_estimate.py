@@ -1,11 +1,13 @@
 """Estimates and preflight on a tiny real encoder, against runs in processes of their own."""
 
 import json
+import math
 import subprocess
 import sys
 
 import pytest
 
+from tests.builders.devices import Counting
 from tests.zoedge.commands import error, run
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError, RefusedError
@@ -157,16 +159,32 @@ def test_the_rough_figure_grows_with_what_it_stands_for(place):
     from zoedge.bundle import Bundle
 
     manifest: Manifest = Bundle.open(place / "bundle").manifest
-    small = footprint(manifest, TuneOptions(prepack="no"), 16)
-    assert small.copied == 0 < footprint(manifest, TuneOptions(), 16).copied
-    assert footprint(manifest, TuneOptions(), 64).passes > small.passes
-    assert footprint(manifest, TuneOptions(micro_batch_size=1), 16).passes < small.passes
+    small = footprint(manifest, TuneOptions(prepack="no"), 16, Cpu())
+    assert small.copied == 0 < footprint(manifest, TuneOptions(), 16, Cpu()).copied
+    assert footprint(manifest, TuneOptions(), 64, Cpu()).passes > small.passes
+    assert footprint(manifest, TuneOptions(micro_batch_size=1), 16, Cpu()).passes < small.passes
+
+
+@pytest.mark.parametrize(("precision", "size"), [("float32", 4), ("float16", 2)])
+def test_where_a_device_has_memory_the_weights_lie_there_once(place, precision, size):
+    manifest: Manifest = Bundle.open(place / "bundle").manifest
+    device = Counting()
+    device.precision = precision
+    found = footprint(manifest, TuneOptions(placement="out-of-place"), 16, device)
+    frozen = sum(math.prod(p.shape) for p in manifest.parameters if not p.trainable)
+    trained = sum(math.prod(p.shape) for p in manifest.trainable)
+    here = footprint(manifest, TuneOptions(placement="out-of-place"), 16, Cpu())
+    assert (found.frozen, found.trained, found.copied) == (size * frozen, (size + 4) * trained, 0)
+    assert found.passes == here.passes * size // 4
+    assert found.total == found.seen == here.seen
+    assert found.device == found.trained + found.frozen + found.passes
+    assert here.device == here.frozen == 0
 
 
 def test_arrays_that_a_rule_keeps_are_counted(place):
     manifest = Bundle.open(place / "bundle").manifest
     held = {
-        m: footprint(manifest, TuneOptions(method=m, placement="in-place"), 16).trained
+        m: footprint(manifest, TuneOptions(method=m, placement="in-place"), 16, Cpu()).trained
         for m in ("mezo", "zo-adam")
     }
     assert held["zo-adam"] == 4 * held["mezo"]

@@ -167,3 +167,10 @@ def test_its_grain_is_a_number_of_rows_and_tokens(device):
 def test_an_unknown_provider():
     with pytest.raises(InputError, match=r"--provider 'tpu' is not supported: use cpu"):
         open_device("tpu")
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float16"])
+def test_the_processor_computes_in_float32_alone(precision):
+    assert open_device("cpu", 1, "float32").precision == open_device("cpu").precision == "float32"
+    with pytest.raises(InputError, match=f"--precision {precision} is not to be had with --provider cpu"):
+        open_device("cpu", 1, precision)

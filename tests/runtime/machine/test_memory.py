@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from zoedge.runtime.machine.memory import memory_held, own_pages
+from zoedge.runtime.machine.memory import Held, memory_held, own_pages
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the kernel's accounts")
@@ -19,3 +19,10 @@ def test_pages_written_as_they_are_become_this_process_s(tmp_path):
     own_pages(buffers)
     assert memory_held().anonymous - before > 0.9 * values.nbytes
     assert mapped.tobytes() == values.tobytes() == (tmp_path / "values").read_bytes()
+
+
+def test_the_most_of_each_kind_is_kept():
+    one, other = Held(peak=3, anonymous=1, device=7), Held(peak=2, anonymous=5, device=4)
+    assert one.most(other) == Held(peak=3, anonymous=5, device=7)
+    assert memory_held(device=9).device == 9
+    assert memory_held().device == 0

@@ -5,7 +5,7 @@ from tests.builders.hand_bundle import LORA, hand_bundle
 from zoedge.manifest import LOSS_FILE
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
-from zoedge.runtime.passes.frozen import map_frozen
+from zoedge.runtime.passes.frozen import frozen_where, map_frozen
 from zoedge.runtime.spaces.parameters import load_buffers
 from zoedge.tensor_file import map_some, map_tensors
 
@@ -30,6 +30,13 @@ def test_an_engine_on_them_computes_the_same(bundle):
     np.testing.assert_allclose(before, plain.run(given)["logits"], rtol=1e-5)
     buffers["fc.lora_B.weight"] += 1.0
     assert (lean.run(given)["logits"] != before).any()
+
+
+def test_who_is_given_them(bundle, monkeypatch):
+    assert frozen_where(bundle, Cpu(), "auto") is None
+    assert set(frozen_where(bundle, Cpu(), "no")) == set(map_frozen(bundle))
+    monkeypatch.setattr(Cpu, "takes_frozen", True)
+    assert set(frozen_where(bundle, Cpu(), "yes")) == set(map_frozen(bundle))
 
 
 def test_tensors_mapped_alone_are_those_of_the_file(bundle):

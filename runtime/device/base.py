@@ -140,6 +140,10 @@ class Device:
         """
         raise NotImplementedError
 
+    def opens(self, file: str) -> bool:
+        """Return whether sessions of a bundle's graph can be opened here, where the bundle has all its forms."""
+        return True
+
     def failure(self, error: Exception) -> str:
         """Return what one of ``errors`` says, in a line."""
         return first_line(error)

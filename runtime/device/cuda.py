@@ -14,6 +14,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from zoedge.counterparts import ORIGINALS
+
 from ..machine import limits, memory
 from ..machine.limits import Limit
 from ..machine.memory import Held
@@ -24,7 +26,9 @@ from .base import Array, Buffer, Device, DeviceSession, Grain, Read
 from .cuda_buffer import CudaBuffer, bare, cupy, stream
 from .cuda_missing import check_wheel
 from .cuda_sessions import CudaSession, Passes, refused
+from .ort import onnxruntime
 
+_FATAL = 4
 _BLOCKS_EACH = 16  # of a launch, for each multiprocessor
 PRECISIONS = ("float32", "tf32", "float16")
 
@@ -47,6 +51,7 @@ class Cuda(Device):
 
     def __init__(self, threads: int = 0, precision: str = "auto") -> None:
         check_wheel()
+        onnxruntime.set_default_logger_severity(_FATAL)  # what fails raises, and is told in our words
         self._stream = stream()
         self._stream.use()
         self.precision = "float32" if precision == "auto" else precision
@@ -74,6 +79,10 @@ class Cuda(Device):
         """Return sessions of the graph's form for GPUs, one a shape."""
         own = {name: _buffer(buffer) for name, buffer in buffers.items()}
         return CudaSession(graph, own, frozen or {}, self._passes)
+
+    def opens(self, file: str) -> bool:
+        """Return whether the graph has a form without weights."""
+        return file in ORIGINALS
 
     def own(self, array: Array) -> Buffer:
         """Return a copy; of the passes' precision, where they read no float32."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from zoedge.counterparts import FLOAT16, INPUTS, Kind, counterpart
 from zoedge.errors import InputError, ZoedgeError
 from zoedge.names import PREDICTIONS, plain
 from zoedge.sessions import STALE_OPTIMIZERS
@@ -26,7 +27,7 @@ from .ort import onnxruntime as ort
 
 MOST_SHAPES = 16  # that are kept for a graph: each holds the memory of a pass
 _PROVIDER, _KIND, _ARENAS = "CUDAExecutionProvider", "cuda", "gpu:0"
-_FORMS = {"float32": "inputs", "tf32": "inputs", "float16": "float16"}
+_FORMS: dict[str, Kind] = {"float32": INPUTS, "tf32": INPUTS, "float16": FLOAT16}
 _DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -310,11 +311,8 @@ def _copied(value: Any) -> Buffer:
     return CudaBuffer(seen.copy(), lasting=False)
 
 
-def _form(graph: Path, form: str, *, predictions: bool = False) -> Path:
-    stem = graph.stem
-    if predictions:
-        stem = "predictions" if stem == "loss" else f"predictions_{stem}"
-    return graph.with_name(f"{stem}_{form}.onnx")
+def _form(graph: Path, kind: Kind, *, predictions: bool = False) -> Path:
+    return graph.with_name(counterpart(graph.name, kind, predictions=predictions))
 
 
 def _cuda(buffer: Buffer) -> CudaBuffer:

@@ -5,6 +5,8 @@ Arrays refuse to be read by NumPy, as CuPy's do; work is done at once, and event
 
 import sys
 import types
+from contextlib import contextmanager
+from importlib import import_module
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -151,15 +153,38 @@ def module(raw_module, memory=(8 << 30, 16 << 30)):
     return made
 
 
-def install(monkeypatch, raw_module):
-    """Let ``import cupy`` give the module above, and the device's sessions run on the processor."""
-    for name in [n for n in sys.modules if n.startswith("zoedge.runtime.device.cuda")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "cupy", module(raw_module))
-    from zoedge.runtime.device import cuda_missing, cuda_sessions
+_OURS = "zoedge.runtime.device.cuda"
 
-    for name, value in {"_PROVIDER": "CPUExecutionProvider", "_KIND": "cpu", "_ARENAS": "cpu:0"}.items():
-        monkeypatch.setattr(cuda_sessions, name, value)
-    monkeypatch.setattr(cuda_sessions.Passes, "_providers", lambda self, recorded: ["CPUExecutionProvider"])
-    monkeypatch.setattr(cuda_missing, "check_wheel", lambda: None)
-    monkeypatch.setattr(cuda_sessions, "check_session", lambda session: None)
+
+def _forget():
+    for name in [n for n in sys.modules if n.startswith(_OURS)]:
+        del sys.modules[name]
+
+
+@contextmanager
+def installed(raw_module):
+    """Let ``import cupy`` give the module above, and the sessions of a GPU run on the processor.
+
+    Yields:
+        the module ``zoedge.runtime.device.cuda_sessions`` made with it.
+    """
+    real = sys.modules.get("cupy")
+    _forget()
+    sys.modules["cupy"] = module(raw_module)
+    try:
+        cuda_missing, cuda_sessions = (import_module(_OURS + name) for name in ("_missing", "_sessions"))
+        cuda_missing.check_wheel = lambda: None
+        cuda_sessions.check_session = lambda session: None
+        cuda_sessions._PROVIDER, cuda_sessions._KIND, cuda_sessions._ARENAS = (
+            "CPUExecutionProvider",
+            "cpu",
+            "cpu:0",
+        )
+        cuda_sessions.Passes._providers = lambda self, recorded: ["CPUExecutionProvider"]
+        yield cuda_sessions
+    finally:
+        _forget()
+        if real is None:
+            del sys.modules["cupy"]
+        else:
+            sys.modules["cupy"] = real

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.builders import fake_cupy, fake_kernel
 from tests.builders.devices import Counting
 from zoedge.errors import InputError
 from zoedge.runtime.device import DEVICES, open_device
@@ -16,7 +17,13 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(params=list(ALL))
 def device(request):
-    return ALL[request.param](2)
+    if request.param != "cuda":
+        yield ALL[request.param](2)
+        return
+    if fake_kernel.COMPILER is None:
+        pytest.skip(fake_kernel.NO_COMPILER)
+    with fake_cupy.installed(fake_kernel.RawModule):
+        yield open_device("cuda")
 
 
 def floats(*shape):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .counterparts import INPUTS, counterparts
+from .counterparts import FLOAT16, INPUTS, counterparts
 from .manifest import FEW_ROWS_FILE, PREFIX_FILE, SUFFIX_FILE
 
 
@@ -34,5 +34,7 @@ FORMS: dict[str, Form] = {
     "two-parts": Form(
         (PREFIX_FILE, SUFFIX_FILE), "zoedge.export.forms.two_parts", "zoedge.runtime.passes.ways.two_parts"
     ),
-    INPUTS: Form(counterparts(INPUTS), "zoedge.export.forms.inputs", None),  # of all that stand above
+    # of all that stand above but for the few rows
+    INPUTS: Form(counterparts(INPUTS), "zoedge.export.forms.inputs", None),
+    FLOAT16: Form(counterparts(FLOAT16), "zoedge.export.forms.half", None),
 }

@@ -19,6 +19,7 @@ from ..session import shapes_of_outputs
 from ..surgery.as_inputs import declared_tensors, predict_always, stored_inputs
 from ..surgery.graph import Graph
 from ..surgery.stages import elem_types
+from ..surgery.weights_only import multiply_floats
 
 _SIZES = ((2, 3, 5, 7, 11, 13, 17, 19), (4, 9, 25, 49, 121, 169, 289, 361))  # no product of two is another's
 
@@ -29,14 +30,20 @@ class Counterpart(NamedTuple):
     Attributes:
         file: what it is called.
         original: the file that it stands for.
+        predictions: whether it is the one that computes predictions in every pass.
         model: the finished graph.
         tensors: names of the inputs that are stored tensors, or factors of the stacked form.
+        smooth: whether it multiplies activations as they are where the original rounds them.
+        stand_in: what is run to show that it agrees; None: itself.
     """
 
     file: str
     original: str
+    predictions: bool
     model: onnx.ModelProto
     tensors: frozenset[str]
+    smooth: bool
+    stand_in: onnx.ModelProto | None = None
 
 
 def input_graphs(exported: Exported, assembled: Assembled, manifest: Manifest) -> list[Counterpart]:
@@ -49,9 +56,8 @@ def input_graphs(exported: Exported, assembled: Assembled, manifest: Manifest) -
             found = _counterpart(exported, manifest, model, crossing, predictions=predictions)
             if found is None:
                 continue
-            finished, tensors = found
             name = counterpart(file, INPUTS, predictions=predictions)
-            made.append(Counterpart(name, file, finished, tensors.union(factors)))
+            made.append(found._replace(file=name, original=file, tensors=found.tensors.union(factors)))
         if file == PREFIX_FILE:
             crossing = _declare_outputs(made[-1].model)
     return made
@@ -76,8 +82,8 @@ def _counterpart(
     crossing: Mapping[str, onnx.ValueInfoProto],
     *,
     predictions: bool,
-) -> tuple[onnx.ModelProto, frozenset[str]] | None:
-    """Return the graph and the stored tensors that it reads; None where it has no predictions to compute."""
+) -> Counterpart | None:
+    """Return the graph, without files, and the stored tensors that it reads; None where predictions are none."""
     graph = Graph(model)
     chosen = predict_always(graph)
     if predictions and not chosen:
@@ -88,6 +94,7 @@ def _counterpart(
         if predictions or not chosen or value.name != in_graph(PREDICTIONS)
     ]
     names = [value.name for value in outputs]
+    smooth = multiply_floats(graph)
     stored = stored_inputs(graph, {row.name for row in manifest.parameters}, exported.weights)
     tensors = declared_tensors(graph, stored, names)
     inputs = [
@@ -95,7 +102,8 @@ def _counterpart(
         for value in model.graph.input
         if value.name not in stored and value.name != in_graph(PREDICT)
     ]
-    return graph.finish([*inputs, *tensors], outputs), frozenset(value.name for value in tensors)
+    held = frozenset(value.name for value in tensors)
+    return Counterpart("", "", predictions, graph.finish([*inputs, *tensors], outputs), held, smooth)
 
 
 def _named(value: onnx.ValueInfoProto, crossing: Mapping[str, onnx.ValueInfoProto]) -> onnx.ValueInfoProto:

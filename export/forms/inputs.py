@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from zoedge.counterparts import INPUTS
 from zoedge.manifest import LOSS_FILE, Manifest
 
 from ..assemble import Assembled
@@ -25,7 +24,7 @@ def build(exported: Exported, assembled: Assembled, manifest: Manifest) -> FormG
         )
     return FormGraphs(
         {each.file: each.model for each in made},
-        partial(counterparts_agree, made=made, kind=INPUTS),
+        partial(counterparts_agree, made=made),
         f"the graphs with weights as inputs can't be shown to give the losses of {LOSS_FILE} and are left out: {_REST}",
     )
 

@@ -101,7 +101,8 @@ class Device:
         own_memory: what messages call its memory; "" where that is the host's.
         takes_frozen: whether sessions are always given the frozen tensors, whatever ``--prepack`` says.
         errors: what ``open``, and a session's ``run``, raise where onnxruntime can't.
-        precision: in which passes compute: "float32", "tf32" or "float16".
+        precisions: that passes can have, the fastest first.
+        precision: in which they compute.
         out_of_place: whether moves need masters beside the buffers, as sessions read another type than float32.
         notes: sentences the user should read.
     """
@@ -113,6 +114,7 @@ class Device:
     own_memory: ClassVar[str] = ""
     takes_frozen: ClassVar[bool] = False
     errors: ClassVar[tuple[type[Exception], ...]] = ORT_ERRORS
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
     precision: str = "float32"
     out_of_place: bool = False
     notes: tuple[str, ...] = ()

@@ -30,7 +30,6 @@ from .ort import onnxruntime
 
 _FATAL = 4
 _BLOCKS_EACH = 16  # of a launch, for each multiprocessor
-PRECISIONS = ("float32", "tf32", "float16")
 
 
 class Cuda(Device):
@@ -48,6 +47,7 @@ class Cuda(Device):
     own_memory: ClassVar[str] = "memory of the GPU"
     takes_frozen: ClassVar[bool] = True
     ahead: ClassVar[int] = 64
+    precisions: ClassVar[tuple[str, ...]] = ("float16", "tf32", "float32")
 
     def __init__(self, threads: int = 0, precision: str = "auto") -> None:
         check_wheel()

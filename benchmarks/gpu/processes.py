@@ -61,7 +61,7 @@ class Worker:
     def __init__(self, variant: str, place: Place, until: float) -> None:
         self.figures = Figures(variant)
         self._until = until
-        self._errors = TemporaryFile("w+")  # noqa: SIM115: closed with the process
+        self._errors = TemporaryFile("w+")  # noqa: SIM115
         where = (str(place.bundles), str(place.data), place.family)
         self._process = subprocess.Popen(
             (sys.executable, "-P", "-m", "gpu.worker", variant, place.provider, *where),

@@ -42,6 +42,7 @@ def main() -> None:
         verb.add_argument("--markdown", type=Path, default=Path("gpu-check.md"))
         verb.add_argument("--sections", default="", help="beginnings of names")
         verb.add_argument("--seconds", type=float, default=330.0, help="for all of it")
+        verb.add_argument("--patience", type=float, default=1.0, help="multiplies the limits of sections")
         verb.add_argument("--provider", choices=("cuda", "cpu"), default="cuda")
         verb.add_argument("--family", choices=FAMILIES, default="opt")
     given = parser.parse_args()
@@ -56,7 +57,7 @@ def main() -> None:
 def _measure(given: argparse.Namespace) -> int:
     """Measure, and test before where asked to; return 1 where something failed."""
     folder = given.bundles.resolve()
-    wanted = measure.chosen(measure.sections(given.family), given.sections)
+    wanted = measure.chosen(measure.sections(given.family, given.patience), given.sections)
     bundles.make(folder, given.family, bundles.missing(folder, given.family))
     seconds, tests = given.seconds, None
     if given.verb == "check":

@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +47,20 @@ class Section:
     rounds: int = 11
 
 
-def sections(family: str) -> list[Section]:
-    """Return all sections, the most telling first."""
+def sections(family: str, patience: float = 1.0) -> list[Section]:
+    """Return all sections, the most telling first; ``patience`` multiplies their limits."""
     steps, (large,) = (
         [Shape.parse(text, "last8") for text in SHAPES[family][name]] for name in ("steps", "large")
     )
     at = Shape.parse(MEMORY_AT[family], "last8")
     inner = sorted(steps, key=lambda shape: shape != at)
-    return [
+    every = [
         *(Section(f"steps {s.name}", STEPS, s, 75.0 if s == at else 50.0, memory=s == at) for s in inner),
         *(Section(f"points {s.name}", POINTS, s, 45.0, rounds=7) for s in inner),
         Section(f"large {large.name}", LARGE, large, 80.0, memory=True, rounds=7),
         Section("noise", ("noise",), steps[0], 30.0),
     ]
+    return [replace(s, seconds=s.seconds * patience) for s in every]
 
 
 def chosen(every: Sequence[Section], text: str) -> list[Section]:

@@ -13,9 +13,9 @@ _WORDS = (
 
 
 def rows_for(bundle):
-    kind = bundle.partition("-")[0]
+    make = _MAKERS[bundle.partition("-")[0]]
     return {
-        split: [_MAKERS[kind](np.random.default_rng([n, i])) for i in range(count)]
+        split: [make(np.random.default_rng([n, i])) for i in range(count)]
         for n, (split, count) in enumerate(ROWS.items())
     }
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.gpu.jobs import batch_of, free_losses, losses, noise_of, open_job
+from zoedge.runtime.run.steps import MeasuredHere
 
 pytestmark = pytest.mark.gpu
 
@@ -53,21 +54,10 @@ def test_every_trained_tensor_is_live(bundles, name, precision, recorded):
 def test_points_that_share_a_pass_have_the_losses_of_single_passes(bundles, name, precision):
     answers = []
     for together in (1, 4, 16):
-        job, device = open_job(
-            bundles / name, "cuda", precision, method="fzoo", queries=15, points_per_pass=together
-        )
+        settings = {"method": "fzoo", "queries": 15, "points_per_pass": together}
+        job, _ = open_job(bundles / name, "cuda", precision, **settings)
         assert job.measure.together == together
-        batch = job.measure.batch(0)
-
-        def settled(points, job=job):
-            for point in points:
-                job.fold.parameters.settle()
-                yield point
-
-        record = job.fold.measure(
-            0.0, lambda points, job=job, batch=batch, s=settled: job.measure.losses(batch, s(points))
-        )
-        answers.append(np.array(record.answers))
+        answers.append(np.array(MeasuredHere(job.measure).next(job.fold, 0.0).answers))
     assert len(answers[0]) == 16
     assert np.ptp(answers[0]) > 0
     for other in answers[1:]:

@@ -17,6 +17,7 @@ from zoedge.runtime.evaluate import evaluate, predict
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.run.run_folder import Run
+from zoedge.runtime.run.steps import MeasuredHere
 from zoedge.runtime.tune import tune
 
 pytestmark = pytest.mark.gpu
@@ -120,8 +121,6 @@ def _said(prediction):
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 @pytest.mark.parametrize("name", ["opt-full", "opt-lora"])
 def test_memory_stays_bounded(bundles, name, precision):
-    from zoedge.runtime.run.steps import MeasuredHere
-
     job, device = open_job(bundles / name, "cuda", precision, method="fzoo", queries=3, batch_size=4)
     steps = MeasuredHere(job.measure)
 

@@ -15,7 +15,7 @@ from .types import value_types
 # What is larger than float16 can hold stands for infinity, in masks. Two masks and a score may be added up, and a row
 # of infinities alone has no softmax: so it becomes a number with room above it.
 _INFINITE = 30000.0
-_NAMES = {TensorProto.FLOAT16: "float16", TensorProto.FLOAT: "float32"}
+_NAMES = {int(TensorProto.FLOAT16): "float16", int(TensorProto.FLOAT): "float32"}
 
 
 def to_half(
@@ -94,13 +94,13 @@ class _Half:
         return self._made[value, kind]
 
     def _make(self, value: str, kind: int) -> str:
-        graph, name = self._graph, _NAMES[TensorProto.DataType.Name(kind) and kind]
+        graph, name = self._graph, _NAMES[kind]
         if value in self._constants:
             if kind == TensorProto.FLOAT and self._types[value] == kind:
                 return value
             held = numpy_helper.from_array(self._rounded(value, kind), graph.fresh(f"{value}/{name}"))
             graph.declare(held)
-            return held.name
+            return str(held.name)
         if self._final[value] == kind:
             return value
         maker = graph.producer(value)

@@ -9,6 +9,9 @@ from onnx import TensorProto
 
 from .graph import Graph
 
+_INTEGERS = {("EmbedLayerNormalization", 1): int(TensorProto.INT32)}  # by operator and place of the output
+# operators of onnxruntime's own that compute in float32 alone
+_FLOAT32 = frozenset(("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QEmbedLayerNormalization", "QGemm"))
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -25,8 +28,12 @@ def value_types(graph: Graph, model: onnx.ModelProto) -> dict[str, int]:
     types |= {name: int(tensor.data_type) for name, tensor in graph.initializers.items()}
     for node in graph.in_order():
         read = [types[value] for value in node.input if types.get(value) in FLOATS]
-        for output in node.output:  # operators of onnxruntime's own keep the type of what they read
-            types.setdefault(output, read[0] if read else int(TensorProto.FLOAT))
+        for place, output in enumerate(
+            node.output
+        ):  # operators of onnxruntime's own keep the type of what they read
+            kind = _INTEGERS.get((node.op_type, place), read[0] if read else int(TensorProto.FLOAT))
+            if output:
+                types.setdefault(output, kind)
     return types
 
 
@@ -49,7 +56,7 @@ class FixedFloats:
         found = _allowed(node.op_type, version, node.domain, outputs=outputs)
         count = len(node.output) if outputs else len(node.input)
         if not found:
-            return frozenset()
+            return frozenset(range(count) if node.op_type in _FLOAT32 else ())
         kinds = [found[min(place, len(found) - 1)] for place in range(count)]  # the last one may be repeated
         return frozenset(
             place

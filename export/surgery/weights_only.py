@@ -5,7 +5,8 @@ Processors gain by rounding both; accelerators have no such operators, and nothi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 from .graph import Graph
 from .linears import Linear, find_linears
@@ -26,6 +27,7 @@ def multiply_floats(graph: Graph) -> bool:
     """Let linear layers that round their activations multiply them as they are, in place; whether any does."""
     found = [(linear, _stored(graph, linear)) for linear in find_linears(graph)]
     matrices: dict[tuple[str, str, str], str] = {}
+    attrs: dict[str, Any] = {"axis": 1} if graph.opset >= _PER_COLUMN_SINCE else {}
     changed = False
     for linear, stored in found:
         if stored is None or not _fits(graph, stored):
@@ -34,8 +36,7 @@ def multiply_floats(graph: Graph) -> bool:
         graph.divert(linear.y, f"{linear.y}/integers")
         key = stored[:3]
         if key not in matrices:
-            axis = {"axis": 1} if len(graph.shape(stored.scale) or ()) == 1 else {}
-            matrices[key] = graph.add("DequantizeLinear", *filter(None, key), **axis)
+            matrices[key] = graph.add("DequantizeLinear", *filter(None, key), output="", **attrs)
         if stored.bias:
             product = graph.add("MatMul", linear.x, matrices[key])
             graph.add("Add", product, stored.bias, output=linear.y)
@@ -73,5 +74,6 @@ def _fits(graph: Graph, stored: _Stored) -> bool:
     if stored.values not in graph.initializers or matrix is None or scale is None:
         return False
     zero = graph.shape(stored.zero) if stored.zero else scale
-    columns = scale == matrix[-1:] and graph.opset >= _PER_COLUMN_SINCE
-    return zero == scale and (columns or scale == ())
+    if zero is None or math.prod(zero) != math.prod(scale):
+        return False
+    return math.prod(scale) == 1 or (scale == matrix[-1:] and graph.opset >= _PER_COLUMN_SINCE)

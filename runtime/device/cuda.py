@@ -64,7 +64,6 @@ class Cuda(Device):
             tuple[int, ...], tuple[list[Buffer], LaunchTable]
         ] = {}  # by what they tell of, kept alive
         self._passes = Passes(self.precision)
-        self._origins: dict[int, tuple[CudaBuffer, Array]] = {}  # float32 values of float16 buffers
         free, total = cupy.cuda.runtime.memGetInfo()
         self._elsewhere = total - free  # held by others
 
@@ -88,13 +87,13 @@ class Cuda(Device):
         """Return a copy; of the passes' precision, where they read no float32."""
         if not self.out_of_place:
             return CudaBuffer(cupy.asarray(np.asarray(array, np.float32)))
-        buffer = CudaBuffer(cupy.empty(array.shape, np.float16))
-        self.write(buffer, array)
+        buffer = CudaBuffer(cupy.asarray(np.asarray(array, np.float32)).astype(np.float16))
+        buffer.origin = np.asarray(array, np.float32)
         return buffer
 
     def master(self, buffer: Buffer) -> Buffer:
         """Return the float32 values that were written last."""
-        origin = self._origin(_buffer(buffer))
+        origin = _buffer(buffer).origin
         return self.copy(buffer) if origin is None else CudaBuffer(cupy.asarray(origin))
 
     def put(self, array: Array | Buffer) -> Buffer:
@@ -106,8 +105,7 @@ class Cuda(Device):
     def host(self, buffer: Buffer) -> Array:
         """Return a copy, of the float32 values that were written last where there are any."""
         held = _buffer(buffer)
-        origin = self._origin(held)
-        return cast("Array", held.array.get()) if origin is None else origin
+        return cast("Array", held.array.get()) if held.origin is None else held.origin
 
     def read(self, session: DeviceSession, given: Mapping[str, Buffer], wanted: Sequence[str]) -> Read:
         """Return what fetches the outputs of a pass that is on its way."""
@@ -127,10 +125,11 @@ class Cuda(Device):
         if not np.can_cast(given.dtype, np.float32, "same_kind"):
             raise TypeError(f"a buffer holds float32, not {given.dtype}")
         shaped = given.reshape(target.shape)
+        target.origin = None
         if not isinstance(values, CudaBuffer):
             shaped = np.ascontiguousarray(shaped, np.float32)
-            if target.array.dtype == np.float16:
-                self._origins[id(target)] = (target, shaped)
+            if target.dtype == np.float16:
+                target.origin = shaped.copy()
             shaped = cupy.asarray(shaped)
         target.array[...] = shaped
 
@@ -224,14 +223,11 @@ class Cuda(Device):
         cupy.get_default_memory_pool().free_all_blocks()
         cupy.get_default_pinned_memory_pool().free_all_blocks()
 
-    def _origin(self, buffer: CudaBuffer) -> Array | None:
-        return self._origins.get(id(buffer), (buffer, None))[1]
-
     def _changed(self, buffers: Iterable[Buffer]) -> None:
         """Forget what was written to buffers that are moved on."""
-        if self._origins:
+        if self.out_of_place:
             for buffer in buffers:
-                self._origins.pop(id(buffer), None)
+                _buffer(buffer).origin = None
 
     def _table(self, buffers: Sequence[Buffer], make: Callable[[], LaunchTable]) -> LaunchTable:
         """Return the table of a launch that is made again and again."""

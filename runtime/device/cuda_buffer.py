@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import cupy
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["CudaBuffer", "bare", "cupy", "stream"]
 
@@ -26,13 +28,16 @@ class CudaBuffer:
         array: CuPy's, C-contiguous.
         lasting: whether it keeps its address for as long as it is used, so that a CUDA graph may know it; what
             ``put`` returns doesn't, and never changes.
+        origin: the float32 values that the array's were rounded from, in the host's memory; None where they aren't
+            known, or the same.
     """
 
-    __slots__ = ("array", "lasting")
+    __slots__ = ("array", "lasting", "origin")
     __array_ufunc__ = None  # NumPy's operators refuse it
 
     def __init__(self, array: Any, *, lasting: bool = True) -> None:
         self.array, self.lasting = array, lasting
+        self.origin: NDArray[np.generic] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

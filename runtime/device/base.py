@@ -170,13 +170,19 @@ class Device:
         """Return a buffer's values to be read only, before it changes next: it may be the buffer itself."""
         raise NotImplementedError
 
-    def read(self, session: DeviceSession, given: Mapping[str, Buffer], wanted: Sequence[str]) -> Read:
-        """Run a session in one of the shapes that come again and again; return what fetches its outputs, in order.
+    def compute(
+        self, session: DeviceSession, given: Mapping[str, Buffer], wanted: Sequence[str]
+    ) -> list[Buffer]:
+        """Run a session as a pass of a step does, whose shapes come again and again; return what its ``run`` does.
 
         Args:
             session: one that ``open`` returned.
             given, wanted: as for its ``run``.
         """
+        return session.run(given, wanted)
+
+    def read(self, session: DeviceSession, given: Mapping[str, Buffer], wanted: Sequence[str]) -> Read:
+        """Run a session as ``compute`` does; return what fetches its outputs, in order."""
         outputs = [self.host(buffer) for buffer in session.run(given, wanted)]
         return lambda: outputs
 

@@ -107,6 +107,12 @@ class Cuda(Device):
         held = _buffer(buffer)
         return cast("Array", held.array.get()) if held.origin is None else held.origin
 
+    def compute(
+        self, session: DeviceSession, given: Mapping[str, Buffer], wanted: Sequence[str]
+    ) -> list[Buffer]:
+        """Return copies of the outputs of a pass that is on its way."""
+        return cast("CudaSession", session).compute(given, wanted)
+
     def read(self, session: DeviceSession, given: Mapping[str, Buffer], wanted: Sequence[str]) -> Read:
         """Return what fetches the outputs of a pass that is on its way."""
         return cast("CudaSession", session).read(given, wanted)

@@ -143,6 +143,14 @@ class CudaSession:
 
     def read(self, given: Mapping[str, Buffer], wanted: Sequence[str]) -> Read:
         """Run once in the session of this shape; return what fetches the outputs."""
+        return fetched([buffer.array for buffer in self._outcome(given, wanted)])
+
+    def compute(self, given: Mapping[str, Buffer], wanted: Sequence[str]) -> list[Buffer]:
+        """Run once in the session of this shape; the outputs are new arrays."""
+        return [CudaBuffer(buffer.array.copy(), lasting=False) for buffer in self._outcome(given, wanted)]
+
+    def _outcome(self, given: Mapping[str, Buffer], wanted: Sequence[str]) -> list[CudaBuffer]:
+        """Run once in the session of this shape; the outputs are those of its next run, too."""
         lasting, fresh = [], {}
         for name in self.inputs:
             buffer = _cuda(given[name])
@@ -158,7 +166,7 @@ class CudaSession:
             while len(kept) >= MOST_SHAPES:
                 kept.popitem(last=False)
             kept[key] = self._fixed(self._typed(given), wanted)
-        return kept[key].read(fresh)
+        return kept[key].run(fresh)
 
     def placed(self) -> Places | None:
         """Return where the nodes of the free session run."""
@@ -185,7 +193,8 @@ class CudaSession:
         if self._passes.graphs:
             try:
                 fixed = _Fixed(self._passes.open(path, sizes, recorded=True), self, inputs, outputs)
-                fixed.read(inputs)()
+                fixed.run(inputs)
+                stream().synchronize()
                 return fixed
             except ORT_ERRORS as error:
                 if refused(error):
@@ -261,14 +270,14 @@ class _Fixed:
         # nothing is waited for but what the host reads
         self._settings.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
-    def read(self, inputs: Mapping[str, CudaBuffer]) -> Read:
-        """Run; return what fetches the outputs, in the order of construction, once they are there."""
+    def run(self, inputs: Mapping[str, CudaBuffer]) -> list[CudaBuffer]:
+        """Run; return the outputs, in the order of construction, which the next run changes."""
         for name, buffer in inputs.items():
             if not buffer.lasting and buffer is not self._given[name]:
                 self._places[name].array[...] = buffer.array  # in the graph's type
                 self._given[name] = buffer
         self._session.run_with_iobinding(self._binding, self._settings)
-        return fetched([buffer.array for buffer in self._outputs.values()])
+        return list(self._outputs.values())
 
 
 def bind(binding: Binding, name: str, buffer: CudaBuffer) -> None:

@@ -110,9 +110,12 @@ class Engine:
         """Return some of the graph's inputs where they are read."""
         return {name: self._device.put(given(inputs, name)) for name in names}
 
-    def forward(self, begun: Begun, outputs: Sequence[str]) -> list[Buffer]:
-        """Return the outputs where they were computed."""
-        return self._passed(begun, outputs, self._session.run)
+    def forward(self, begun: Begun, outputs: Sequence[str], *, recurring: bool = False) -> list[Buffer]:
+        """Return the outputs where they were computed; ``recurring`` where a step does it."""
+        return self._passed(begun, outputs, self._computed if recurring else self._session.run)
+
+    def _computed(self, inputs: Mapping[str, Buffer], outputs: Sequence[str]) -> list[Buffer]:
+        return self._device.compute(self._session, inputs, outputs)
 
     def _read(self, inputs: Mapping[str, Buffer], outputs: Sequence[str]) -> Read:
         return self._device.read(self._session, inputs, outputs)

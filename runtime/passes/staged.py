@@ -47,11 +47,14 @@ class Staged:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once at the buffers' present values; the same contract as ``Engine.run``."""
-        return self.finish(self.begin(inputs), outputs)
+        return self.finish(self._begun(inputs, recurring=False), outputs)
 
     def begin(self, inputs: Mapping[str, Array]) -> Begun:
         """Run the first part; return all that ``finish`` needs, where it is run."""
-        known: dict[str, Array | Buffer] = {**inputs, **self._first_part(inputs)}
+        return self._begun(inputs, recurring=True)
+
+    def _begun(self, inputs: Mapping[str, Array], *, recurring: bool) -> Begun:
+        known: dict[str, Array | Buffer] = {**inputs, **self._first_part(inputs, recurring=recurring)}
         return self._suffix.put(known, self._suffix.inputs - self._factors.keys())
 
     def crossing(self, inputs: Mapping[str, Array]) -> Arrays:
@@ -88,12 +91,13 @@ class Staged:
         factors = {n: stacked[n] if n in stacked else device.stack([b]) for n, b in self._factors.items()}
         return {**rows, **factors}
 
-    def _first_part(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Buffer]:
+    def _first_part(self, inputs: Mapping[str, Array], *, recurring: bool) -> Mapping[str, Array | Buffer]:
         """Return what crosses to the second part."""
         prefix = self._prefix
         if prefix is None:
             return {}
         if self.cache is None:
-            return dict(zip(prefix.values, prefix.forward(prefix.begin(inputs), prefix.values), strict=True))
+            crossing = prefix.forward(prefix.begin(inputs), prefix.values, recurring=recurring)
+            return dict(zip(prefix.values, crossing, strict=True))
         read: Arrays = {name: given(inputs, name) for name in prefix.inputs}
         return self.cache.run(lambda few: prefix.run(few, prefix.values), read)

@@ -21,7 +21,7 @@ from ..losses.objectives import Objective
 from ..noise.reference import tensor_id
 from ..noise.sweep import Family, StepMove, Sweep
 from ..passes.engine import Engine
-from ..passes.frozen import map_frozen
+from ..passes.frozen import frozen_where
 from ..spaces.parameters import load_buffers
 
 DIRECTIONS = 8
@@ -77,7 +77,9 @@ def slopes(
     buffers = load_buffers(bundle, device)
     masters = tuple(device.master(buffer) for buffer in buffers.values())
     family = Family(tuple(buffers.values()), tuple(map(tensor_id, buffers)), masters)
-    engine = Engine(bundle.path(LOSS_FILE), buffers, device=device, frozen=map_frozen(bundle))
+    engine = Engine(
+        bundle.path(LOSS_FILE), buffers, device=device, frozen=frozen_where(bundle, device, "auto")
+    )
 
     def loss(direction: int, scale: float) -> float:
         device.sweep([Sweep(family, _SEED, (StepMove(direction, 0, scale),), "gaussian")])

@@ -116,13 +116,21 @@ INLINE void add_tile(const Tile& tile, i64 shrunk, const Terms& terms, i64 first
     }
 }
 
+// Tiles that are not whole: in a function of its own, because what it keeps in an array that loops index lies in local
+// memory, and inlined beside the whole ones the compiler would let both keep theirs in the same place.
+template <class Terms>
+APART void add_ragged_tile(const Tile tile, i64 shrunk, const Terms terms, i64 first, i64 last, float shrink,
+                           unsigned* words) {
+    add_tile<false>(tile, shrunk, terms, first, last, shrink, words);
+}
+
 template <class Terms>
 INLINE void add_any_tile(const Tensor& row, i64 number, const Terms& terms, i64 first, i64 last, float shrink,
                          unsigned* words) {
     if (number * TILE >= row.elements) return;  // a chunk's end
     const Tile tile = tile_of(row, number);
     if (is_whole(tile)) add_tile<true>(tile, row.sample, terms, first, last, shrink, words);
-    else add_tile<false>(tile, row.sample, terms, first, last, shrink, words);
+    else add_ragged_tile(tile, row.sample, terms, first, last, shrink, words);
 }
 
 // The terms of additions, as work.py lays them out.
@@ -144,8 +152,9 @@ struct WorkTerms {
 
 // Additions to any tensors. In shared memory: the words of each warp, then the first ``staged`` of the levels, which
 // are all of them or none.
-extern "C" __global__ void __launch_bounds__(256, 3) add_terms(const Tensor* rows, i64 count, const float* shrinks, const u64* streams,
-                                     const i64* spans, const float* levels, const u64* samples, i64 staged) {
+extern "C" __global__ void __launch_bounds__(256, 3)
+    add_terms(const Tensor* rows, i64 count, const float* shrinks, const u64* streams, const i64* spans,
+              const float* levels, const u64* samples, i64 staged) {
     SHARED_FLOATS(memory);
     float* tables = memory + 8 * blockDim.x;
     FOR_THREADS(thread) {
@@ -205,7 +214,8 @@ INLINE void make_table(float* table, double scale, const float* levels, i64 coun
 }
 
 // Sweeps over families. In shared memory: the words of each warp, then a table for each term.
-extern "C" __global__ void __launch_bounds__(256, 3) sweep(const Sweep* sweeps, i64 count, const Amount* amounts, const float* levels) {
+extern "C" __global__ void __launch_bounds__(256, 3)
+    sweep(const Sweep* sweeps, i64 count, const Amount* amounts, const float* levels) {
     SHARED_FLOATS(memory);
     float* tables = memory + 8 * blockDim.x;
     for (i64 s = 0; s < count; ++s)
@@ -219,7 +229,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) sweep(const Sweep* sweeps, 
             const Sweep* own = sweeps;
             while (own[1].first <= g / CHUNK_TILES) ++own;
             const i64 tile = g - CHUNK_TILES * own->first;
-            const Tensor row = *row_of(own->rows, own->count, tile / CHUNK_TILES);
+            const Tensor row = *row_of(global(own->rows), own->count, tile / CHUNK_TILES);
             const SweepTerms terms{amounts, tables, own->seed, row.own, own->levels > 2};
             add_any_tile(row, tile - CHUNK_TILES * row.first, terms, own[0].term, own[1].term, (float)own->shrink,
                          words);

@@ -98,11 +98,11 @@ template <bool WHOLE>
 INLINE void read(const Tile& tile, int lane, float4 (&x)[EACH]) {
     const int end = tile.elements;
     if (tile.from_half) {
-        const unsigned short* from = (const unsigned short*)tile.from;
+        const unsigned short* from = global((const unsigned short*)tile.from);
 #pragma unroll(WHOLE ? EACH : 1)
         for (int i = 0; i < EACH; ++i) x[i] = read_halves<WHOLE>(from, 4 * lane + 128 * i, end);
     } else {
-        const float* from = (const float*)tile.from;
+        const float* from = global((const float*)tile.from);
 #pragma unroll(WHOLE ? EACH : 1)
         for (int i = 0; i < EACH; ++i) x[i] = read_floats<WHOLE>(from, 4 * lane + 128 * i, end);
     }
@@ -112,11 +112,11 @@ template <bool WHOLE>
 INLINE void write(const Tile& tile, int lane, const float4 (&x)[EACH]) {
     const int end = tile.elements;
     if (tile.to_half) {
-        unsigned short* to = (unsigned short*)tile.to;
+        unsigned short* to = global((unsigned short*)tile.to);
 #pragma unroll(WHOLE ? EACH : 1)
         for (int i = 0; i < EACH; ++i) write_halves<WHOLE>(to, 4 * lane + 128 * i, end, x[i]);
     } else {
-        float* to = (float*)tile.to;
+        float* to = global((float*)tile.to);
 #pragma unroll(WHOLE ? EACH : 1)
         for (int i = 0; i < EACH; ++i) write_floats<WHOLE>(to, 4 * lane + 128 * i, end, x[i]);
     }

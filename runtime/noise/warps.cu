@@ -11,6 +11,14 @@
 #define OF(lane) ((lane) * 0)  // which row is a lane's
 #define SHARED_FLOATS(name) extern __shared__ __align__(16) float name[]
 #define INLINE __device__ __forceinline__
+#define APART __device__ __noinline__  // a stack of its own
+
+// The same address, of which the compiler knows that it is in global memory.
+template <class T>
+INLINE T* global(T* address) {
+    __builtin_assume(__isGlobal(address));
+    return address;
+}
 
 INLINE unsigned short half_of(float value) {
     unsigned short bits;
@@ -23,6 +31,10 @@ INLINE float float_of(unsigned short bits) {
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
     return value;
 }
+#else
+#define APART inline
+template <class T>
+INLINE T* global(T* address) { return address; }
 #endif
 
 typedef unsigned long long u64;

@@ -29,7 +29,8 @@ from .cuda_sessions import CudaSession, Passes, refused
 from .ort import onnxruntime
 
 _FATAL = 4
-_BLOCKS_EACH = 16  # of a launch, for each multiprocessor
+# of a launch, for each multiprocessor: on an H100 a family of 197 tensors took 1.04 of a copy with 16, 0.99 with 64
+_BLOCKS_EACH = 64
 
 
 class Cuda(Device):

@@ -20,7 +20,7 @@ EXPORT = {
     "small-lora": ("--train", "lora"),
     "large-lora": ("--train", "lora", "--target-modules", "q_proj,v_proj"),
 }
-HALF = ("large-lora",)  # of these, the frozen weights are float16
+HALF = ("large-lora",)  # the model's weights are rounded to float16 before it is exported
 
 
 def missing(folder: Path, family: str) -> list[str]:

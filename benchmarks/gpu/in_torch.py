@@ -6,6 +6,7 @@ otherwise, and the loss at the labels.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn.functional import cross_entropy, linear
 from variants.models import MODELS
 from variants.shapes import load_batch
 
+from gpu.clock import Clock, CudaClock, HostClock
 from gpu.variant import Place, Variant
 
 RANK, ALPHA = 8, 16
@@ -57,6 +59,15 @@ class TorchMezo(Variant):
         self._device = torch.device(place.provider)
         self._arrays = load_batch(place.data)
         self._count = 0
+
+    @cached_property
+    def clock(self) -> Clock:
+        """What tells its time and memory: torch works on the stream that all others wait for."""
+        if self.place.provider == "cpu":
+            return HostClock()
+        import cupy
+
+        return CudaClock(cupy.cuda.Stream.null)
 
     def build(self) -> None:
         from transformers import AutoModelForCausalLM

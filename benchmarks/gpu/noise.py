@@ -29,7 +29,9 @@ class Noise(Variant):
 
     def __init__(self, place: Place, bundle: str) -> None:
         super().__init__(place)
-        self._shapes = {p.name: p.shape for p in Bundle.open(place.bundles / bundle).manifest.trainable}
+        self._shapes = {
+            p.name: p.shape for p in Bundle.open(place.bundles / bundle, verify=False).manifest.trainable
+        }
 
     def build(self) -> None:
         self._device = device = open_device(self.place.provider, 0, "auto")
@@ -42,7 +44,7 @@ class Noise(Variant):
         copied = (device.zeros((sizes[" of the model"],)), device.zeros((sizes[" of the model"],)))
         self.elements: dict[str, int] = {}
         for where, family, pair in (("", large, (one, other)), (" of the model", model, copied)):
-            self._add(f"copy{where}", sizes[where], partial(device.write, *pair))
+            self._add(f"copy{where}", sizes[where], self._copy(*pair))
             for terms in (1, 2, 3):
                 self._add(f"gauss{terms}{where}", sizes[where], self._sweep(family, terms, "gaussian"))
             self._add(f"signs{where}", sizes[where], self._sweep(family, 1, "rademacher"))
@@ -57,6 +59,13 @@ class Noise(Variant):
 
     def _add(self, name: str, elements: int, part: Any) -> None:
         self.parts[name], self.elements[name] = part, elements
+
+    def _copy(self, target: Any, source: Any) -> Any:
+        if self.place.provider == "cpu":
+            return partial(self._device.write, target, source)
+        import cupy
+
+        return partial(cupy.copyto, target.array, source.array)
 
     def _sweep(self, family: Family[Any], terms: int, distribution: str) -> Any:
         moves = tuple(StepMove(3, probe, scale) for probe, scale in enumerate(SCALES[:terms]))

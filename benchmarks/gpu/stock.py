@@ -19,15 +19,21 @@ class Stock(Variant):
 
     Args:
         bundle: which of the bundles.
-        model: its file.
+        half: convert the model to float16.
     """
 
     passes = f"{FORWARDS} forwards"
 
-    def __init__(self, place: Place, bundle: str, model: str = "model.onnx") -> None:
+    def __init__(self, place: Place, bundle: str, *, half: bool = False) -> None:
         super().__init__(place)
-        self._path = place.bundles / bundle / model
-        manifest = Bundle.open(place.bundles / bundle).manifest
+        path = place.bundles / bundle / "model.onnx"
+        manifest = Bundle.open(place.bundles / bundle, verify=False).manifest
+        self._model: Any = str(path)
+        self._weights: dict[str, Any] = {}
+        if half:
+            from gpu.half_model import half_model
+
+            self._model, self._weights = half_model(path)
         self._ids, self._labels = load_batch(place.data)
         self._sizes = _sizes(manifest.model_inputs, self._ids)
 
@@ -45,7 +51,10 @@ class Stock(Variant):
         options.graph_optimization_level = level
         for name, size in self._sizes.items():
             options.add_free_dimension_override_by_name(name, size)
-        self._session = ort.InferenceSession(str(self._path), options, providers=[self._provider()])
+        if self._weights:
+            self._values = [ort.OrtValue.ortvalue_from_numpy(a) for a in self._weights.values()]
+            options.add_external_initializers(list(self._weights), self._values)
+        self._session = ort.InferenceSession(self._model, options, providers=[self._provider()])
         self._check_provider()
         self._binding = self._session.io_binding()
         self._settings = ort.RunOptions()

@@ -33,11 +33,6 @@ class Place:
 
         return stream()
 
-    @cached_property
-    def clock(self) -> Clock:
-        """What tells time and memory."""
-        return CudaClock(self.stream) if self.provider == "cuda" else HostClock()
-
 
 class Variant:
     """One program.
@@ -54,6 +49,11 @@ class Variant:
         self.place = place
         self.parts: dict[str, Callable[[], object]] = {}
         self.notes: list[str] = []
+
+    @cached_property
+    def clock(self) -> Clock:
+        """What tells its time and memory."""
+        return CudaClock(self.place.stream) if self.place.provider == "cuda" else HostClock()
 
     def build(self) -> None:
         """Take memory and make ``parts``; what is imported or read is there before."""

@@ -21,11 +21,11 @@ def _ours(bundle: str, precision: str, **options: Any) -> Callable[[Place], Vari
     return make
 
 
-def _stock(bundle: str, model: str = "model.onnx") -> Callable[[Place], Variant]:
+def _stock(bundle: str, *, half: bool = False) -> Callable[[Place], Variant]:
     def make(place: Place) -> Variant:
         from gpu.stock import Stock
 
-        return Stock(place, bundle_name(place.family, bundle), model)
+        return Stock(place, bundle_name(place.family, bundle), half=half)
 
     return make
 
@@ -56,7 +56,7 @@ VARIANTS: dict[str, Callable[[Place], Variant]] = {
     "LoRA 16 points": _ours("small-lora", "float32", **SIXTEEN),
     "LoRA 16 points, a pass each": _ours("small-lora", "float32", **SIXTEEN, points_per_pass=1),
     "LoRA 16 points float16": _ours("small-lora", "float16", **SIXTEEN),
-    "stock float16": _stock("large-lora"),
+    "stock float16": _stock("large-lora", half=True),
     "LoRA q,v float16": _ours("large-lora", "float16"),
     "torch MeZO LoRA q,v float16": _torch("large", dtype="float16", branches="hand"),
     "torch MeZO peft q,v float16": _torch("large", dtype="float16", branches="peft"),

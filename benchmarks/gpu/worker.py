@@ -19,18 +19,18 @@ from gpu.variant import Place, Variant
 from gpu.variants import VARIANTS
 
 
-def answer_all(variant: Variant, place: Place, tell: Any) -> None:
+def answer_all(variant: Variant, tell: Any) -> None:
     """Do what is asked until there is no more."""
     for line in sys.stdin:
         verb, *arguments = line.split()
         if verb == "build":
-            tell(_built(variant, place))
+            tell(_built(variant))
         else:
-            tell(_turn(variant, place, int(arguments[0])))
+            tell(_turn(variant, int(arguments[0])))
 
 
-def _built(variant: Variant, place: Place) -> Mapping[str, Any]:
-    clock = place.clock
+def _built(variant: Variant) -> Mapping[str, Any]:
+    clock = variant.clock
     with Peak(clock) as peak:
         variant.build()
         loss = variant.loss()
@@ -45,11 +45,11 @@ def _built(variant: Variant, place: Place) -> Mapping[str, Any]:
     }
 
 
-def _turn(variant: Variant, place: Place, times: int) -> Mapping[str, Any]:
+def _turn(variant: Variant, times: int) -> Mapping[str, Any]:
     found = {}
     for name, part in variant.parts.items():
         part()  # after a pause, or after another part
-        found[name] = place.clock.time(part, times)._asdict()
+        found[name] = variant.clock.time(part, times)._asdict()
     return {"parts": found}
 
 
@@ -65,7 +65,7 @@ def main() -> None:
         place = Place(provider, Path(bundles), Path(data), family)
         variant = VARIANTS[name](place)
         tell({"ready": True})
-        answer_all(variant, place, tell)
+        answer_all(variant, tell)
     except BaseException:  # told to who reads the table, not only to who watches
         tell({"failed": traceback.format_exc(limit=-6)})
         raise

@@ -202,9 +202,9 @@ class Device:
         """Give a buffer values: those of another of its shape, or of an array of as many elements."""
         raise NotImplementedError
 
-    def stack(self, buffers: Sequence[Buffer]) -> Buffer:
-        """Return buffers of one shape as a new one, [count, ...]."""
-        raise NotImplementedError
+    def alone(self, buffer: Buffer) -> Buffer:
+        """Return a buffer as the values at a single point, [1, ...], where it lies."""
+        return cast("Buffer", cast("Any", buffer)[None])
 
     def empty_stack(self, buffer: Buffer, count: int) -> Buffer:
         """Return room for a buffer's values at some points, [count, ...], of its kind."""

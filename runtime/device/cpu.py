@@ -89,10 +89,6 @@ class Cpu(Device):
         target = _array(buffer)
         np.copyto(target, _array(values).reshape(target.shape), casting="same_kind")
 
-    def stack(self, buffers: Sequence[Buffer]) -> Buffer:
-        """Return the buffers as one."""
-        return np.stack([_array(buffer) for buffer in buffers])
-
     def empty_stack(self, buffer: Buffer, count: int) -> Buffer:
         """Return room."""
         return np.empty((count, *buffer.shape), _array(buffer).dtype)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
-import numpy as np
-
 from ..data.batches import MicroBatch, Result
 from ..data.example import Array
 from ..device import Buffer, Device, Grain

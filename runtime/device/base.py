@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..machine.limits import Limit
 from ..machine.memory import Held
 from ..noise.reference import Addition
-from ..noise.sweep import Sweep
+from ..noise.sweep import Sweep, rounds
 from .ort import ORT_ERRORS, Places, first_line, onnxruntime
 
 Array = NDArray[np.generic]  # in the host's memory
@@ -228,7 +228,8 @@ class Device:
 
     def sweep(self, sweeps: Sequence[Sweep[Buffer]]) -> None:
         """Make sweeps over families that don't overlap: the same bits as their additions."""
-        self.add_terms([addition for sweep in sweeps for addition in sweep.additions()])
+        for part in rounds(sweeps):
+            self.add_terms([addition for sweep in part for addition in sweep.additions()])
 
     def product(self, u: Buffer, s: Buffer, out: Buffer) -> None:
         """Let out [n, R] be u [n, R] @ s [R, R], summed over the columns of u one after the other."""

@@ -23,7 +23,7 @@ from ..machine.limits import Limit
 from ..machine.memory import Held
 from ..noise import kernels
 from ..noise.reference import Addition, Float32
-from ..noise.sweep import Sweep
+from ..noise.sweep import Sweep, rounds
 from .base import Array, Buffer, Device, DeviceSession
 from .ort import TELL_PLACES, Places, places
 from .ort import onnxruntime as ort
@@ -109,7 +109,8 @@ class Cpu(Device):
 
     def sweep(self, sweeps: Sequence[Sweep[Buffer]]) -> None:
         """Make the sweeps."""
-        self._kernels.sweep(cast("Sequence[Sweep[Float32]]", sweeps))
+        for part in rounds(cast("Sequence[Sweep[Float32]]", sweeps)):
+            self._kernels.sweep(part)
 
     def product(self, u: Buffer, s: Buffer, out: Buffer) -> None:
         """Write the product."""

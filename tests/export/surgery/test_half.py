@@ -152,6 +152,19 @@ def test_what_a_float16_source_casts_up_and_back_is_not_cast_again():
     np.testing.assert_allclose(run(half, feeds), run(proto, feeds), atol=1e-2)
 
 
+def test_a_cast_of_float32_to_itself_is_no_step():
+    nodes = [
+        node("MatMul", "x w", "h"), node("Cast", "h", "c", to=TensorProto.FLOAT),
+        node("ReduceMean", "c axes", "m", keepdims=1), node("Sub", "c m", "d"), node("MatMul", "d w", "y"),
+    ]  # fmt: skip
+    tensors = {"w": normal((WIDTH, WIDTH), 1)}
+    axes = {"axes": np.array([-1], np.int64)}
+    proto, half = graph(nodes, [value("x", ["n", WIDTH])], [value("y", ["n", "m"])], tensors, **axes)
+    assert types(half)["Sub"] == ["FLOAT"]
+    feeds = {"x": normal((3, WIDTH), 2), **tensors}
+    np.testing.assert_allclose(run(half, feeds), run(proto, feeds), atol=1e-2)
+
+
 def test_bfloat16_tensors_become_float16():
     nodes = [node("Cast", "w", "f", to=TensorProto.FLOAT), node("MatMul", "x f", "y")]
     given = [value("x", ["n", WIDTH]), value("w", [WIDTH, WIDTH], TensorProto.BFLOAT16)]

@@ -58,8 +58,9 @@ def input_graphs(exported: Exported, assembled: Assembled, manifest: Manifest) -
                 continue
             name = counterpart(file, INPUTS, predictions=predictions)
             made.append(found._replace(file=name, original=file, tensors=found.tensors.union(factors)))
-        if file == PREFIX_FILE:
-            crossing = _declare_outputs(made[-1].model)
+        if file in (PREFIX_FILE, ACTIVATIONS_FILE):
+            declared = _declare_outputs(made[-1].model, file)
+            crossing |= declared if file == PREFIX_FILE else {}
     return made
 
 
@@ -114,9 +115,9 @@ def _named(value: onnx.ValueInfoProto, crossing: Mapping[str, onnx.ValueInfoProt
     return value if value.type.tensor_type.elem_type == TensorProto.BFLOAT16 else value_of(port)
 
 
-def _declare_outputs(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Declare the outputs of the first part with types and shapes, in place, and return them."""
-    types, shapes = elem_types(model), _named_shapes(model)
+def _declare_outputs(model: onnx.ModelProto, what: str) -> dict[str, onnx.ValueInfoProto]:
+    """Declare the outputs of a graph with types and shapes, in place, and return them."""
+    types, shapes = elem_types(model), _named_shapes(model, what)
     found = {}
     for value in model.graph.output:
         shape = shapes[value.name]
@@ -126,7 +127,7 @@ def _declare_outputs(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     return found
 
 
-def _named_shapes(model: onnx.ModelProto) -> dict[str, list[int | str]]:
+def _named_shapes(model: onnx.ModelProto, what: str) -> dict[str, list[int | str]]:
     """Return the shapes of a graph's outputs in the names of its inputs' axes, or products of two: "batch*sequence".
 
     An axis that is none of these is called "NAME_axisN". They are told from what they are for two sets of sizes.
@@ -134,7 +135,7 @@ def _named_shapes(model: onnx.ModelProto) -> dict[str, list[int | str]]:
     names = sorted(_axes(model.graph.input))
     several = [dict(zip(names, sizes, strict=False)) for sizes in _SIZES]
     raw = model.SerializeToString()
-    runs = [shapes_of_outputs(raw, PREFIX_FILE, sizes) for sizes in several]
+    runs = [shapes_of_outputs(raw, what, sizes) for sizes in several]
     known = _products(names, several)
     shapes: dict[str, list[int | str]] = {}
     for name in runs[0]:

@@ -16,7 +16,7 @@ from ..surgery.half import to_half
 from ..surgery.rounded import rounding_each
 from .base import FormGraphs
 from .counterparts import Counterpart, input_graphs
-from .same import counterparts_agree
+from .same import SHAPES, counterparts_agree
 
 _TOLERANCE = 3e-2  # of the largest loss or feature: float16 has 11 bits, and errors add up over layers
 
@@ -41,7 +41,9 @@ def _agree(
     for each in made:
         Session(folder / each.file, each.file, prepack=False)
     shown = [each for each in made if each.stand_in is not None]
-    return counterparts_agree(folder, exported, manifest, tolerance, made=shown, least=_TOLERANCE)
+    return counterparts_agree(
+        folder, exported, manifest, tolerance, made=shown, least=_TOLERANCE, shapes=SHAPES[:1]
+    )
 
 
 def _half(made: Counterpart, assembled: Assembled) -> Counterpart:

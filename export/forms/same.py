@@ -21,7 +21,7 @@ from .counterparts import Counterpart
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 
-_SHAPES = ((3, 9), (1, 5))  # (batch, length)
+SHAPES = ((3, 9), (1, 5))  # (batch, length)
 _POINTS = 2
 _ROUGH = 0.2  # tolerance where the original rounds activations and the counterpart doesn't
 
@@ -34,6 +34,7 @@ def counterparts_agree(
     *,
     made: Sequence[Counterpart],
     least: float = 0.0,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
 ) -> bool:
     """Return whether each counterpart gives what its graph gives, and reads every trained tensor that it reads.
 
@@ -44,6 +45,7 @@ def counterparts_agree(
         tolerance: of the largest loss.
         made: the counterparts, in the order in which they are to be run.
         least: the tolerance where that is larger.
+        shapes: (batch, length) of the inputs.
 
     Raises:
         ZoedgeError: other values, or shapes that don't fit.
@@ -53,7 +55,7 @@ def counterparts_agree(
     tensors = _tensors(folder)
     buffers = map_trainable(folder, manifest)
     tensors.update(buffers)
-    cases = [draw_inputs(exported, manifest, batch, length) for batch, length in _SHAPES]
+    cases = [draw_inputs(exported, manifest, batch, length) for batch, length in shapes]
     _move(buffers, cases)
     stacked = _stacked(manifest, buffers)
     crossing: list[Arrays] = [{} for _ in cases]

@@ -104,7 +104,8 @@ class _Half:
         if self._final[value] == kind:
             return value
         maker = graph.producer(value)
-        if maker is not None and maker.op_type == "Cast" and self._types.get(maker.input[0]) == kind:
+        stepped = maker is not None and maker.op_type == "Cast" and kind == TensorProto.FLOAT16
+        if maker is not None and stepped and self._types.get(maker.input[0]) == TensorProto.FLOAT16:
             return str(maker.input[0])  # a source's own step up and back
         narrowed = value
         if kind == TensorProto.FLOAT16 and value in self._huge:

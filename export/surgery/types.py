@@ -12,6 +12,8 @@ from .graph import Graph
 _INTEGERS = {("EmbedLayerNormalization", 1): int(TensorProto.INT32)}  # by operator and place of the output
 # operators of onnxruntime's own that compute in float32 alone
 _FLOAT32 = frozenset(("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QEmbedLayerNormalization", "QGemm"))
+_QUANTISED = ("QLinear", "QGemm", "QuantizeLinear")
+_QGEMM_ROUNDS = 8  # inputs, of which the last two round the result
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -31,10 +33,19 @@ def value_types(graph: Graph, model: onnx.ModelProto) -> dict[str, int]:
         for place, output in enumerate(
             node.output
         ):  # operators of onnxruntime's own keep the type of what they read
-            kind = _INTEGERS.get((node.op_type, place), read[0] if read else int(TensorProto.FLOAT))
+            kind = _kind(node, place) or (read[0] if read else int(TensorProto.FLOAT))
             if output:
                 types.setdefault(output, kind)
     return types
+
+
+def _kind(node: onnx.NodeProto, place: int) -> int:
+    """Return the type of an output of onnxruntime's own operators that make integers; 0 for others."""
+    if node.op_type.startswith(_QUANTISED) and not (
+        node.op_type == "QGemm" and len(node.input) < _QGEMM_ROUNDS
+    ):
+        return int(TensorProto.INT8)  # or unsigned: no float
+    return _INTEGERS.get((node.op_type, place), 0)
 
 
 class FixedFloats:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..machine.limits import Limit
 from ..machine.memory import Held
 from ..noise.reference import Addition
-from ..noise.sweep import Sweep
+from ..noise.sweep import Sweep, rounds
 from .ort import ORT_ERRORS, Places, first_line, onnxruntime
 
 Array = NDArray[np.generic]  # in the host's memory
@@ -202,9 +202,9 @@ class Device:
         """Give a buffer values: those of another of its shape, or of an array of as many elements."""
         raise NotImplementedError
 
-    def stack(self, buffers: Sequence[Buffer]) -> Buffer:
-        """Return buffers of one shape as a new one, [count, ...]."""
-        raise NotImplementedError
+    def alone(self, buffer: Buffer) -> Buffer:
+        """Return a buffer as the values at a single point, [1, ...], where it lies."""
+        return cast("Buffer", cast("Any", buffer)[None])
 
     def empty_stack(self, buffer: Buffer, count: int) -> Buffer:
         """Return room for a buffer's values at some points, [count, ...], of its kind."""
@@ -228,7 +228,8 @@ class Device:
 
     def sweep(self, sweeps: Sequence[Sweep[Buffer]]) -> None:
         """Make sweeps over families that don't overlap: the same bits as their additions."""
-        self.add_terms([addition for sweep in sweeps for addition in sweep.additions()])
+        for part in rounds(sweeps):
+            self.add_terms([addition for sweep in part for addition in sweep.additions()])
 
     def product(self, u: Buffer, s: Buffer, out: Buffer) -> None:
         """Let out [n, R] be u [n, R] @ s [R, R], summed over the columns of u one after the other."""

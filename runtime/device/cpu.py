@@ -23,7 +23,7 @@ from ..machine.limits import Limit
 from ..machine.memory import Held
 from ..noise import kernels
 from ..noise.reference import Addition, Float32
-from ..noise.sweep import Sweep
+from ..noise.sweep import Sweep, rounds
 from .base import Array, Buffer, Device, DeviceSession
 from .ort import TELL_PLACES, Places, places
 from .ort import onnxruntime as ort
@@ -89,10 +89,6 @@ class Cpu(Device):
         target = _array(buffer)
         np.copyto(target, _array(values).reshape(target.shape), casting="same_kind")
 
-    def stack(self, buffers: Sequence[Buffer]) -> Buffer:
-        """Return the buffers as one."""
-        return np.stack([_array(buffer) for buffer in buffers])
-
     def empty_stack(self, buffer: Buffer, count: int) -> Buffer:
         """Return room."""
         return np.empty((count, *buffer.shape), _array(buffer).dtype)
@@ -113,7 +109,8 @@ class Cpu(Device):
 
     def sweep(self, sweeps: Sequence[Sweep[Buffer]]) -> None:
         """Make the sweeps."""
-        self._kernels.sweep(cast("Sequence[Sweep[Float32]]", sweeps))
+        for part in rounds(cast("Sequence[Sweep[Float32]]", sweeps)):
+            self._kernels.sweep(part)
 
     def product(self, u: Buffer, s: Buffer, out: Buffer) -> None:
         """Write the product."""

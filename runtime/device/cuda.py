@@ -140,9 +140,10 @@ class Cuda(Device):
             shaped = cupy.asarray(shaped)
         target.array[...] = shaped
 
-    def stack(self, buffers: Sequence[Buffer]) -> Buffer:
-        """Return the buffers as one."""
-        return CudaBuffer(cupy.stack([bare(buffer) for buffer in buffers]), lasting=False)
+    def alone(self, buffer: Buffer) -> Buffer:
+        """Return a view."""
+        held = _buffer(buffer)
+        return CudaBuffer(held.array.reshape(1, *held.shape), lasting=held.lasting)
 
     def repeat(self, buffer: Buffer, count: int) -> Buffer:
         """Return the rows so many times."""
@@ -180,9 +181,9 @@ class Cuda(Device):
 
     def products(self, triples: Sequence[tuple[Buffer, Buffer, Buffer]]) -> None:
         """Write all products in one launch."""
-        held = [buffer for triple in triples for buffer in triple]
-        self._changed(out for _, _, out in triples)
-        self._launches.products(self._table(held, lambda: self._launches.triples(triples)))
+        if self.out_of_place:
+            self._changed([out for _, _, out in triples])
+        self._launches.products(self._table(triples, lambda: self._launches.triples(triples)))
 
     def add_product(self, matrix: Buffer, left: NDArray[np.float32], right: NDArray[np.float32]) -> None:
         """Add the product."""
@@ -236,12 +237,15 @@ class Cuda(Device):
             for buffer in buffers:
                 _buffer(buffer).origin = None
 
-    def _table(self, buffers: Sequence[Buffer], make: Callable[[], LaunchTable]) -> LaunchTable:
-        """Return the table of a launch that is made again and again."""
-        key = tuple(map(id, buffers))
-        if key not in self._tables:
-            self._tables[key] = list(buffers), make()
-        return self._tables[key][1]
+    def _table(self, told: Sequence[object], make: Callable[[], LaunchTable]) -> LaunchTable:
+        """Return the table of a launch that may be made again and again, with the very same tuple."""
+        kept = self._tables.get(id(told))
+        if kept is not None and kept[0] is told:
+            return kept[1]
+        table = make()
+        if isinstance(told, tuple):
+            self._tables[id(told)] = told, table
+        return table
 
 
 def _buffer(buffer: Buffer) -> CudaBuffer:

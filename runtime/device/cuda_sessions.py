@@ -107,7 +107,11 @@ class Passes:
 
 
 class CudaSession:
-    """A ``DeviceSession`` of the forms of a graph that take all weights as inputs."""
+    """A ``DeviceSession`` of the forms of a graph that take all weights as inputs.
+
+    Raises:
+        InputError: the bundle has no such form.
+    """
 
     def __init__(
         self, graph: Path, buffers: Mapping[str, CudaBuffer], frozen: Mapping[str, Array], passes: Passes
@@ -119,15 +123,22 @@ class CudaSession:
                 "again with this version of zoedge"
             )
         self._passes, self._buffers, self._frozen = passes, buffers, frozen
-        self._free: dict[bool, Any] = {False: passes.open(self._paths[False])}
-        ports = self._free[False].get_inputs()
+        self._free: dict[bool, Any] = {}  # opened when a pass asks for one: each takes memory of its own
+        described = _described(self._paths[False])
+        ports = described.get_inputs()
         self._dtypes = {port.name: _DTYPES[port.type] for port in ports}
         self._dims = {port.name: tuple(port.shape) for port in ports}
         weights = {name for name in self._dtypes if name in buffers or name in frozen}
         self.weights = {name: self._weight(name) for name in sorted(weights)}
         self.optional = frozenset(self.weights)
         self.inputs = frozenset(self._dtypes) - weights
-        self.outputs = self._outputs()
+        self._shapes = {
+            port.name: (tuple(port.shape), _DTYPES[port.type]) for port in described.get_outputs()
+        }
+        if self._paths[True].is_file():
+            every = _described(self._paths[True]).get_outputs()
+            self._shapes |= {port.name: (tuple(port.shape), _DTYPES[port.type]) for port in every}
+        self.outputs = tuple(self._shapes)
 
     def run(self, given: Mapping[str, Buffer], wanted: Sequence[str]) -> list[Buffer]:
         """Run once in the free session; the outputs are new arrays."""
@@ -170,7 +181,7 @@ class CudaSession:
 
     def placed(self) -> Places | None:
         """Return where the nodes of the free session run."""
-        return places(self._free[False])
+        return places(self._free_session(()))
 
     def _fixed(self, inputs: Mapping[str, CudaBuffer], wanted: Sequence[str]) -> _Fixed:
         """Return a session of this shape; where memory is short, others go first."""
@@ -185,10 +196,7 @@ class CudaSession:
 
     def _made(self, inputs: Mapping[str, CudaBuffer], wanted: Sequence[str]) -> _Fixed:
         sizes = self._sizes(inputs)
-        outputs = {
-            name: (buffer.shape, buffer.dtype)
-            for name, buffer in zip(wanted, map(_cuda, self.run(inputs, wanted)), strict=True)
-        }
+        outputs = self._places(inputs, wanted, sizes)
         path = self._paths[PREDICTIONS in map(plain, wanted)]
         if self._passes.graphs:
             try:
@@ -202,6 +210,20 @@ class CudaSession:
                 self._passes.graphs = False  # a node runs elsewhere, or can't be recorded
                 self._passes.notes.append(f"passes are not recorded as CUDA graphs: {first_line(error)}")
         return _Fixed(self._passes.open(path, sizes), self, inputs, outputs)
+
+    def _places(
+        self, inputs: Mapping[str, CudaBuffer], wanted: Sequence[str], sizes: Mapping[str, int]
+    ) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Return the shape and type of each output; where its sizes aren't those of inputs, a pass tells."""
+        found = {}
+        for name in wanted:
+            dims, dtype = self._shapes[name]
+            shape = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims)
+            if not all(isinstance(size, int) for size in shape):
+                passed = map(_cuda, self.run(inputs, wanted))
+                return {n: (b.shape, b.dtype) for n, b in zip(wanted, passed, strict=True)}
+            found[name] = shape, dtype
+        return found
 
     def _sizes(self, inputs: Mapping[str, CudaBuffer]) -> dict[str, int]:
         """Return the sizes of the free dimensions."""
@@ -239,11 +261,6 @@ class CudaSession:
         if predicts not in self._free:
             self._free[predicts] = self._passes.open(self._paths[predicts])
         return self._free[predicts]
-
-    def _outputs(self) -> tuple[str, ...]:
-        if not self._paths[True].is_file():
-            return tuple(o.name for o in self._free[False].get_outputs())
-        return tuple(o.name for o in self._free_session((PREDICTIONS,)).get_outputs())
 
 
 class _Fixed:
@@ -301,6 +318,14 @@ def fetched(arrays: Sequence[Any]) -> Read:
         return found
 
     return wait
+
+
+def _described(path: Path) -> Any:
+    """Return a session that is never run: it tells a graph's inputs and outputs, and takes nothing of the GPU."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def refused(error: Exception) -> bool:

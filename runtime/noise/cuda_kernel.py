@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .reference import LEVELS, Addition
-from .sweep import Family, Sweep
+from .sweep import Family, Sweep, rounds
 from .work import Address, Work, family_rows
 
 OPTIONS = ("--std=c++17",)
-ENTRIES = ("add_terms", "sweep", "gather", "products")
+ENTRIES = ("add_terms", "sweep", "sweep_staying", "gather", "products")
 
 _FILES = ("warps.cu", "tiles.cu", "kernel.cu", "copies.cu")  # in the order in which they need each other
 _THREADS = 256
@@ -34,8 +34,8 @@ _OUTPUTS = 256  # elements of a product that a warp computes in its turn
 # what the kernels read, as they lay it out
 _SWEEP = np.dtype(
     {
-        "names": ["first", "rows", "count", "seed", "term", "shrink", "level", "levels"],
-        "formats": ["i8", "u8", "i8", "u8", "i8", "f8", "i8", "i8"],
+        "names": ["first", "rows", "count", "seed", "term", "shrink", "stays", "level", "levels"],
+        "formats": ["i8", "u8", "i8", "u8", "i8", "f8", "i8", "i8", "i8"],
     }
 )
 # of each distribution half its levels: the others are the same with their signs turned
@@ -114,20 +114,24 @@ class Launches:
         if not sweeps:
             return
         if sum(len(sweep.terms) for sweep in sweeps) * _TABLE > _TABLES:
-            self.add_terms([addition for sweep in sweeps for addition in sweep.additions()])
+            for part in rounds(sweeps):
+                self.add_terms([addition for sweep in part for addition in sweep.additions()])
             return
         heads = np.zeros(len(sweeps) + 1, _SWEEP)
         amounts = [term for sweep in sweeps for term in sweep.terms]
         chunk = term = 0
-        for i, (family, seed, terms, name, shrink) in enumerate(sweeps):
+        for i, (family, seed, terms, name, shrink, stays) in enumerate(sweeps):
             table = self._family(family)
             place = self._address(table.array)
-            heads[i] = (chunk, place, table.rows, seed, term, shrink, _STARTS[name], LEVELS[name].size)
+            kept = -1 if stays is None else term + stays
+            levels = _STARTS[name], LEVELS[name].size
+            heads[i] = (chunk, place, table.rows, seed, term, shrink, kept, *levels)
             chunk, term = chunk + table.turns // _TILES, term + len(terms)
         heads[-1]["first"], heads[-1]["term"] = chunk, term
         arrays, held = self._packed((heads, np.array(amounts, _AMOUNT)))
         args = (arrays[0], np.int64(len(sweeps)), arrays[1], np.uint64(self._address(self._levels)))
-        self._launch("sweep", _TILES * chunk, args, held, shared=_WORDS + _TABLE * term)
+        entry = "sweep" if all(sweep.stays is None for sweep in sweeps) else "sweep_staying"
+        self._launch(entry, _TILES * chunk, args, held, shared=_WORDS + _TABLE * term)
 
     def copies(self, buffers: Sequence[Any], stacked: Sequence[Any]) -> LaunchTable:
         """Return what ``gather`` reads: each of the buffers goes to its place in ``stacked[i]``, [count, ...]."""

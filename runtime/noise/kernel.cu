@@ -101,6 +101,9 @@ INLINE void add_tile(const Tile& tile, i64 shrunk, const Terms& terms, i64 first
     i64 sample = ALL;
     bool taken = true;
     for (i64 t = first; t < last; ++t) {
+        if constexpr (Terms::STAY) {
+            if (t == terms.stays) FOR_LANES(lane) write_back<WHOLE>(tile, lane, x[OF(lane)]);
+        }
         const Term term = terms.at(t);
         if (term.sample != sample) {  // the terms of a step share one, and follow each other
             sample = term.sample;
@@ -109,6 +112,9 @@ INLINE void add_tile(const Tile& tile, i64 shrunk, const Terms& terms, i64 first
         if (!taken) continue;
         draw(term, tile.number, words);
         FOR_LANES(lane) add<WHOLE>(term, lane, words, x[OF(lane)]);
+    }
+    if constexpr (Terms::STAY) {
+        if (last == terms.stays) FOR_LANES(lane) write_back<WHOLE>(tile, lane, x[OF(lane)]);
     }
     FOR_LANES(lane) {
         if (!WHOLE && tile.mask) put_back(tile, lane, x[OF(lane)]);
@@ -135,6 +141,7 @@ INLINE void add_any_tile(const Tensor& row, i64 number, const Terms& terms, i64 
 
 // The terms of additions, as work.py lays them out.
 struct WorkTerms {
+    static constexpr bool STAY = false;
     const u64* streams;
     const i64* spans;
     const float* levels;
@@ -182,6 +189,7 @@ struct Sweep {
     u64 seed;
     i64 term;  // the first one
     double shrink;
+    i64 stays;          // the term before which sources take the values so far; below 0 for none
     i64 level, levels;  // where the distribution's are, the first half of them, and how many there are
 };
 
@@ -190,11 +198,14 @@ struct Amount {
     double scale;
 };
 
+template <bool STAYS>
 struct SweepTerms {
+    static constexpr bool STAY = STAYS;
     const Amount* amounts;
     const float* tables;
     u64 seed, tensor;
     bool wide;
+    i64 stays;
 
     INLINE bool takes_part(i64 sample, i64 stretch) const { return true; }
     INLINE Term at(i64 t) const {
@@ -214,9 +225,8 @@ INLINE void make_table(float* table, double scale, const float* levels, i64 coun
 }
 
 // Sweeps over families. In shared memory: the words of each warp, then a table for each term.
-extern "C" __global__ void __launch_bounds__(256, 3)
-    sweep(const Sweep* sweeps, i64 count, const Amount* amounts, const float* levels) {
-    SHARED_FLOATS(memory);
+template <bool STAYS>
+INLINE void make_sweeps(const Sweep* sweeps, i64 count, const Amount* amounts, const float* levels, float* memory) {
     float* tables = memory + 8 * blockDim.x;
     for (i64 s = 0; s < count; ++s)
         for (i64 t = sweeps[s].term; t < sweeps[s + 1].term; ++t)
@@ -230,9 +240,22 @@ extern "C" __global__ void __launch_bounds__(256, 3)
             while (own[1].first <= g / CHUNK_TILES) ++own;
             const i64 tile = g - CHUNK_TILES * own->first;
             const Tensor row = *row_of(global(own->rows), own->count, tile / CHUNK_TILES);
-            const SweepTerms terms{amounts, tables, own->seed, row.own, own->levels > 2};
+            const SweepTerms<STAYS> terms{amounts, tables, own->seed, row.own, own->levels > 2, own->stays};
             add_any_tile(row, tile - CHUNK_TILES * row.first, terms, own[0].term, own[1].term, (float)own->shrink,
                          words);
         }
     }
+}
+
+extern "C" __global__ void __launch_bounds__(256, 3)
+    sweep(const Sweep* sweeps, i64 count, const Amount* amounts, const float* levels) {
+    SHARED_FLOATS(memory);
+    make_sweeps<false>(sweeps, count, amounts, levels, memory);
+}
+
+// The same where terms stay in some sources: an entry of its own, as it needs more registers.
+extern "C" __global__ void __launch_bounds__(256, 3)
+    sweep_staying(const Sweep* sweeps, i64 count, const Amount* amounts, const float* levels) {
+    SHARED_FLOATS(memory);
+    make_sweeps<true>(sweeps, count, amounts, levels, memory);
 }

@@ -122,6 +122,14 @@ INLINE void write(const Tile& tile, int lane, const float4 (&x)[EACH]) {
     }
 }
 
+// The source takes the values so far.
+template <bool WHOLE>
+INLINE void write_back(const Tile& tile, int lane, const float4 (&x)[EACH]) {
+    float* from = global((float*)tile.from);
+#pragma unroll(WHOLE ? EACH : 1)
+    for (int i = 0; i < EACH; ++i) write_floats<WHOLE>(from, 4 * lane + 128 * i, tile.elements, x[i]);
+}
+
 // Elements without their bit in the mask stay as they were.
 INLINE void put_back(const Tile& tile, int lane, float4 (&x)[EACH]) {
 #pragma unroll 1

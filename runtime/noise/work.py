@@ -88,7 +88,7 @@ class Work(NamedTuple):
         parts: list[tuple[NDArray[Any], ...]] = []
         tables: list[Float32] = []
         chunk = term = end = 0
-        for family, seed, terms, distribution, shrink in sweeps:
+        for family, seed, terms, distribution, shrink, _ in sweeps:
             own, count = rows[family].copy(), len(family.ids)
             streams = np.empty((count, len(terms), 5), np.uint64)
             streams[:, :, 0], streams[:, :, 4] = seed, PURPOSE_DIRECTION

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
-import numpy as np
-
 from ..data.batches import MicroBatch, Result
 from ..data.example import Array
 from ..device import Buffer, Device, Grain
@@ -121,6 +119,7 @@ class Together:
         self._stacked: dict[int, Stacked] = {
             count: {name: device.empty_stack(buffer, count) for name, buffer in buffers.items()}
         }
+        self._whole = tuple(self._stacked[count].values())
 
     def results(
         self,
@@ -142,9 +141,9 @@ class Together:
 
     def _gather(self, points: Iterable[object]) -> int:
         """Keep the buffers at each of the points; return how many there were left."""
-        whole, count = tuple(self._stacked[self.count].values()), 0
+        count = 0
         for _ in points:
-            self._device.gather(self._buffers, whole, count)
+            self._device.gather(self._buffers, self._whole, count)
             count += 1
         return count
 
@@ -162,4 +161,5 @@ def _waited(batch: Sequence[MicroBatch], passes: Sequence[Later]) -> list[Result
 
 def _part(outputs: Mapping[str, Array], point: int, count: int) -> dict[str, Array]:
     """Return one point's rows."""
-    return {name: np.split(value, count)[point] for name, value in outputs.items()}
+    parts = {name: len(value) // count for name, value in outputs.items()}
+    return {name: value[point * parts[name] : (point + 1) * parts[name]] for name, value in outputs.items()}

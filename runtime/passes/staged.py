@@ -36,6 +36,8 @@ class Staged:
         factors = set(bundle.manifest.factors)
         self._device = settings["device"]
         self._factors = {name: buffer for name, buffer in buffers.items() if name in factors}
+        # those that don't differ from point to point are read where they lie
+        self._alone = {name: self._device.alone(buffer) for name, buffer in self._factors.items()}
         dense = {name: buffer for name, buffer in buffers.items() if name not in factors}
         self._prefix = (
             Engine(bundle.path(PREFIX_FILE), {}, **settings) if PREFIX_FILE in bundle.manifest.files else None
@@ -88,8 +90,7 @@ class Staged:
         device = self._device
         count = next(iter(stacked.values())).shape[0] if stacked else 1
         rows = begun if count == 1 else {name: device.repeat(value, count) for name, value in begun.items()}
-        factors = {n: stacked[n] if n in stacked else device.stack([b]) for n, b in self._factors.items()}
-        return {**rows, **factors}
+        return {**rows, **self._alone, **stacked}
 
     def _first_part(self, inputs: Mapping[str, Array], *, recurring: bool) -> Mapping[str, Array | Buffer]:
         """Return what crosses to the second part."""

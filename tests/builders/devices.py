@@ -88,8 +88,8 @@ class Counting(Device):
     def write(self, buffer, values):
         self._cpu.write(buffer.array, bare(values))
 
-    def stack(self, buffers):
-        return Hidden(self._cpu.stack([b.array for b in buffers]))
+    def alone(self, buffer):
+        return Hidden(buffer.array[None])
 
     def empty_stack(self, buffer, count):
         return Hidden(self._cpu.empty_stack(buffer.array, count))

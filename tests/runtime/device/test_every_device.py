@@ -59,11 +59,11 @@ def test_a_value_of_another_kind_is_refused(device):
         device.write(device.zeros((2,)), np.array([1j, 2j]))
 
 
-def test_stacked_and_repeated(device):
-    one, other = floats(2, 3), floats(2, 3)
-    buffers = [device.own(one.copy()), device.own(other.copy())]
-    same(device, device.stack(buffers), np.stack([one, other]))
-    same(device, device.repeat(buffers[0], 3), np.concatenate([one, one, one]))
+def test_alone_and_repeated(device):
+    one = floats(2, 3)
+    buffer = device.own(one.copy())
+    same(device, device.alone(buffer), one[None])
+    same(device, device.repeat(buffer, 3), np.concatenate([one, one, one]))
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])

@@ -163,6 +163,27 @@ def test_more_terms_than_shared_memory_has_tables_for(launches, distribution):
     same([made], [wanted])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("stays", [0, 1, 2])
+def test_terms_that_stay_are_in_the_sources_afterwards(launches, dtype, stays):
+    def family():
+        rng = np.random.default_rng(3)
+        sources = tuple(rng.standard_normal(n).astype(np.float32) for n in (1, 1023, 5000, 4096))
+        return Family(tuple(np.zeros(a.shape, dtype) for a in sources), (1, 2, 3, 4), sources)
+
+    terms = (StepMove(0, 0, 0.1), StepMove(1, 0, -0.2))
+    wanted, made = (Sweep(family(), 1, terms, "gaussian", 0.9, stays=stays) for _ in range(2))
+    for part in wanted.parts():
+        reference.add_terms(part.additions())
+    launches.sweep([made])
+    for one, other in zip(
+        (*wanted.family.targets, *wanted.family.sources),
+        (*made.family.targets, *made.family.sources),
+        strict=True,
+    ):
+        assert one.tobytes() == other.tobytes()
+
+
 def test_a_family_is_uploaded_once_and_a_sweep_is_one_launch(launches):
     uploads, calls = [], []
 

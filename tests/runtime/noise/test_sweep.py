@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from zoedge.runtime.noise import numba_kernel, reference
 from zoedge.runtime.noise.reference import PURPOSE_SAMPLE, Addition, Sample, Stream, Term, table
-from zoedge.runtime.noise.sweep import Family, StepMove, Sweep
+from zoedge.runtime.noise.sweep import Family, StepMove, Sweep, rounds
 
 SIZES = st.sampled_from([0, 1, 31, 33, 1_000, 1_024, 4_095, 4_097, 66_000])
 STREAM = Stream(3, 1, 4, 1)
@@ -26,6 +26,19 @@ def test_a_sweep_is_the_additions_of_its_tensors():
     assert (first.shrink, first.source) == (0.9, None)
     assert [t.stream for t in second.terms] == [Stream(9, 2**64 - 1, 1, 0), Stream(9, 2**64 - 1, 2, 3)]
     assert [t.table.tolist() for t in first.terms] == [[-0.5, 0.5], [1.0, -1.0]]
+
+
+def test_terms_that_stay_change_the_sources_first():
+    sources = (normal(5), normal(40, 1))
+    family = Family(tuple(np.zeros_like(a) for a in sources), (7, 8), sources)
+    terms = (StepMove(1, 0, 0.5), StepMove(2, 0, -1.0))
+    lasting, probing = Sweep(family, 9, terms, "gaussian", 0.9, stays=1).parts()
+    assert (lasting.family.targets, lasting.family.sources) == (sources, None)
+    assert (lasting.terms, lasting.shrink) == (terms[:1], 0.9)
+    assert probing == Sweep(family, 9, terms[1:], "gaussian")
+    assert rounds([probing, Sweep(family, 9, terms, "gaussian", stays=2)])[1][0].terms == ()
+    with pytest.raises(ValueError, match="which has none"):
+        Sweep(family.of_sources, 9, terms, "gaussian", stays=1).parts()
 
 
 def test_a_family_is_itself_alone_and_needs_an_id_for_each_tensor():

@@ -38,6 +38,10 @@ class Stock(Variant):
         self._sizes = _sizes(manifest.model_inputs, self._ids)
 
     def build(self) -> None:
+        if self.place.provider == "cuda":
+            from zoedge.runtime.device.cuda_missing import check_wheel
+
+            check_wheel()  # loads CUDA's libraries
         try:
             self._open(ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
         except Exception as error:  # some fused node that can't be recorded

@@ -56,6 +56,7 @@ class ActivationBranch(Space):
             inner.append(replace(site, name=f"{branch.b}:s", buffers=(s,), decays=True))
         super().__init__([branch.b for branch in branches], {n: x.shape for n, x in self._bases.items()})
         self._products = tuple(products)
+        self._written = tuple(branch.b for branch in branches)
         noise = Noise.of([branch.b for branch in branches], first.seed, first.directions)
         self._inner = OutOfPlace(inner, noise)
         self._current = True  # each B is U S
@@ -83,6 +84,18 @@ class ActivationBranch(Space):
     def theta(self) -> Float32:
         """Return S."""
         return self._inner.theta()
+
+    def values(self) -> dict[str, Float32]:
+        """Return each B where buffers are rounded."""
+        device = self._device
+        if not device.out_of_place:
+            return {}
+        exact = {}
+        for name, (u, s, _) in zip(self._written, self._products, strict=True):
+            b = device.zeros(u.shape)
+            device.products([(u, s, b)])
+            exact[name] = device.host(b).astype(np.float32, copy=False)
+        return exact
 
     def assign(self, values: Arrays) -> None:
         """Take some of A = V^T and U."""

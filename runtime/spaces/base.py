@@ -92,6 +92,10 @@ class Space:
         """Return the only tensor's values in the host's memory, or what they follow from; between steps, settled."""
         raise NotImplementedError
 
+    def values(self) -> dict[str, Float32]:
+        """Return the settled values of tensors whose buffers hold them rounded, by their names."""
+        return {}
+
     def assign(self, values: Arrays) -> None:
         """Go on from some values that were computed instead of stepped, in their shapes; only between steps."""
 

@@ -84,6 +84,20 @@ class Noise:
         source = None if family.sources is None else family.sources[0]
         return Addition(family.targets[0], terms, shrink, shrunk, mask, source)
 
+    def rebuilt(
+        self, family: Family[Buffer], lasting: Sequence[Queued], queue: Sequence[Queued], shrink: float
+    ) -> Change:
+        """Return what moves the sources of a family, after they shrink, and makes its tensors of them.
+
+        Args:
+            family: of these tensors.
+            lasting: moves of the sources.
+            queue: moves from there to what the tensors are to be.
+            shrink: a factor.
+        """
+        moves = tuple(queued.move for queued in (*lasting, *queue))
+        return Sweep(family, self._seed, moves, self._directions.distribution, shrink, len(lasting))
+
 
 def carry_out(device: Device, changes: Iterable[Change]) -> None:
     """Make changes to buffers that don't overlap, in one call of each kind."""

@@ -12,7 +12,7 @@ from zoedge.methods import Point, Update
 from ..device import Buffer
 from ..noise.reference import Float32
 from .base import Arrays, Site, Space, besides
-from .changes import Change, Noise
+from .changes import Change, Noise, Queued, carry_out
 from .support import Part
 
 
@@ -37,6 +37,9 @@ class OutOfPlace(Space):
         self._family = self._noise.family(masters)
         self._rebuilt = self._noise.family(tuple(buffers.values()), masters)
         self._beside = besides(self._masters, first, self._noise)
+        self._update: tuple[list[Queued], float] | None = (
+            None  # of the masters, not made yet, and their shrink
+        )
         self._target: tuple[int, Point, Part] = (0, (), Part())
         self._current = True  # the buffers are at the target
 
@@ -45,36 +48,62 @@ class OutOfPlace(Space):
         self._target, self._current = (step, point, part), False
 
     def apply(self, step: int, update: Update, part: Part) -> list[Change]:
-        """Return what moves the masters."""
+        """Remember what moves the masters, or return it where a step leaves elements out."""
         shrink = update.shrink if self._decays else 1.0
+        before = self._lasting()
         self.visit(step, (), part)
         if update.dense is not None:
+            carry_out(self._device, before)
             for beside in self._beside:
                 beside.step(update.dense, step, update.moves, part, shrink)
             return []
         queue = self._noise.queued(step, update.moves, part.sample)
+        if part.sample is None and part.mask is None:
+            self._update = queue, shrink
+            return before
+        carry_out(self._device, before)
         shrunk = None if shrink == 1.0 else part.sample
         return [self._noise.change(self._family, queue, shrink, shrunk, self._mask(part))]
 
     def settle(self) -> list[Change]:
-        """Return what makes the buffers of the masters."""
+        """Return what moves the masters and makes the buffers of them."""
         if self._current:
             return []
         step, point, part = self._target
         self._current = True
         queue = self._noise.queued(step, point, part.sample)
+        if self._update is not None and part.sample is None and part.mask is None:
+            (lasting, shrink), self._update = self._update, None
+            return [self._noise.rebuilt(self._rebuilt, lasting, queue, shrink)]
+        carry_out(self._device, self._lasting())
         return [self._noise.change(self._rebuilt, queue, mask=self._mask(part))]
+
+    def _lasting(self) -> list[Change]:
+        """Return what moves the masters."""
+        if self._update is None:
+            return []
+        (queue, shrink), self._update = self._update, None
+        return [self._noise.change(self._family, queue, shrink)]
+
+    def _master(self, name: str) -> Float32:
+        carry_out(self._device, self._lasting())
+        return self._device.host(self._masters[name]).astype(np.float32, copy=False)
 
     def _mask(self, part: Part) -> Buffer | None:
         return None if part.mask is None else self._device.put(part.mask)
 
     def theta(self) -> Float32:
         """Return the master."""
-        (master,) = self._masters.values()
-        return self._device.host(master).astype(np.float32, copy=False)
+        (name,) = self._masters
+        return self._master(name)
+
+    def values(self) -> dict[str, Float32]:
+        """Return the masters where buffers are rounded."""
+        return {name: self._master(name) for name in self._masters} if self._device.out_of_place else {}
 
     def assign(self, values: Arrays) -> None:
         """Take some tensors' values."""
+        carry_out(self._device, self._lasting())
         for name, master in self._masters.items():
             if name in values:
                 self._device.write(master, values[name])
@@ -82,6 +111,7 @@ class OutOfPlace(Space):
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the masters under the tensors' names, and what a rule keeps."""
+        carry_out(self._device, self._lasting())
         state = {name: self._device.host(master) for name, master in self._masters.items()}
         for beside in self._beside:
             state |= beside.state()

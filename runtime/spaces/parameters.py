@@ -135,7 +135,11 @@ class Parameters:
 
     def values(self, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return buffers' present values, to be read before anything moves."""
-        return {n: self.device.host(self.buffers[n]).astype(np.float32, copy=False) for n in names}
+        exact = {name: value for space in self.spaces for name, value in space.values().items()}
+        return {
+            n: exact[n] if n in exact else self.device.host(self.buffers[n]).astype(np.float32, copy=False)
+            for n in names
+        }
 
     def restart(self, values: Mapping[str, NDArray[np.float32]]) -> None:
         """Let what directions move, or move along, go on from new values; only between steps.

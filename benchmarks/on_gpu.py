@@ -54,14 +54,27 @@ def main() -> None:
         sys.exit(_measure(given))
 
 
+def _check_gpu() -> None:
+    """Stop where nothing can be run on a GPU."""
+    from zoedge.errors import ZoedgeError
+    from zoedge.runtime.device.cuda_missing import check_wheel
+
+    try:
+        check_wheel()
+    except ZoedgeError as error:
+        raise SystemExit(str(error)) from error
+
+
 def _measure(given: argparse.Namespace) -> int:
     """Measure, and test before where asked to; return 1 where something failed."""
     folder = given.bundles.resolve()
+    if given.provider == "cuda":
+        _check_gpu()
     wanted = measure.chosen(measure.sections(given.family, given.patience), given.sections)
     bundles.make(folder, given.family, bundles.missing(folder, given.family))
     seconds, tests = given.seconds, None
     if given.verb == "check":
-        tests = run_tests(seconds * 0.45)
+        tests = run_tests(folder, seconds * 0.45)
         seconds -= tests["seconds"]
 
     def keep(result: dict[str, object]) -> None:

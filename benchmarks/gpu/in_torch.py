@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, linear
+from transformers import OPTForCausalLM
 from variants.models import MODELS
 from variants.shapes import load_batch
 
@@ -55,6 +56,10 @@ class TorchMezo(Variant):
 
     def __init__(self, place: Place, model: str, dtype: str = "float32", branches: str = "") -> None:
         super().__init__(place)
+        if branches == "peft":
+            import peft  # before the clock runs
+
+            self._peft = peft
         self._config, self._dtype, self._branches = MODELS[model](), getattr(torch, dtype), branches
         self._device = torch.device(place.provider)
         self._arrays = load_batch(place.data)
@@ -70,21 +75,17 @@ class TorchMezo(Variant):
         return CudaClock(cupy.cuda.Stream.null)
 
     def build(self) -> None:
-        from transformers import AutoModelForCausalLM
-
         torch.manual_seed(0)
         with self._device:
-            model: Any = AutoModelForCausalLM.from_config(self._config)
+            model: Any = OPTForCausalLM(self._config)
         model = model.to(self._dtype)
         model.config.use_cache = False
         model.requires_grad_(not self._branches)
         if self._branches == "peft":
-            from peft import LoraConfig, get_peft_model
-
-            config = LoraConfig(
+            config = self._peft.LoraConfig(
                 r=RANK, lora_alpha=ALPHA, target_modules=list(BRANCHES), task_type="CAUSAL_LM"
             )
-            model = get_peft_model(model, config, autocast_adapter_dtype=False)
+            model = self._peft.get_peft_model(model, config, autocast_adapter_dtype=False)
         elif self._branches:
             _branch(model)
         self._model = model.eval()

@@ -57,7 +57,7 @@ def sections(family: str, patience: float = 1.0) -> list[Section]:
     every = [
         *(Section(f"steps {s.name}", STEPS, s, 75.0 if s == at else 50.0, memory=s == at) for s in inner),
         *(Section(f"points {s.name}", POINTS, s, 45.0, rounds=7) for s in inner),
-        Section(f"large {large.name}", LARGE, large, 80.0, memory=True, rounds=7),
+        Section(f"large {large.name}", LARGE, large, 110.0, memory=True, rounds=7),
         Section("noise", ("noise",), steps[0], 30.0),
     ]
     return [replace(s, seconds=s.seconds * patience) for s in every]

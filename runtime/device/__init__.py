@@ -24,6 +24,9 @@ __all__ = [
 
 
 def _cuda(threads: int, precision: str) -> Device:
+    from .cuda_missing import check_wheel
+
+    check_wheel()
     from .cuda import Cuda  # which needs CuPy
 
     return Cuda(threads, precision)

@@ -138,5 +138,5 @@ def test_an_onnxruntime_without_cuda_is_told_apart(monkeypatch):
     from zoedge.runtime.device.ort import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(InputError, match=r"onnxruntime-gpu"):
+    with pytest.raises(InputError, match=r"build of onnxruntime for GPUs"):
         open_device("cuda")

@@ -39,11 +39,12 @@ def test_every_trained_tensor_is_live(bundles, name, precision, recorded):
 
     before = [measured() for _ in range(3)][-1]  # of a replay
     dead = []
-    inert = ("k_proj.bias", "key.bias") if precision == "float16" else ()  # reach losses by rounding alone
+    # such a bias shifts all scores of a query alike, which the softmax takes out: it reaches losses by rounding alone
+    inert = ("k_proj.bias", "key.bias")
     for tensor, buffer in job.fold.parameters.buffers.items():
         values = device.host(buffer).copy()
         device.write(buffer, values + noise_of(tensor, values.shape))
-        if (measured() == before).all() and not (inert and tensor.endswith(inert)):
+        if (measured() == before).all() and not tensor.endswith(inert):
             dead.append(tensor)
         device.write(buffer, values)
         np.testing.assert_array_equal(measured(), before)  # bit for bit

@@ -45,18 +45,18 @@ class Assembled:
 
     Attributes:
         loss: the loss graph.
-        adapted: the inference graph with LoRA branches; None without branches.
+        adapted: the inference graph with branches; None without branches.
         stages: the loss graph in two parts; None where that saves nothing.
         merged: the same with those branches as constants that stay apart; None without such.
         activations: model inputs to what flows into and out of each branch's matrix; None without branches.
-        factors: name -> first value of each LoRA tensor.
+        factors: name -> first value of each tensor of a branch.
         parameters: the parameter table.
         branches: what is trained beside frozen matrices.
         head: the linear head.
         inputs, targets, outputs: ports of the loss graph.
         frozen: parameters that were asked for as part of a group and have no effect on the loss.
         untrainable: what else the loss depends on.
-        beside: matrices without a LoRA branch where branches were asked for and no layer was named.
+        beside: matrices without a branch where branches were asked for and no layer was named.
         readers: the operators that read those.
     """
 
@@ -103,7 +103,8 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     rows = _rows(table, choice, exported, branches, factors, live.difference(dead))
     adapted = _adapted(exported, targets, request.branches)
     apart = {branch.weight: targets[branch.weight] for branch in branches if branch.apart}
-    beside = _without_branch(table, choice, targets, live) if request.branches.targets is None else ()
+    everywhere = request.branches.targets is None and not surgery_of(request.branches.kind).sites
+    beside = _without_branch(table, choice, targets, live) if everywhere else ()
     seen = [branch for branch in branches if surgery_of(branch.kind).follows_activations]
     if adapted is not None:
         make_overridable(adapted, changing)
@@ -148,7 +149,7 @@ def _targets(
     targets = {weight: uses for weight, uses in found.items() if weight not in dead}
     if not targets:
         raise RequestError(
-            f"LoRA branches beside {', '.join(sorted(found)[:5])} have no effect on the loss",
+            f"{settings.label} branches beside {', '.join(sorted(found)[:5])} have no effect on the loss",
             "target_modules",
         )
     return targets
@@ -199,8 +200,10 @@ def _described(
     for branch in branches:
         original = originals.get(branch.weight, "")
         layers = _layers(exported, original or branch.weight)
-        apart = surgery_of(branch.kind).unaddable or why_apart(plain, uses[branch.weight], original)
-        described.append(structs.replace(branch, apart=apart, also=layers[1:], of_lookup=not layers))
+        never = surgery_of(branch.kind).unaddable(branch)
+        apart = never or why_apart(plain, uses[branch.weight], original)
+        told = structs.replace(branch, apart=apart, unmergeable=bool(never))
+        described.append(structs.replace(told, also=layers[1:], of_lookup=not layers))
     return tuple(described)
 
 
@@ -237,9 +240,8 @@ def _rows(
             rows.append(Parameter(name=branch.weight, dtype=dtype, shape=array.shape))
     kinds = {name: branch.kind for branch in branches for name in branch.tensors.values()}
     for name, array in factors.items():
-        dtype = array.dtype.name
-        row = Parameter(name=name, dtype=dtype, shape=array.shape, file=ADAPTERS_FILE, group=kinds[name])
-        rows.append(structs.replace(row, trainable=True))
+        row = Parameter(name=name, dtype=array.dtype.name, shape=array.shape, file=ADAPTERS_FILE)
+        rows.append(structs.replace(row, trainable=True, group=kinds[name], decay=array.ndim > 1))
     return tuple(rows)
 
 

@@ -93,8 +93,9 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         say(note)
     if assembled.beside:
         say(
-            f"no LoRA branch lies beside {some(assembled.beside)} (read by {', '.join(assembled.readers)}), as it "
-            "needs the product of an activation and one stored matrix of two axes: name them in --train to train them"
+            f"no {request.branches.label} branch lies beside {some(assembled.beside)} (read by "
+            f"{', '.join(assembled.readers)}), as it needs the product of an activation and one stored matrix of two "
+            "axes: name them in --train to train them"
         )
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")

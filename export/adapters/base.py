@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import math
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from zoedge.adapters import ADAPTERS, LORA
-from zoedge.errors import InputError
+from zoedge.adapters import ADAPTERS, LORA, AdapterOptions, LoraOptions
 from zoedge.manifest import Branch
 
 from ..surgery.graph import Array, Graph
@@ -17,18 +15,22 @@ from ..surgery.linears import Linear
 
 @dataclass(frozen=True)
 class BranchSettings:
-    """The settings of all branches; ``targets`` None stands for ``targets.DEFAULT_TARGETS``."""
+    """What all branches have in common.
 
-    rank: int = 8
-    alpha: float = 16.0
+    Attributes:
+        own: the kind's own settings.
+        targets: fnmatch patterns of the user's; None stands for the kind's ``sites``, or all.
+        kind: of ``zoedge.adapters.ADAPTERS``.
+    """
+
+    own: AdapterOptions = field(default_factory=LoraOptions)
     targets: tuple[str, ...] | None = None
     kind: str = LORA
 
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise InputError(f"--lora-rank is {self.rank} and must be 1 or more")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise InputError(f"--lora-alpha is {self.alpha} and must be above 0")
+    @property
+    def label(self) -> str:
+        """What people call the kind."""
+        return ADAPTERS[self.kind].label
 
 
 class Surgery(Protocol):
@@ -37,21 +39,24 @@ class Surgery(Protocol):
     Attributes:
         counted: of the tensors of a branch, one that differs at every point of a step.
         follows_activations: whether a space may move it between the principal directions of activations.
-        unaddable: why what it learns can't be added to its matrix, to be put behind "a matrix that"; "" where it can.
+        sites: patterns of the modules beside which it lies unless the user names others; () for all.
     """
 
     counted: str
     follows_activations: bool
-    unaddable: str
+    sites: tuple[str, ...]
 
-    def describe(self, graph: Graph, first: Linear, settings: BranchSettings) -> Branch:
+    def describe(self, graph: Graph, first: Linear, own: Any) -> Branch:
         """Return the branch beside a matrix, its tensors under names that the graph has free.
 
         Args:
             graph: only read.
             first: one of the layers that have the matrix.
-            settings: the user's.
+            own: the user's settings of the kind, of the class that ``ADAPTERS`` tells.
         """
+
+    def unaddable(self, branch: Branch) -> str:
+        """Return why what it learns can't be added to its matrix, behind "a matrix that"; "" where it can."""
 
     def shapes(self, branch: Branch) -> dict[str, tuple[int, ...]]:
         """Return what the kind calls each trained tensor -> its shape."""
@@ -65,7 +70,7 @@ class Surgery(Protocol):
         Args:
             graph: gets them.
             x: float32 [..., in], what the layer reads.
-            y: [..., out], what the layer makes of it alone, of the layer's own type.
+            y: float32 [..., out], what the layer makes of it alone.
             branch: whose tensors the graph has.
 
         Returns:

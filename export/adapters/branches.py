@@ -31,14 +31,14 @@ def add_branches(
     surgery = surgery_of(settings.kind)
     branches = []
     for uses in targets.values():
-        branch = surgery.describe(graph, uses[0], settings)
+        branch = surgery.describe(graph, uses[0], settings.own)
         for part, shape in surgery.shapes(branch).items():
             tensor = TensorProto(name=branch.tensors[part], data_type=TensorProto.FLOAT, dims=shape)
             tensor.data_location = TensorProto.EXTERNAL
             graph.declare(tensor)
         for use in uses:
-            x, y = _read(graph, use), graph.divert(use.y, f"{use.y}/base")
-            _add_beside(graph, use, y, surgery.beside(graph, x, y, branch))
+            x, y = _float(graph, use, use.x), graph.divert(use.y, f"{use.y}/base")
+            _add_beside(graph, use, y, surgery.beside(graph, x, _float(graph, use, y), branch))
         branches.append(branch)
     return branches
 
@@ -71,9 +71,9 @@ class StackedBranches:
                 shape_of = graph.add("Shape", branch.tensors[surgery.counted])
                 self._count = graph.add("Gather", shape_of, graph.hold(np.array([0], np.int64)), axis=0)
             for use in uses:
-                x = self._by_point(_read(graph, use), use.width_in)
+                x = self._by_point(_float(graph, use, use.x), use.width_in)
                 y = graph.divert(use.y, f"{use.y}/base")
-                delta = surgery.beside_stacked(graph, x, y, branch)
+                delta = surgery.beside_stacked(graph, x, _float(graph, use, y), branch)
                 _add_beside(graph, use, y, delta, stacked=True)
         return inputs
 
@@ -85,9 +85,9 @@ class StackedBranches:
         return self._rows[x, width]
 
 
-def _read(graph: Graph, use: Linear) -> str:
-    """Return what a layer reads, in float32."""
-    return graph.add("Cast", use.x, to=TensorProto.FLOAT) if use.dtype != TensorProto.FLOAT else use.x
+def _float(graph: Graph, use: Linear, value: str) -> str:
+    """Return what a layer reads or makes, in float32."""
+    return graph.add("Cast", value, to=TensorProto.FLOAT) if use.dtype != TensorProto.FLOAT else value
 
 
 def _add_beside(graph: Graph, use: Linear, y: str, delta: str, *, stacked: bool = False) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoedge.adapters import LoraBranch
+from zoedge.adapters import LoraBranch, LoraOptions
 from zoedge.manifest import Branch
 
 from ..surgery.graph import Array, Graph
 from ..surgery.linears import Linear
-from .base import BranchSettings, Surgery
+from .base import Surgery
 
 SEED = 0
 
@@ -23,9 +23,9 @@ class LoraSurgery:
 
     counted = "b"
     follows_activations = True
-    unaddable = ""
+    sites: tuple[str, ...] = ()
 
-    def describe(self, graph: Graph, first: Linear, settings: BranchSettings) -> Branch:
+    def describe(self, graph: Graph, first: Linear, own: LoraOptions) -> Branch:
         """Return a branch whose tensors are called as PEFT calls them, where the source has no such."""
         a, b = (graph.fresh(f"{first.module}.lora_{side}.weight") for side in "AB")
         return LoraBranch(
@@ -35,9 +35,13 @@ class LoraSurgery:
             shape=(first.width_out, first.width_in),
             a=a,
             b=b,
-            rank=settings.rank,
-            alpha=settings.alpha,
+            rank=own.lora_rank,
+            alpha=own.lora_alpha,
         ).branch
+
+    def unaddable(self, branch: Branch) -> str:
+        """Return nothing: it is a matrix itself."""
+        return ""
 
     def shapes(self, branch: Branch) -> dict[str, tuple[int, ...]]:
         """Return A's [rank, in] and B's [out, rank]."""

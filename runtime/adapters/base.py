@@ -34,6 +34,10 @@ class Adapter:
         """
         raise NotImplementedError
 
+    def scalable(self, branch: Branch) -> bool:
+        """Return whether ``times`` can do what it says."""
+        return True
+
     def times(
         self, branch: Branch, factors: Tensors, factor: NDArray[np.float64]
     ) -> dict[str, NDArray[np.float32]]:

@@ -54,6 +54,7 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
             f"PEFT can't load {manifest.source.name}, an ONNX file: "
             "write NAME.onnx_adapter or use zoedge merge instead"
         )
+    own = _own_config(manifest.branches)
     lookup = next((branch.module for branch in manifest.branches if branch.of_lookup), None)
     if lookup is not None:
         raise InputError(
@@ -74,7 +75,7 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
     for branch in manifest.branches:
         for name, value in adapter_of(branch).peft_tensors(branch, values).items():
             tensors |= {f"{_PREFIX}{module}.{name}": value for module in (branch.module, *branch.also)}
-    config = _config(manifest) | {
+    config = _config(manifest, own) | {
         "task_type": _task_type(manifest, classifier),
         "modules_to_save": sorted(modules) or None,
         "bias": "all" if biases else "none",
@@ -123,10 +124,10 @@ def _outermost(modules: Set[str]) -> set[str]:
     return {m for m in modules if not any(m != other and _under(m, other) for other in modules)}
 
 
-def _config(manifest: Manifest) -> dict[str, Any]:
+def _config(manifest: Manifest, own: Mapping[str, Any]) -> dict[str, Any]:
     branches = manifest.branches
     return {
-        **_own_config(branches),
+        **own,
         "base_model_name_or_path": manifest.source.name,
         "revision": manifest.source.revision,
         "target_modules": [module for b in branches for module in (b.module, *b.also)],
@@ -147,7 +148,8 @@ def _own_config(branches: Sequence[Branch]) -> dict[str, Any]:
     config = adapter_of(branches[0]).peft_config(branches)
     if config is None:
         raise InputError(
-            f"PEFT has no adapter of the kind {branches[0].kind}: write NAME.onnx_adapter or use zoedge merge instead"
+            f"PEFT has no adapter of the kind {branches[0].kind}: write NAME.onnx_adapter or NAME.safetensors instead, "
+            "or use zoedge merge"
         )
     return config
 

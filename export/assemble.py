@@ -12,7 +12,7 @@ from zoedge.manifest import ADAPTERS_FILE, Branch, Frozen, Head, Parameter, Port
 from zoedge.names import LOSS, in_graph
 
 from .activations_graph import activations_graph
-from .adapters.base import BranchSettings, surgery_of
+from .adapters.base import BranchSettings, GraphSurgery, LayerSurgery, surgery_of
 from .adapters.branches import add_branches, initial_factors
 from .adapters.targets import choose_targets
 from .exported import Exported
@@ -97,14 +97,14 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     train = (*request.train, *(exported.fresh_head or ()))  # a head of zeros would pass nothing on
     choice = choose_trained(plain, table, train, live, dead)
     targets = _targets(built, exported, table, head, request.branches, live, dead) if choice.adapter else {}
-    branches = _described(exported, plain, targets, add_branches(built.graph, targets, request.branches))
-    factors = initial_factors(branches)
+    added = add_branches(built.graph, targets, request.branches, exported)
+    branches = _described(exported, plain, targets, added)
+    factors = initial_factors(branches, exported)
     changing = {*choice.names, *factors}
     rows = _rows(table, choice, exported, branches, factors, live.difference(dead))
     adapted = _adapted(exported, targets, request.branches)
     apart = {branch.weight: targets[branch.weight] for branch in branches if branch.apart}
-    everywhere = request.branches.targets is None and not surgery_of(request.branches.kind).sites
-    beside = _without_branch(table, choice, targets, live) if everywhere else ()
+    beside = _without_branch(table, choice, targets, live) if _is_everywhere(request.branches) else ()
     seen = [branch for branch in branches if surgery_of(branch.kind).follows_activations]
     if adapted is not None:
         make_overridable(adapted, changing)
@@ -128,6 +128,12 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     )
 
 
+def _is_everywhere(settings: BranchSettings) -> bool:
+    """Return whether every linear layer was to get a branch."""
+    surgery = surgery_of(settings.kind)
+    return settings.targets is None and isinstance(surgery, LayerSurgery) and not surgery.sites
+
+
 def _head_tensors(exported: Exported, plain: Graph) -> frozenset[str]:
     """Return the initializers of the layer that makes the logits, whatever their type."""
     chain = head_of(plain, exported)
@@ -143,6 +149,11 @@ def _targets(
     live: Collection[str],
     dead: Collection[str],
 ) -> dict[str, list[Linear]]:
+    surgery = surgery_of(settings.kind)
+    if isinstance(surgery, GraphSurgery):
+        if settings.targets is not None:
+            raise RequestError(f"--train {settings.kind} has no place for --target-modules", "target_modules")
+        return {weight: [] for weight in surgery.places(built.graph)}
     embeddings = {row.name for row in table.rows if row.group == "embedding"}
     modules = _named_otherwise(exported)
     found = choose_targets(built.graph, settings, live, {*embeddings, *modules, *head}, modules)
@@ -214,7 +225,7 @@ def _adapted(
     if not targets:
         return None
     graph = Graph(exported.model)
-    add_branches(graph, uses_of(graph, targets), settings)
+    add_branches(graph, uses_of(graph, targets), settings, exported)
     inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
     return graph.finish(inputs, list(exported.model.graph.output))
 

@@ -14,38 +14,63 @@ from onnx import TensorProto, helper
 
 from zoedge.manifest import Branch
 
+from ..exported import Exported
 from ..surgery.graph import Array, Graph
 from ..surgery.linears import Linear
-from .base import BranchSettings, surgery_of
+from .base import BranchSettings, LayerSurgery, surgery_of
 
 POINTS = "points"  # name of the leading axis
 
 
 def add_branches(
-    graph: Graph, targets: Mapping[str, Sequence[Linear]], settings: BranchSettings
+    graph: Graph,
+    targets: Mapping[str, Sequence[Linear]],
+    settings: BranchSettings,
+    exported: Exported | None = None,
 ) -> list[Branch]:
     """Put a branch beside each use of each target; the tensors are declared as external initializers.
 
     A matrix that several layers share has one branch, used beside each.
+
+    Args:
+        graph: changed in place.
+        targets: weight -> its uses; none of a kind that changes the graph at a matrix.
+        settings: of the branches.
+        exported: the source, which such a kind needs.
     """
     surgery = surgery_of(settings.kind)
     branches = []
-    for uses in targets.values():
-        branch = surgery.describe(graph, uses[0], settings.own)
+    for weight, uses in targets.items():
+        if isinstance(surgery, LayerSurgery):
+            branch = surgery.describe(graph, uses[0], settings.own)
+        elif exported is not None:
+            branch = surgery.describe_at(graph, exported, weight, settings.own)
+        else:
+            raise ValueError(f"{settings.kind} branches need the source")
         for part, shape in surgery.shapes(branch).items():
             tensor = TensorProto(name=branch.tensors[part], data_type=TensorProto.FLOAT, dims=shape)
             tensor.data_location = TensorProto.EXTERNAL
             graph.declare(tensor)
+        branches.append(branch)
+        if not isinstance(surgery, LayerSurgery):
+            surgery.put(graph, branch, stacked=False)
+            continue
         for use in uses:
             x, y = _float(graph, use, use.x), graph.divert(use.y, f"{use.y}/base")
             _add_beside(graph, use, y, surgery.beside(graph, x, _float(graph, use, y), branch))
-        branches.append(branch)
     return branches
 
 
-def initial_factors(branches: Iterable[Branch]) -> dict[str, Array]:
-    """Return the values with which branches add zeros."""
-    return {name: v for branch in branches for name, v in surgery_of(branch.kind).initial(branch).items()}
+def initial_factors(branches: Iterable[Branch], exported: Exported | None = None) -> dict[str, Array]:
+    """Return the values with which branches add zeros, or start otherwise."""
+    values: dict[str, Array] = {}
+    for branch in branches:
+        surgery = surgery_of(branch.kind)
+        if isinstance(surgery, LayerSurgery):
+            values |= surgery.initial(branch)
+        elif exported is not None:
+            values |= surgery.start(branch, exported)
+    return values
 
 
 class StackedBranches:
@@ -70,6 +95,9 @@ class StackedBranches:
             if not self._count:
                 shape_of = graph.add("Shape", branch.tensors[surgery.counted])
                 self._count = graph.add("Gather", shape_of, graph.hold(np.array([0], np.int64)), axis=0)
+            if not isinstance(surgery, LayerSurgery):
+                surgery.put(graph, branch, stacked=True)
+                continue
             for use in uses:
                 x = self._by_point(_float(graph, use, use.x), use.width_in)
                 y = graph.divert(use.y, f"{use.y}/base")

@@ -13,13 +13,13 @@ from zoedge.manifest import Branch
 
 from ..surgery.graph import Array, Graph
 from ..surgery.linears import Linear
-from .base import Surgery
+from .base import LayerSurgery
 
 SEED = 0
 
 
 class LoraSurgery:
-    """A ``Surgery``."""
+    """A ``LayerSurgery``."""
 
     counted = "b"
     follows_activations = True
@@ -72,4 +72,4 @@ class LoraSurgery:
         return graph.add("MatMul", scaled, graph.add("Transpose", lora.b, perm=turned))  # [..., out]
 
 
-SURGERY: Surgery = LoraSurgery()
+SURGERY: LayerSurgery = LoraSurgery()

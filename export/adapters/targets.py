@@ -10,7 +10,7 @@ from types import MappingProxyType
 from ..surgery.graph import Graph
 from ..surgery.linears import Linear, find_linears, integer_products
 from ..surgery.request_error import RequestError
-from .base import BranchSettings, surgery_of
+from .base import BranchSettings, LayerSurgery, surgery_of
 
 # Which linear layers get a branch when neither the user nor the kind names some: fnmatch patterns as for
 # ``target_modules``. Embeddings, the vocabulary head and the classifier are left out unless the user names them.
@@ -47,7 +47,8 @@ def choose_targets(
     )
     default = {weight: uses for weight, uses in every.items() if weight not in excluded}
     if settings.targets is None:
-        for patterns in (surgery_of(settings.kind).sites, DEFAULT_TARGETS):
+        surgery = surgery_of(settings.kind)
+        for patterns in (surgery.sites if isinstance(surgery, LayerSurgery) else (), DEFAULT_TARGETS):
             chosen = {w: uses for w, uses in default.items() if _matches(uses[0], patterns)}
             if chosen:
                 return chosen

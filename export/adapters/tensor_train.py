@@ -22,13 +22,13 @@ from zoedge.manifest import Branch
 
 from ..surgery.graph import Array, Graph
 from ..surgery.linears import Linear
-from .base import Surgery
+from .base import LayerSurgery
 
 SEED = 0
 
 
 class TensorTrainSurgery:
-    """A ``Surgery``."""
+    """A ``LayerSurgery``."""
 
     counted = "down.0"
     follows_activations = False
@@ -136,4 +136,4 @@ def _multiplied(graph: Graph, cores: CoreMap, names: tuple[str, ...], *, stacked
     return left, right
 
 
-SURGERY: Surgery = TensorTrainSurgery()
+SURGERY: LayerSurgery = TensorTrainSurgery()

@@ -6,16 +6,20 @@ from typing import NamedTuple
 
 from .base import AdapterOptions
 from .lora import LORA, LoraBranch, LoraOptions, lora_branches
+from .prompt import PROMPT, PromptBranch, PromptOptions
 from .tensor_train import TENSOR_TRAIN, TensorTrainBranch, TensorTrainOptions
 
 __all__ = [
     "ADAPTERS",
     "LORA",
+    "PROMPT",
     "TENSOR_TRAIN",
     "AdapterModules",
     "AdapterOptions",
     "LoraBranch",
     "LoraOptions",
+    "PromptBranch",
+    "PromptOptions",
     "TensorTrainBranch",
     "TensorTrainOptions",
     "lora_branches",
@@ -48,4 +52,5 @@ def _kind(label: str, module: str, options: type[AdapterOptions]) -> AdapterModu
 ADAPTERS: dict[str, AdapterModules] = {
     LORA: _kind("LoRA", "lora", LoraOptions),
     TENSOR_TRAIN: _kind("tensor-train", "tensor_train", TensorTrainOptions),
+    PROMPT: _kind("prompt", "prompt", PromptOptions),
 }

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zoedge.adapters import LORA
+from zoedge.adapters import LORA, PREFIX, PROMPT, PromptOptions
 from zoedge.errors import ZoedgeError
 
-from .adapters.base import BranchSettings
+from .adapters.base import BranchSettings, with_room
 from .assemble import Request, assemble
 from .exported import Exported
 from .quantized import quantized
@@ -83,6 +83,10 @@ def _remedies(source: Exported, request: Request, quantize: str, option: str) ->
 def _requests(source: Exported, request: Request, quantize: str) -> Iterator[_Remedy]:
     plain = replace(request.branches, targets=None) if request.branches.kind == LORA else BranchSettings()
     lora = "--train lora" if request.branches.targets is None else "--train lora without --target-modules"
+    if request.branches.kind == PREFIX:
+        yield _Remedy(
+            f"--train {PROMPT}", Request((PROMPT,), BranchSettings(PromptOptions(), None, PROMPT)), quantize
+        )
     yield _Remedy(lora, Request(("lora",), plain), quantize)
     for entry in ("full", "head", "bitfit", "norm"):
         yield _Remedy(f"--train {entry}", Request((entry,), plain), quantize)
@@ -97,7 +101,7 @@ def _requests(source: Exported, request: Request, quantize: str) -> Iterator[_Re
 
 def _works(source: Exported, request: Request, quantize: str) -> bool:
     try:
-        exported = quantized(source, quantize, request.train)
+        exported = with_room(quantized(source, quantize, request.train), request.branches)
         assembled = assemble(exported, request)
         if sum(array.nbytes for array in exported.weights.values()) <= _WRITTEN_BYTES:
             with tempfile.TemporaryDirectory() as folder:

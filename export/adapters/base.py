@@ -118,15 +118,15 @@ class GraphSurgery(Surgery, Protocol):
     def describe_at(self, graph: Graph, exported: Exported, weight: str, own: Any) -> Branch:
         """Return the branch at a matrix; the rest as ``LayerSurgery.describe``."""
 
-    def start(self, branch: Branch, exported: Exported) -> dict[str, Array]:
+    def start(self, branches: Sequence[Branch], exported: Exported) -> dict[str, Array]:
         """Return name of each tensor -> float32 value with which ``adapted`` says what the graph computes."""
 
-    def put(self, graph: Graph, branch: Branch, *, stacked: bool) -> None:
+    def put(self, graph: Graph, branches: Sequence[Branch], *, stacked: bool) -> None:
         """Change a graph, in place.
 
         Args:
             graph: the inference graph, or a loss graph made of it.
-            branch: whose tensors the graph has.
+            branches: all of them, whose tensors the graph has.
             stacked: whether they have a leading axis of points, whose rows come one point after the other.
         """
 

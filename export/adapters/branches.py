@@ -6,7 +6,7 @@ tells points apart, as its tensors have a leading axis of points.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ from zoedge.manifest import Branch
 from ..exported import Exported
 from ..surgery.graph import Array, Graph
 from ..surgery.linears import Linear
-from .base import BranchSettings, LayerSurgery, surgery_of
+from .base import BranchSettings, GraphSurgery, LayerSurgery, surgery_of
 
 POINTS = "points"  # name of the leading axis
 
@@ -53,24 +53,21 @@ def add_branches(
             graph.declare(tensor)
         branches.append(branch)
         if not isinstance(surgery, LayerSurgery):
-            surgery.put(graph, branch, stacked=False)
             continue
         for use in uses:
             x, y = _float(graph, use, use.x), graph.divert(use.y, f"{use.y}/base")
             _add_beside(graph, use, y, surgery.beside(graph, x, _float(graph, use, y), branch))
+    if branches and not isinstance(surgery, LayerSurgery):
+        surgery.put(graph, branches, stacked=False)
     return branches
 
 
-def initial_factors(branches: Iterable[Branch], exported: Exported | None = None) -> dict[str, Array]:
+def initial_factors(branches: Sequence[Branch], exported: Exported | None = None) -> dict[str, Array]:
     """Return the values with which branches add zeros, or start otherwise."""
-    values: dict[str, Array] = {}
-    for branch in branches:
-        surgery = surgery_of(branch.kind)
-        if isinstance(surgery, LayerSurgery):
-            values |= surgery.initial(branch)
-        elif exported is not None:
-            values |= surgery.start(branch, exported)
-    return values
+    surgery = surgery_of(branches[0].kind) if branches else None
+    if isinstance(surgery, LayerSurgery):
+        return {name: value for branch in branches for name, value in surgery.initial(branch).items()}
+    return surgery.start(branches, exported) if surgery is not None and exported is not None else {}
 
 
 class StackedBranches:
@@ -85,6 +82,7 @@ class StackedBranches:
     def add(self, targets: Mapping[str, Sequence[Linear]]) -> list[onnx.ValueInfoProto]:
         """Add a branch beside each use of each target and return the trained tensors as inputs."""
         graph, inputs = self._graph, []
+        whole: dict[str, list[Branch]] = {}
         for weight, uses in targets.items():
             branch = self._branches[weight]
             surgery = surgery_of(branch.kind)
@@ -96,13 +94,17 @@ class StackedBranches:
                 shape_of = graph.add("Shape", branch.tensors[surgery.counted])
                 self._count = graph.add("Gather", shape_of, graph.hold(np.array([0], np.int64)), axis=0)
             if not isinstance(surgery, LayerSurgery):
-                surgery.put(graph, branch, stacked=True)
+                whole[branch.kind] = [*whole.get(branch.kind, []), branch]
                 continue
             for use in uses:
                 x = self._by_point(_float(graph, use, use.x), use.width_in)
                 y = graph.divert(use.y, f"{use.y}/base")
                 delta = surgery.beside_stacked(graph, x, _float(graph, use, y), branch)
                 _add_beside(graph, use, y, delta, stacked=True)
+        for kind, branches in whole.items():
+            surgery = surgery_of(kind)
+            if isinstance(surgery, GraphSurgery):
+                surgery.put(graph, branches, stacked=True)
         return inputs
 
     def _by_point(self, x: str, width: int) -> str:

@@ -6,18 +6,22 @@ from typing import NamedTuple
 
 from .base import AdapterOptions
 from .lora import LORA, LoraBranch, LoraOptions, lora_branches
+from .prefix import PREFIX, PrefixBranch, PrefixOptions
 from .prompt import PROMPT, PromptBranch, PromptOptions
 from .tensor_train import TENSOR_TRAIN, TensorTrainBranch, TensorTrainOptions
 
 __all__ = [
     "ADAPTERS",
     "LORA",
+    "PREFIX",
     "PROMPT",
     "TENSOR_TRAIN",
     "AdapterModules",
     "AdapterOptions",
     "LoraBranch",
     "LoraOptions",
+    "PrefixBranch",
+    "PrefixOptions",
     "PromptBranch",
     "PromptOptions",
     "TensorTrainBranch",
@@ -48,9 +52,16 @@ def _kind(label: str, module: str, options: type[AdapterOptions]) -> AdapterModu
     )
 
 
+def _before_texts(module: str, options: type[AdapterOptions]) -> AdapterModules:
+    return AdapterModules(
+        module, f"zoedge.export.adapters.{module}", "zoedge.runtime.adapters.apart", options
+    )
+
+
 # a new kind is one file on each side, its settings here, and one line; its name is an entry of --train
 ADAPTERS: dict[str, AdapterModules] = {
     LORA: _kind("LoRA", "lora", LoraOptions),
     TENSOR_TRAIN: _kind("tensor-train", "tensor_train", TensorTrainOptions),
-    PROMPT: _kind("prompt", "prompt", PromptOptions),
+    PROMPT: _before_texts("prompt", PromptOptions),
+    PREFIX: _before_texts("prefix", PrefixOptions),
 }

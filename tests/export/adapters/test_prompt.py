@@ -179,9 +179,7 @@ def test_what_cannot_be_is_refused(tmp_path, options, message):
 
 def test_models_that_read_no_text_are_told_so(tmp_path):
     save(mlp(), tmp_path / "mlp.onnx")
-    with pytest.raises(
-        InputError, match="a prompt stands before a text's tokens, and the model reads no text"
-    ):
+    with pytest.raises(InputError, match="--train prompt puts tokens before texts, and the model reads none"):
         to_bundle(tmp_path / "mlp.onnx", tmp_path / "bundle", loss="cross-entropy", train=("prompt",))
 
 

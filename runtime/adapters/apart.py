@@ -1,4 +1,4 @@
-"""Prompts on the device: never added to anything."""
+"""Adapters on the device that are never added to anything: prompts and prefixes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from zoedge.manifest import Branch
 from .base import Adapter
 
 
-class PromptAdapter(Adapter):
+class AlwaysApart(Adapter):
     """An ``Adapter``."""
 
     def scalable(self, branch: Branch) -> bool:
@@ -15,4 +15,4 @@ class PromptAdapter(Adapter):
         return False
 
 
-ADAPTER: Adapter = PromptAdapter()
+ADAPTER: Adapter = AlwaysApart()

@@ -1,4 +1,4 @@
-"""Adapters on the device that are never added to anything: prompts and prefixes."""
+"""What prompts and prefixes have in common on the device: they are never added to anything."""
 
 from __future__ import annotations
 
@@ -13,6 +13,3 @@ class AlwaysApart(Adapter):
     def scalable(self, branch: Branch) -> bool:
         """Return that it isn't."""
         return False
-
-
-ADAPTER: Adapter = AlwaysApart()

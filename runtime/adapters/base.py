@@ -48,6 +48,10 @@ class Adapter:
         """Return PEFT's tensors of a branch, by their names behind the module's."""
         raise NotImplementedError
 
+    def peft_whole(self, branches: Sequence[Branch], factors: Tensors) -> Tensors | None:
+        """Return PEFT's tensors of all branches of a bundle, by their names; None where it has some for each."""
+        return None
+
     def peft_config(self, branches: Sequence[Branch]) -> dict[str, Any] | None:
         """Return what PEFT's configuration says of these branches; None where PEFT has no such adapter."""
         return None

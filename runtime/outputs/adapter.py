@@ -52,7 +52,7 @@ def write_adapter_files(
     values = _factors(bundle) | dict(tensors)
     if output.suffix == ".onnx_adapter":
         carried = write_onnx_adapter(bundle, values, output)
-    elif output.suffix == ".safetensors" and not _in_peft(bundle):
+    elif output.suffix == ".safetensors" and not _is_in_peft(bundle):
         branches = msgspec.json.encode(bundle.manifest.branches).decode()
         save_tensors(output, values, {"branches": branches})
         carried = set(values)
@@ -67,7 +67,7 @@ def _factors(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
     return {name: stored[name] for name in bundle.manifest.factors}
 
 
-def _in_peft(bundle: Bundle) -> bool:
+def _is_in_peft(bundle: Bundle) -> bool:
     branches = bundle.manifest.branches
     return adapter_of(branches[0]).peft_config(branches) is not None
 

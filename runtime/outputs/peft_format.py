@@ -65,6 +65,11 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
     factors = set(manifest.factors)
     dense = set(values) - factors - _foreign(bundle)
     classifier = _classifier(bundle, targets)
+    whole = adapter_of(manifest.branches[0]).peft_whole(manifest.branches, values)
+    if whole is not None:
+        return PeftAdapter(
+            dict(whole), _whole_config(manifest, own, _task_type(manifest, classifier)), factors
+        )
     modules = _outermost(_replaceable(manifest, dense, targets) | ({classifier} if classifier else set()))
     raw = map_tensors(bundle.path(WEIGHTS_FILE))
     stored = source_tensors(raw, manifest.quantization) | dict(values)
@@ -81,6 +86,23 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
         "bias": "all" if biases else "none",
     }
     return PeftAdapter(tensors, json.dumps(config, indent=1).encode(), factors | saved | biases)
+
+
+def _whole_config(manifest: Manifest, own: Mapping[str, Any], task: str | None) -> bytes:
+    """Return the configuration of a kind that isn't beside modules."""
+    if task is None:
+        raise InputError(
+            f"PEFT has {manifest.branches[0].kind} adapters for causal models and for classifiers with a head of their "
+            "own: write NAME.onnx_adapter or use zoedge merge instead"
+        )
+    common = {
+        "base_model_name_or_path": manifest.source.name,
+        "revision": manifest.source.revision,
+        "task_type": task,
+        "num_transformer_submodules": 1,
+        "inference_mode": True,
+    }
+    return json.dumps({**own, **common}, indent=1).encode()
 
 
 def _dense(

@@ -52,16 +52,10 @@ def _kind(label: str, module: str, options: type[AdapterOptions]) -> AdapterModu
     )
 
 
-def _before_texts(module: str, options: type[AdapterOptions]) -> AdapterModules:
-    return AdapterModules(
-        module, f"zoedge.export.adapters.{module}", "zoedge.runtime.adapters.apart", options
-    )
-
-
 # a new kind is one file on each side, its settings here, and one line; its name is an entry of --train
 ADAPTERS: dict[str, AdapterModules] = {
     LORA: _kind("LoRA", "lora", LoraOptions),
     TENSOR_TRAIN: _kind("tensor-train", "tensor_train", TensorTrainOptions),
-    PROMPT: _before_texts("prompt", PromptOptions),
-    PREFIX: _before_texts("prefix", PrefixOptions),
+    PROMPT: _kind("prompt", "prompt", PromptOptions),
+    PREFIX: _kind("prefix", "prefix", PrefixOptions),
 }

@@ -13,6 +13,10 @@ from zoedge.runtime.run import journal
 from zoedge.runtime.run.run_folder import Run
 from zoedge.tensor_file import map_tensors
 
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
 SETTINGS = ("--method", "mezo", "--steps", 10, "--batch-size", 8, "--lr", 0.05, "--eps", 0.05, "--threads", 1)
 
 
@@ -50,6 +54,12 @@ def test_from_a_model_to_a_deployed_one(place, tmp_path):
     got = session(tmp_path / "merged" / "model.onnx").run(["logits"], given)[0]
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
     run("adapter", tmp_path / "run", "-o", tmp_path / "tuned.onnx_adapter")
+    run("adapter", tmp_path / "run", "-o", tmp_path / "peft", "--which", "last")
+    base = transformers.AutoModelForCausalLM.from_pretrained(place / "llama")
+    loaded = peft.PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+    with torch.no_grad():
+        by_peft = loaded(**{name: torch.from_numpy(array) for name, array in given.items()}).logits
+    np.testing.assert_allclose(by_peft, wanted, rtol=1e-3, atol=2e-4)
 
 
 def test_several_prefixes_share_a_pass(place, tmp_path):

@@ -78,14 +78,55 @@ def test_several_prompts_share_a_pass(place, tmp_path):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
 
 
-def test_peft_is_no_place_for_it_and_lora_space_no_setting(place, tmp_path):
-    settings = ("--steps", 2, "--batch-size", 8)
-    told = run(
-        "tune", place / "none", "--data", place / "data.jsonl", "-o", tmp_path / "run", *settings,
-        "--lora-space", "factors",
-    )  # fmt: skip
+def test_peft_loads_it(place, tmp_path):
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    torch = pytest.importorskip("torch")
+    settings = (*SETTINGS, "--lora-space", "factors")
+    told = run("tune", place / "none", "--data", place / "data.jsonl", "-o", tmp_path / "run", *settings)
     assert "--lora-space has no effect here: the bundle has no LoRA branches" in told.output
+    run("adapter", tmp_path / "run", "-o", tmp_path / "peft", "--which", "last")
+    base = transformers.AutoModelForCausalLM.from_pretrained(place / "opt")
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+    ids = np.random.default_rng(0).integers(10, 60, (2, 6)).astype(np.int64)
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    with torch.no_grad():
+        wanted = model(**{name: torch.from_numpy(array) for name, array in given.items()}).logits[:, 3:]
+    tuned = Run.open(tmp_path / "run").weights("last")
+    kept = session(Bundle.open(place / "none").path("model_adapters.onnx"))
+    np.testing.assert_allclose(kept.run(["logits"], given | tuned)[0], wanted, rtol=1e-3, atol=2e-4)
+
+
+def test_peft_has_none_for_a_masked_model(tmp_path):
+    tiny.tiny_bert_mlm(tmp_path / "bert")
+    rows = [
+        {"text": f"it was {word} film", "label": "good" if word == "great" else "bad"}
+        for word in ("great", "dull") * 8
+    ]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    asked = (
+        "--template",
+        "{text} It was {label}",
+        "--labels",
+        "good,bad",
+        "--train",
+        "prompt",
+        "--prompt-tokens",
+        2,
+    )
+    run("export", tmp_path / "bert", "-o", tmp_path / "bundle", *asked)
+    run(
+        "tune",
+        tmp_path / "bundle",
+        "--data",
+        tmp_path / "data.jsonl",
+        "-o",
+        tmp_path / "run",
+        "--steps",
+        2,
+        "--batch-size",
+        4,
+    )
     assert error("adapter", tmp_path / "run", "-o", tmp_path / "peft") == (
-        "Error: PEFT has no adapter of the kind prompt: write NAME.onnx_adapter or NAME.safetensors instead, or use "
-        "zoedge merge\n"
+        "Error: PEFT has prompt adapters for causal models and for classifiers with a head of their own: write "
+        "NAME.onnx_adapter or use zoedge merge instead\n"
     )

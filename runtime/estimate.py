@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from zoedge.errors import InputError
@@ -30,6 +32,10 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         evaluation_seconds: all evaluations together; 0 without data.
         total_seconds: the whole run.
         steps: how many steps that is.
+        device_memory: what a device's own memory is called; "" where passes run in that of the process.
+        peak_device_bytes: most of it that the rehearsal held; None where there is none.
+        device_trained_bytes, device_frozen_bytes, device_pass_bytes: what the manifest alone says of it: buffers with
+            masters and a rule's arrays, frozen tensors, a pass. 0 where there is none.
     """
 
     peak_rss_bytes: int
@@ -45,6 +51,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     evaluation_seconds: float
     total_seconds: float
     steps: int
+    device_memory: str = ""
+    peak_device_bytes: int | None = None
+    device_trained_bytes: int = 0
+    device_frozen_bytes: int = 0
+    device_pass_bytes: int = 0
 
 
 def estimate(
@@ -106,4 +117,18 @@ def _of(trial: Trial, options: TuneOptions) -> Estimate:
         evaluation_seconds=evaluating,
         total_seconds=total,
         steps=steps or 0,
+        **_of_device(trial),
     )
+
+
+def _of_device(trial: Trial) -> dict[str, Any]:
+    rough = trial.rough
+    if rough is None or not rough.elsewhere:
+        return {}
+    return {
+        "device_memory": trial.device_memory,
+        "peak_device_bytes": trial.most.device,
+        "device_trained_bytes": rough.trained,
+        "device_frozen_bytes": rough.frozen,
+        "device_pass_bytes": rough.passes,
+    }

@@ -41,6 +41,7 @@ def evaluate(
     which: str | None = None,
     threads: int = 0,
     provider: str = "cpu",
+    precision: str = "auto",
     truncation_side: Side | None = None,
     say: Say = lambda text: None,
     **keys: Unpack[KeyOptions],
@@ -54,6 +55,7 @@ def evaluate(
         which: "best" or "last" weights of a run; best by default where the run evaluated.
         threads: of the forward passes; 0: one per core.
         provider: execution provider.
+        precision: in which its passes compute.
         truncation_side: the end that texts lose which are longer than the bundle takes; a run knows which.
         say: is told what the user should know about the data.
         keys: ``text_key``, ``label_key``, ...: what the data calls its fields; a run knows those it was
@@ -63,7 +65,12 @@ def evaluate(
         InputError: the folder or the data can't be used.
     """
     loaded = Loaded.open(
-        path, which=which, threads=threads, provider=provider, truncation_side=truncation_side
+        path,
+        which=which,
+        threads=threads,
+        provider=provider,
+        precision=precision,
+        truncation_side=truncation_side,
     )
     rows = _rows(data, split, loaded, loaded.keys.overridden(keys), say)
     encoded = encode_rows(rows, loaded.task)
@@ -88,6 +95,7 @@ def predict(
     max_new_tokens: int = 32,
     threads: int = 0,
     provider: str = "cpu",
+    precision: str = "auto",
     truncation_side: Side | None = None,
     say: Say = lambda text: None,
     **keys: Unpack[KeyOptions],
@@ -103,7 +111,12 @@ def predict(
     if bool(asked) == (data is not None):
         raise InputError('give either texts or data: predict(run, "a text") or predict(run, data="rows.csv")')
     loaded = Loaded.open(
-        path, which=which, threads=threads, provider=provider, truncation_side=truncation_side
+        path,
+        which=which,
+        threads=threads,
+        provider=provider,
+        precision=precision,
+        truncation_side=truncation_side,
     )
     rows: Sequence[Record] = [
         plain_record(text, f"text {i + 1}", loaded.bundle.manifest, loaded.shape)

@@ -28,13 +28,14 @@ class Replayed(NamedTuple):
     torn: int
 
 
-def replay(run: RunLike, output: str | Path, *, steps: int | None = None) -> Replayed:
+def replay(run: RunLike, output: str | Path, *, steps: int | None = None, provider: str = "cpu") -> Replayed:
     """Rebuild the weights of a run.
 
     Args:
         run: the run, or its folder; only its configuration and journal are read.
         output: a new folder; the tensors go there as ``tensors.safetensors``.
         steps: replay only that many; all by default.
+        provider: what moves the weights, whatever the run had: no pass is made.
 
     Raises:
         BundleError: the journal, or the bundle it speaks of, can't be used.
@@ -51,7 +52,8 @@ def replay(run: RunLike, output: str | Path, *, steps: int | None = None) -> Rep
         )
     options = tune_options.make(header.options, str(opened.journal))
     plan = Plan(options, options.steps, None, tuple(header.solved), 0)
-    fold = build_fold(bundle, open_device(options.provider, options.threads), plan)
+    device = open_device(provider, options.threads, "float32")  # of passes, which there are none of
+    fold = build_fold(bundle, device, plan)
     taken = sum(isinstance(record, Step) for record in contents.records)
     if steps is not None and steps > taken:
         raise InputError(

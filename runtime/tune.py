@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,7 @@ from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
 from zoedge.files import as_path
-from zoedge.installed import version
+from zoedge.installed import module_version, version
 from zoedge.options import TuneOptions
 from zoedge.settings import flag
 
@@ -302,7 +301,7 @@ def _header(job: Job) -> Header:
         solved=job.plan.solved,
         form=job.form,
         zoedge=version(),
-        versions={name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime")},
+        versions={name: module_version(name) for name in ("numpy", "onnxruntime")},
     )
 
 
@@ -311,7 +310,7 @@ def _valid_digest(job: Job) -> str:
 
 
 def _changed_versions(header: Header) -> str:
-    now = {name: importlib.metadata.version(name) for name in header.versions}
+    now = {name: module_version(name) for name in header.versions}
     return ", ".join(f"{n} {old} became {now[n]}" for n, old in header.versions.items() if now[n] != old)
 
 
@@ -330,6 +329,7 @@ def _header_lines(job: Job, data: str) -> dict[str, str]:
         "method": f"{options.method}, lr {options.lr:g} {options.lr_schedule}, eps {options.eps:g}, "
         f"{job.fold.method.most_points} points a step",
         **({"objective": _objective_line(job)} if options.objective != "loss" else {}),
+        "device": f"{options.provider}, {options.precision}",
         "batch": f"{options.batch_size} rows, {' or '.join(bound)}, seed {options.seed}",
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+from importlib import import_module
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -15,6 +16,11 @@ def version() -> str:
     """Return zoedge's version; "0" for a clone that was never installed."""
     found = _found()
     return found.version if found is not None else "0"
+
+
+def module_version(module: str) -> str:
+    """Return what an installed module says of its version: wheels of several names bring onnxruntime."""
+    return str(import_module(module).__version__)
 
 
 def pip_line(extra: str) -> str:

@@ -346,7 +346,11 @@ _ABSENT = {
     ),
     **dict.fromkeys(("optimizer", "optim"), "a method is chosen with method: see `zoedge methods`"),
     **dict.fromkeys(
-        ("fp16", "bf16", "load_in_8bit"), "a bundle's precision is decided by zoedge export --quantize"
+        ("fp16", "bf16"), "passes on a GPU compute in float16 with precision: float16 (--precision float16)"
+    ),
+    **dict.fromkeys(
+        ("load_in_8bit", "load_in_4bit"),
+        "how a bundle stores frozen matrices is decided by zoedge export --quantize",
     ),
     **dict.fromkeys(
         ("max_seq_length", "max_length"), "the longest text is decided by zoedge export --max-seq-length"

@@ -6,7 +6,7 @@ run is rehearsed in a child process, which is exact; where frozen matrices need 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import msgspec
@@ -17,11 +17,11 @@ from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 
 from ..device import Device
-from ..machine.limits import Limit
+from ..machine.limits import Kind, Limit
 from ..machine.memory import Held
 from ..plan import Plan
 from .footprint import Footprint, footprint, tensor_bytes
-from .rehearsal import rehearse
+from .rehearsal import TooMuchError, rehearse
 from .trial import Ask, Trial
 
 _CLEAR = 0.5  # a rough figure below this share of what is left needs no closer look
@@ -51,15 +51,15 @@ def check(ask: Ask, manifest: Manifest, device: Device, plan: Plan, longest: int
     rough = footprint(manifest, plan.options, longest, device)
     if not _tight(rough, allowed, now, tensor_bytes(manifest.parameters)):
         return _with(plan, "yes" if plan.options.prepack == "auto" else plan.options.prepack)
-    ask = msgspec.structs.replace(ask, memory_only=True, may_hold=_least(allowed))
-    for prepack in _choices(plan.options, manifest):
+    ask = msgspec.structs.replace(ask, memory_only=True, may_hold=_bounds(allowed, min))
+    choices = _choices(plan.options, manifest, device)
+    for prepack in choices:
         options = msgspec.structs.replace(ask.options, prepack=prepack)
         if _short_of(_tried(msgspec.structs.replace(ask, options=options)), allowed) is None:
             return _with(plan, prepack)
-    options = msgspec.structs.replace(ask.options, prepack=_choices(plan.options, manifest)[-1])
-    raise RefusedError(
-        _refusal(msgspec.structs.replace(ask, options=options), manifest, plan, rough, allowed, longest)
-    )
+    options = msgspec.structs.replace(ask.options, prepack=choices[-1])
+    ask = msgspec.structs.replace(ask, options=options)
+    raise RefusedError(_refusal(ask, manifest, device, plan, rough, allowed, longest))
 
 
 def _with(plan: Plan, prepack: str) -> Plan:
@@ -68,8 +68,10 @@ def _with(plan: Plan, prepack: str) -> Plan:
     return replace(plan, options=options, notes=(*plan.notes, *((_WITHOUT,) if chosen else ())))
 
 
-def _choices(options: TuneOptions, manifest: Manifest) -> tuple[str, ...]:
+def _choices(options: TuneOptions, manifest: Manifest, device: Device) -> tuple[str, ...]:
     """Return the settings of ``prepack`` to try; quantised matrices are slow unless prepacked."""
+    if device.takes_frozen:
+        return ("yes",)  # nothing is copied either way
     if options.prepack != "auto":
         return (options.prepack,)
     frozen = [p for p in manifest.parameters if not p.trainable and len(p.shape) >= 2]
@@ -90,22 +92,26 @@ def _tight(rough: Footprint, allowed: list[Limit], now: Held, files: int) -> boo
     return any(needs[limit.kind] > _CLEAR * (limit.allowed - getattr(now, limit.kind)) for limit in allowed)
 
 
-def _least(allowed: list[Limit]) -> int | None:
-    return min((limit.allowed for limit in allowed if limit.kind == "anonymous"), default=None)
+def _bounds(allowed: list[Limit], choose: Callable[[Iterable[int]], int]) -> dict[Kind, int]:
+    """Return what a rehearsal may hold of each kind that it can be watched for."""
+    kinds: tuple[Kind, ...] = ("anonymous", "device")
+    found = {kind: [limit.allowed for limit in allowed if limit.kind == kind] for kind in kinds}
+    return {kind: choose(values) for kind, values in found.items() if values}
 
 
-def _tried(ask: Ask) -> Trial | None:
-    """Return what a rehearsal saw; None where it took more than there is."""
+def _tried(ask: Ask) -> Trial | Kind:
+    """Return what a rehearsal saw; the kind of memory of which it took more than there is."""
     try:
         return rehearse(ask)
-    except RefusedError:
-        return None
+    except TooMuchError as error:
+        return error.kind
 
 
-def _short_of(trial: Trial | None, allowed: list[Limit]) -> str | None:
+def _short_of(trial: Trial | Kind, allowed: list[Limit]) -> str | None:
     """Return what a run lacks, in words; None where it fits."""
-    if trial is None:
-        least = min(allowed, key=lambda limit: limit.allowed)
+    if isinstance(trial, str):
+        limits = [limit for limit in allowed if (limit.kind == "device") == (trial == "device")]
+        least = min(limits or allowed, key=lambda limit: limit.allowed)
         return f"more than the {least.allowed // _MIB} MiB of the {least.name}"
     for limit in allowed:
         need = int(getattr(trial.most, limit.kind))
@@ -115,37 +121,46 @@ def _short_of(trial: Trial | None, allowed: list[Limit]) -> str | None:
 
 
 def _refusal(
-    ask: Ask, manifest: Manifest, plan: Plan, rough: Footprint, allowed: list[Limit], longest: int
+    ask: Ask,
+    manifest: Manifest,
+    device: Device,
+    plan: Plan,
+    rough: Footprint,
+    allowed: list[Limit],
+    longest: int,
 ) -> str:
-    unlimited = msgspec.structs.replace(ask, may_hold=_machine(allowed))
-    needs = _short_of(_tried(unlimited), allowed) or f"about {rough.total // _MIB} MiB more than it has"
-    advice = next(_fitting(ask, manifest, plan, allowed, longest), None) or _last_resort(manifest, rough)
+    # what the machine has, limits of this process aside: a figure is worth a larger rehearsal
+    unlimited = msgspec.structs.replace(ask, may_hold=_bounds(allowed, max))
+    more = max(rough.total, rough.device)
+    needs = _short_of(_tried(unlimited), allowed) or f"about {more // _MIB} MiB more than it has"
+    fitting = _fitting(ask, manifest, device, plan, allowed, longest)
+    advice = next(fitting, None) or _last_resort(manifest, rough)
     return f"this run needs {needs}: {advice}, or skip this check with --no-preflight"
 
 
-def _machine(allowed: list[Limit]) -> int | None:
-    """Return what the machine has, limits of this process aside: a figure is worth a larger rehearsal."""
-    return max((limit.allowed for limit in allowed if limit.kind == "anonymous"), default=None)
+def _fits(ask: Ask, allowed: list[Limit], **changes: object) -> bool:
+    """Return whether a run with other options was rehearsed and fits."""
+    options = msgspec.structs.replace(ask.options, **changes)
+    return _short_of(_tried(msgspec.structs.replace(ask, options=options)), allowed) is None
 
 
-def _fitting(ask: Ask, manifest: Manifest, plan: Plan, allowed: list[Limit], longest: int) -> Iterator[str]:
-    """Yield what was rehearsed and fits: fewer rows a pass, else shorter rows."""
+def _fitting(
+    ask: Ask, manifest: Manifest, device: Device, plan: Plan, allowed: list[Limit], longest: int
+) -> Iterator[str]:
+    """Yield what was rehearsed and fits: fewer rows a pass, passes in float16 on a GPU, else shorter rows."""
     rows = plan.options.micro_batch_size or plan.options.batch_size
     for micro in sorted({max(1, rows // 2), max(1, rows // 4), 1}, reverse=True)[:_MOST_TRIES]:
-        options = msgspec.structs.replace(ask.options, micro_batch_size=micro)
-        if (
-            micro < max(rows, 2)
-            and _short_of(_tried(msgspec.structs.replace(ask, options=options)), allowed) is None
-        ):
+        if micro < max(rows, 2) and _fits(ask, allowed, micro_batch_size=micro):
             yield f"use --micro-batch-size {micro}"
+    if device.own_memory and device.precision != "float16" and _fits(ask, allowed, precision="float16"):
+        yield "use --precision float16"
     if manifest.text is None:
         return
     for length in (longest // 2, longest // 4, longest // 8):
         if length < _LEAST_LENGTH:
             return
-        options = msgspec.structs.replace(ask.options, micro_batch_size=1)
-        shorter = msgspec.structs.replace(ask, data=None, sequence_length=length, options=options)
-        if _short_of(_tried(shorter), allowed) is None:
+        shorter = msgspec.structs.replace(ask, data=None, sequence_length=length)
+        if _fits(shorter, allowed, micro_batch_size=1):
             yield f"use --micro-batch-size 1 and --max-seq-length {length} at export"
 
 
@@ -154,10 +169,11 @@ def _last_resort(manifest: Manifest, rough: Footprint) -> str:
     factors = set(manifest.factors)
     beside = tensor_bytes(p for p in manifest.trainable if p.name in factors)
     dense = tensor_bytes(manifest.trainable) - beside
-    if dense > max(beside, rough.copied):
+    base = rough.copied + rough.frozen
+    if dense > max(beside, base):
         return f"export with --train lora (what is trained takes {rough.trained // _MIB} MiB)"
     branches = lora_branches(manifest)
-    if beside > rough.copied and branches:
+    if beside > base and branches:
         rank = max(1, branches[0].rank // 2)
         return f"export with --lora-rank {rank} (what is trained takes {rough.trained // _MIB} MiB)"
     return "export with --quantize int8"

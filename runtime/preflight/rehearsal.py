@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,18 +18,29 @@ import msgspec
 from zoedge.errors import InputError, RefusedError, ZoedgeError
 
 from ..data.in_memory import InMemory
-from ..machine.memory import memory_held
+from ..device import Device, open_device
+from ..machine.limits import Kind
 from .trial import Ask, Trial, try_out
 
-_STOPPED = 75  # exit code of a child that would take more memory than it may
+# exit codes of a child that would take more memory than it may, by the kind of memory
+_STOPPED: dict[Kind, int] = {"anonymous": 75, "device": 76}
 _CHECK_SECONDS = 0.005
+
+
+class TooMuchError(RefusedError):
+    """Raised where a rehearsal took more memory of a kind than there is."""
+
+    def __init__(self, kind: Kind) -> None:
+        place = "of the device " if kind == "device" else ""
+        super().__init__(f"a rehearsal of the run took more memory {place}than this process may hold")
+        self.kind: Kind = kind
 
 
 def rehearse(ask: Ask) -> Trial:
     """Try a run out in a child process.
 
     Raises:
-        RefusedError: the child would have held more than it may, or the system stopped it.
+        TooMuchError: the child would have held more than it may, or the system stopped it.
         InputError: something given can't be used.
     """
     code = "import json, sys; sys.path[:] = json.loads(sys.stdin.readline()); "
@@ -44,8 +55,9 @@ def rehearse(ask: Ask) -> Trial:
         )
     if done.returncode == 0:
         return msgspec.json.decode(done.stdout.splitlines()[-1], type=Trial)
-    if done.returncode == _STOPPED or done.returncode < 0:
-        raise RefusedError("a rehearsal of the run took more memory than this process may hold")
+    kinds = {code: kind for kind, code in _STOPPED.items()}
+    if done.returncode in kinds or done.returncode < 0:
+        raise TooMuchError(kinds.get(done.returncode, "anonymous"))
     last = (done.stderr.strip().splitlines() or [f"the rehearsal ended with exit code {done.returncode}"])[-1]
     raise (InputError if done.returncode == InputError.exit_code else ZoedgeError)(last)
 
@@ -67,20 +79,30 @@ def rehearsal_main() -> None:
     started = time.time() - _age()
     ask = msgspec.json.decode(sys.stdin.read(), type=Ask)
     _go_first()
-    if ask.may_hold is not None:
-        threading.Thread(target=_stop_above, args=(ask.may_hold,), daemon=True).start()
     import rich.progress  # noqa: F401  a run has it loaded
 
     try:
-        trial = try_out(ask, started)
-    except MemoryError:
-        os._exit(_STOPPED)
+        trial = _watched(ask, started)
     except ZoedgeError as error:
-        if "alloc" in str(error):  # onnxruntime's words for memory it was refused
-            os._exit(_STOPPED)
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     print(msgspec.json.encode(trial).decode())
+
+
+def _watched(ask: Ask, started: float) -> Trial:
+    """Return what a trial sees; end this process where that takes more memory than it may."""
+    options = ask.options
+    device = open_device(options.provider, options.threads, options.precision)
+    if ask.may_hold:
+        threading.Thread(target=_stop_above, args=(device, ask.may_hold), daemon=True).start()
+    try:
+        return try_out(ask, device, started)
+    except (MemoryError, ZoedgeError) as error:
+        if device.out_of_memory(error):
+            os._exit(_STOPPED["device" if device.own_memory else "anonymous"])
+        if isinstance(error, MemoryError):
+            os._exit(_STOPPED["anonymous"])
+        raise
 
 
 def _go_first() -> None:
@@ -90,10 +112,13 @@ def _go_first() -> None:
         path.write_text("1000", encoding="ascii")
 
 
-def _stop_above(most: int) -> None:
-    while memory_held().anonymous <= most:
+def _stop_above(device: Device, most: Mapping[Kind, int]) -> None:
+    while True:
+        held = device.held()
+        for kind, bytes_ in most.items():
+            if getattr(held, kind) > bytes_:
+                os._exit(_STOPPED[kind])
         time.sleep(_CHECK_SECONDS)
-    os._exit(_STOPPED)
 
 
 def _age() -> float:

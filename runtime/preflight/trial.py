@@ -21,14 +21,16 @@ from ..data.example import Array, Example
 from ..data.facts import Facts
 from ..data.in_memory import InMemory
 from ..data.made_up import made_up_rows
-from ..device import Device, open_device
+from ..device import Device
 from ..job import Job, Splits, eval_bounds, head_refit, make_job, read_rows
 from ..losses import objectives
+from ..machine.limits import Kind
 from ..machine.memory import Held, Watch
 from ..measuring.measure import EVAL_BLOCK, eval_batches
 from ..passes.bounds import EVAL_ROWS
 from ..plan import UNBOUNDED_STEPS, make_plan
 from ..start.refit import PROBE_ROWS
+from .footprint import Footprint, footprint
 
 SAMPLED_STEPS = 16  # whose batches stand for the run's
 _TIMED_SECONDS = 0.5  # a pass is repeated for about this long
@@ -42,7 +44,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     ``facts`` are what is known about the data, so that a trial need not find it out again.
     ``in_memory``: ``data`` is the path of rows that ``InMemory.save`` wrote. ``own_objective``: the objective is a
     function of the asking program, in whose place another stands, as only memory and time count.
-    ``may_hold`` is the anonymous memory in bytes at which to give up, ``memory_only`` leaves timing out.
+    ``may_hold`` says, for some kinds of memory, at how many bytes to give up; ``memory_only`` leaves timing out.
     """
 
     bundle: str
@@ -52,7 +54,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     own_objective: bool = False
     facts: Facts | None = None
     sequence_length: int | None = None
-    may_hold: int | None = None
+    may_hold: dict[Kind, int] = {}
     memory_only: bool = False
 
 
@@ -74,6 +76,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         most: the most the process held of each kind of memory.
         ready: what it held before the first forward pass.
+        rough: what the manifest alone says of it.
+        device_memory: what the device calls its own memory; "" where it has none.
         largest: the largest pass of the run.
         passes: forward passes of a step, on average.
         forward_seconds: what they take.
@@ -97,6 +101,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     steps: int | None = None
     evaluations: int = 0
     solves: int = 0
+    rough: Footprint | None = None
+    device_memory: str = ""
 
 
 def open_job(ask: Ask, device: Device) -> Job:
@@ -116,9 +122,8 @@ def _no_score(outputs: Mapping[str, Array], targets: Mapping[str, Array]) -> flo
     return 0.0
 
 
-def try_out(ask: Ask, started: float) -> Trial:
+def try_out(ask: Ask, device: Device, started: float) -> Trial:
     """Try a run out in this process, which began at ``started``; its parameters are of no use afterwards."""
-    device = open_device(ask.options.provider, ask.options.threads, ask.options.precision)
     with Watch(device.held) as watch:
         job = open_job(ask, device)
         ready = device.held()
@@ -145,7 +150,14 @@ def try_out(ask: Ask, started: float) -> Trial:
         steps=job.plan.total_steps,
         evaluations=_times(job, job.plan.options.eval_every) if evaluated is not None else 0,
         solves=_solves(job),
+        rough=footprint(job.bundle.manifest, job.plan.options, _longest_row(job), device),
+        device_memory=device.own_memory,
     )
+
+
+def _longest_row(job: Job) -> int:
+    splits = (job.data.train, job.data.valid)
+    return max(int(rows.lengths.max(initial=0)) for rows in splits if rows is not None)
 
 
 def _longest(job: Job) -> list[MicroBatch]:

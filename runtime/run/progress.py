@@ -180,7 +180,7 @@ class Bar:
             completed=self._extent.share(row["step"], row["elapsed_seconds"]),
             steps=_of(row["step"], self._extent.steps),
             loss=_value_text(row),
-            memory=memory_text(row["peak_rss_bytes"]),
+            memory=memory_text(row),
         )
         if report:
             self._console.print(step_text(row, self._extent.steps))
@@ -214,7 +214,7 @@ def step_text(row: Row, total: int | None) -> str:
     shown = "skipped" if gradient is None else f"g {gradient:+.3g}"
     return (
         f"step {_of(row['step'], total)}  {_value_text(row)}  lr {row['lr']:.2e}  {shown}  "
-        f"{row['step_seconds']:.2f} s/step  {memory_text(row['peak_rss_bytes'])}"
+        f"{row['step_seconds']:.2f} s/step  {memory_text(row)}"
     )
 
 
@@ -228,6 +228,8 @@ def evaluation_text(row: Row) -> str:
     return f"step {row['step']}  eval  {'  '.join(metric_texts(metrics))}"
 
 
-def memory_text(peak_bytes: int) -> str:
-    """Return a peak of memory in MB (10^6 bytes)."""
-    return f"peak {peak_bytes / 1e6:.0f} MB"
+def memory_text(row: Row) -> str:
+    """Return a step's peak of memory in MB (10^6 bytes), and that of a device's own."""
+    there = row.get("peak_device_bytes")
+    beside = "" if there is None else f" and {there / 1e6:.0f} MB on the device"
+    return f"peak {row['peak_rss_bytes'] / 1e6:.0f} MB{beside}"

@@ -14,6 +14,7 @@ from zoedge.options import TuneOptions
 from ..data.facts import Facts
 from ..losses.objectives import Criterion
 from ..machine.interrupt import Interrupt, interrupts_held
+from ..machine.memory import Held
 from ..noise.reference import Float32
 from ..records import Assign, Eval, Record, Step
 from . import snapshots
@@ -124,6 +125,7 @@ class Tuner:
         self._refitted_at: int | None = None
         self._refit_metrics: dict[str, float] | None = None
         self._skips = 0
+        self._held = Held()  # the most of each kind of memory
         self._between_steps = True
         for record in records:
             self._note(record)
@@ -227,7 +229,8 @@ class Tuner:
         self._note(record)
         self._skips = 0 if told else self._skips + 1
         loss = self._fold.method.loss(record.answers)
-        goal = self._parts.goal
+        goal, device = self._parts.goal, self._fold.parameters.device
+        self._held = self._held.most(device.held())
         row = {
             "step": record.step + 1,
             "loss": loss,  # what was minimised
@@ -236,7 +239,8 @@ class Tuner:
             "lr": record.lr,
             "eps": self._fold.eps,
             "projected_gradient": math.fsum(told.g) / len(told.g) if told else None,
-            "peak_rss_bytes": self._fold.parameters.device.held().peak,
+            "peak_rss_bytes": self._held.peak,
+            **({"peak_device_bytes": self._held.device} if device.own_memory else {}),
             "elapsed_seconds": self._clock.elapsed,
         }
         self._log.write(row if math.isfinite(loss) else row | {"loss": None, goal.metric: None})

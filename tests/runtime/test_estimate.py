@@ -10,7 +10,7 @@ import pytest
 from tests.builders.devices import Counting
 from tests.zoedge.commands import error, run
 from zoedge.bundle import Bundle
-from zoedge.errors import InputError, RefusedError
+from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
@@ -21,6 +21,7 @@ from zoedge.runtime.machine.limits import Limit
 from zoedge.runtime.machine.memory import Held
 from zoedge.runtime.preflight import check as preflight
 from zoedge.runtime.preflight.footprint import footprint
+from zoedge.runtime.preflight.rehearsal import TooMuchError
 from zoedge.runtime.preflight.trial import Pass, Trial
 from zoedge.runtime.tune import tune
 
@@ -106,8 +107,8 @@ def squeezed(monkeypatch):
         def rehearse(ask):
             asked.append(ask)
             most = Held(anonymous=need(ask) * MIB)
-            if ask.may_hold is not None and most.anonymous > ask.may_hold:
-                raise RefusedError("too much")
+            if most.anonymous > ask.may_hold["anonymous"]:
+                raise TooMuchError("anonymous")
             return Trial(
                 most=most, ready=Held(), largest=Pass(rows=1, width=1), passes=1.0,
                 forward_seconds=0.0, moves_seconds=0.0, start_seconds=0.0,

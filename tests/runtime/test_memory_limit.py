@@ -111,7 +111,7 @@ def test_prepacking_changes_no_more_than_rounding(wide, tmp_path):
 GROWTH = """
 import sys
 from zoedge.options import TuneOptions
-from zoedge.runtime.machine.memory import held
+from zoedge.runtime.machine.memory import memory_held
 from zoedge.runtime.run.progress import Silent
 from zoedge.runtime.tune import tune
 
@@ -119,7 +119,7 @@ from zoedge.runtime.tune import tune
 class Weighed(Silent):
     def step(self, row, *, report):
         if row["step"] in (1000, 5000):
-            print(held().anonymous)
+            print(memory_held().anonymous)
 
 
 options = TuneOptions(steps=5000, batch_size=8, method_options={"queries": 2}, eval_every=500, lr=1e-4)

@@ -10,6 +10,8 @@ import click
 from .. import options
 from . import flags
 
+_MIB = 1 << 20
+
 if TYPE_CHECKING:
     from zoedge.runtime.estimate import Estimate
 
@@ -40,11 +42,25 @@ def estimate(
         click.echo(f"{name:<12}  {value}")
 
 
+def _device_line(result: Estimate) -> dict[str, str]:
+    """Return what a device's own memory holds, where it has some."""
+    if result.peak_device_bytes is None:
+        return {}
+    parts = (
+        (result.device_trained_bytes, "what is trained"),
+        (result.device_frozen_bytes, "frozen tensors"),
+        (result.device_pass_bytes, "a pass"),
+    )
+    told = ", ".join(f"{size / _MIB:.0f} for {what}" for size, what in parts)
+    peak = f"{result.peak_device_bytes / _MIB:.0f} MiB at the peak"
+    return {result.device_memory: f"{peak}; the manifest lets expect {told}"}
+
+
 def _lines(result: Estimate, on_data: bool) -> dict[str, str]:
-    mib = 1 << 20
     lines = {
-        "memory": f"{result.peak_rss_bytes / mib:.0f} MiB resident at the peak, of which "
-        f"{result.peak_anonymous_bytes / mib:.0f} MiB are anonymous (no file backs them)",
+        "memory": f"{result.peak_rss_bytes / _MIB:.0f} MiB resident at the peak, of which "
+        f"{result.peak_anonymous_bytes / _MIB:.0f} MiB are anonymous (no file backs them)",
+        **_device_line(result),
         "largest pass": f"{result.largest_rows} rows"
         + (f" of {result.largest_width} tokens" if result.largest_width > 1 else ""),
         "step": f"{result.step_seconds:.3g} s: {result.passes:.1f} forward passes "

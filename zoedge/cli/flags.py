@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from ..errors import InputError
+from ..errors import InputError, MissingPackageError
 from ..methods import RECIPES, having
 from ..options import FACTS, TuneOptions, hint
 from ..settings import Setting, facts, flag, kind
@@ -20,23 +20,36 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 KEYS = tuple(name for name in FACTS if name.endswith("_key"))
 _COMMON = "Options"
+_LATE = "{late}"
 _EXPERT = "Options that only override what is measured or chosen"
 _METHODS = "Options of methods (zoedge methods says which has what)"
 _TYPES: dict[object, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, str: click.STRING}
 
 
 class AliasedOption(click.Option):
-    """An option some of whose names the help leaves out, and which the help lists in a group."""
+    """An option some of whose names the help leaves out, and which the help lists in a group.
+
+    ``late`` returns what stands for ``{late}`` in its help: what is too heavy to import before that is shown.
+    """
 
     def __init__(
-        self, names: Sequence[str], *, aliases: Sequence[str] = (), group: str | None = None, **settings: Any
+        self,
+        names: Sequence[str],
+        *,
+        aliases: Sequence[str] = (),
+        group: str | None = None,
+        late: Callable[[], str] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__([*names, *aliases], **settings)
         self._aliases = frozenset(aliases)
+        self._late = late
         self.group = group or _COMMON
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the line of the help."""
+        if self._late is not None and self.help is not None:
+            self.help = self.help.replace(_LATE, self._late())
         with self._shown():
             return super().get_help_record(ctx)
 
@@ -109,8 +122,11 @@ def _shown(default: object) -> str:
 
 def _flag(name: str, setting: Setting, type_: object, shown: str, group: str) -> AliasedOption:
     names = [name, *([setting.short] if setting.short else []), flag(name)]
-    help_ = setting.help + shown
-    return AliasedOption(names, aliases=setting.aliases, type=_click_type(type_), help=help_, group=group)
+    late = _providers if name == "provider" else None
+    help_ = setting.help + (_LATE if late else "") + shown
+    return AliasedOption(
+        names, aliases=setting.aliases, type=_click_type(type_), help=help_, group=group, late=late
+    )
 
 
 def _click_type(type_: object) -> click.ParamType[Any]:
@@ -135,8 +151,41 @@ def output(what: str) -> Callable[[Function], Function]:
 
 def data(*, required: bool) -> Callable[[Function], Function]:
     """Return the decorator of ``--data``."""
-    text = "a .jsonl, .json, .csv, .tsv, .parquet or .npz file, a folder of {train,valid,test} files, or a hub id"
-    return click.option("data", "-d", "--data", required=required, help=text)
+    text = f"a {_LATE} file, a folder of {{train,valid,test}} files, or a hub id"
+    return click.option(
+        "data", "-d", "--data", cls=AliasedOption, required=required, help=text, late=_formats
+    )
+
+
+def _formats() -> str:
+    from zoedge.runtime.data.read import READERS
+
+    *most, last = READERS
+    return f"{', '.join(most)} or {last}"
+
+
+def _providers() -> str:
+    """Return the providers in brackets; "" where none could run anything, and so none can be asked for."""
+    try:
+        from zoedge.runtime.device import DEVICES
+    except MissingPackageError:
+        return ""
+    return f" ({', '.join(DEVICES)})"
+
+
+def provider(function: Function) -> Function:
+    """Give a command ``--provider``."""
+    text = f"{FACTS['provider'].help}{_LATE}"
+    return click.option(
+        "--provider", cls=AliasedOption, default="cpu", show_default=True, help=text, late=_providers
+    )(function)
+
+
+def precision(function: Function) -> Function:
+    """Give a command ``--precision``."""
+    values = click.Choice(typing.get_args(kind(TuneOptions, "precision")))
+    text = FACTS["precision"].help
+    return click.option("--precision", type=values, default="auto", show_default=True, help=text)(function)
 
 
 def sequence_length(function: Function) -> Function:
@@ -155,7 +204,8 @@ def forward(function: Function) -> Function:
     """Give a command the flags that decide which rows are run, and how."""
     for option in (
         click.option("--threads", default=0, show_default=True, help=FACTS["threads"].help),
-        click.option("--provider", default="cpu", show_default=True, help=FACTS["provider"].help),
+        precision,
+        provider,
         *(_key(name) for name in reversed((*KEYS, "truncation_side"))),
         click.option(
             "--split",

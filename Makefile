@@ -4,7 +4,7 @@ VENV   ?= .venv
 WORKERS ?= 2
 PIP     = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test older lint types prove demo clean
+.PHONY: test older lint types prove demo gpu-check clean
 
 test: $(VENV)/ready lint types ## everything that proves the code, in minutes
 	$(VENV)/bin/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile
@@ -36,10 +36,21 @@ prove: $(VENV)/ready           ## the longer proofs
 demo: .demo/ready              ## the main job: export, tune, eval
 	.demo/venv/bin/python examples/digits/demo.py .demo/work
 
+# bundles of models with random weights are exported on the processor, once: that takes minutes more
+gpu-check: .venv-gpu/ready     ## on a machine with a GPU of NVIDIA: its tests and benchmark, in 6 minutes
+	.venv-gpu/bin/python benchmarks/on_gpu.py make .venv-gpu/bundles
+	.venv-gpu/bin/python -m tests.gpu.make_bundles .venv-gpu/bundles/tests
+	.venv-gpu/bin/python benchmarks/on_gpu.py check --bundles .venv-gpu/bundles
+
 $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP) "torch==2.13.0"
 	$(VENV)/bin/python $(PIP) -e ".[cpu,export,test]"
+	touch $@
+
+.venv-gpu/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python $(PIP) -e ".[cuda,export,test]"
 	touch $@
 
 .demo/ready: setup.cfg constraints.txt
@@ -48,4 +59,4 @@ $(VENV)/ready: setup.cfg constraints.txt
 	touch $@
 
 clean:                         ## remove what the targets above made
-	rm -rf $(VENV) .venv-older .demo build *.egg-info
+	rm -rf $(VENV) .venv-older .venv-gpu .demo build *.egg-info gpu-check.json gpu-check.md

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from zoedge.errors import InputError, MissingPackageError
 from zoedge.names import PREDICT, PREDICTIONS, given, in_graph, output_of, plain
@@ -22,6 +23,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 VERSION: str = ort.__version__
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+_BFLOAT16 = "tensor(bfloat16)"
 _UNKNOWN_OP = re.compile(
     r"No Op registered for (?P<a>\S+)|Error: (?P<b>\S+)\(-?\d+\) is not a registered|"
     r"error: (?P<c>\S+)\(-?\d+\) is not a registered|implementation for (?P<d>\w+)\(",
@@ -79,9 +81,12 @@ class Session:
         self.outputs = tuple(map(plain, self._values)) if ours else self._values
         self.optional = frozenset(value.name for value in self._session.get_overridable_initializers())
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
+        self._bits = frozenset(value.name for value in self._session.get_inputs() if value.type == _BFLOAT16)
 
     def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
         """Run once and return the outputs by name; arrays for inputs the graph lacks are ignored.
+
+        Inputs of bfloat16, which NumPy lacks, are given as their bits.
 
         Raises:
             InputError: the run fails, as the inputs don't fit the graph.
@@ -91,6 +96,9 @@ class Session:
         feeds |= {name: given(inputs, name) for name in self._inputs if _is_given(inputs, name)}
         if PREDICTIONS in wanted and in_graph(PREDICT) in self.optional:
             feeds[in_graph(PREDICT)] = np.array(True)
+        for name in self._bits.intersection(feeds):
+            kind = int(TensorProto.BFLOAT16)
+            feeds[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(feeds[name], kind)
         try:
             values = self._session.run([output_of(self._values, name) for name in wanted], feeds)
             return dict(zip(wanted, values, strict=True))
@@ -101,6 +109,24 @@ class Session:
             raise InputError(
                 f"onnxruntime {VERSION} fails on {self._what} with {shapes}: {_first_line(error)}"
             ) from error
+
+
+def shapes_of_outputs(
+    model: bytes, what: str, sizes: Mapping[str, int]
+) -> dict[str, tuple[int | str | None, ...]]:
+    """Return the shapes of the outputs of a graph without weights where named axes have these sizes.
+
+    Raises:
+        InputError: onnxruntime can't run the model.
+    """
+    options = _options(None, True, ())
+    for name, size in sizes.items():
+        options.add_free_dimension_override_by_name(name, size)
+    try:
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's classes share no base
+        raise InputError(_refusal(what, error)) from error
+    return {output.name: tuple(output.shape) for output in session.get_outputs()}
 
 
 def _is_given(arrays: Arrays, name: str) -> bool:

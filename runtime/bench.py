@@ -15,7 +15,7 @@ from .asked import Function, Options, asked
 from .data.batches import MicroBatch
 from .data.made_up import made_up_rows
 from .device import open_device
-from .job import Job, Splits, make_job
+from .job import Job, Splits, in_precision, make_job
 from .losses import objectives
 from .noise.reference import NOISE_VERSION
 from .plan import make_plan, written_elements
@@ -93,7 +93,9 @@ def bench(
     device = open_device(wanted.options.provider, wanted.options.threads, wanted.options.precision)
     plan = make_plan(wanted.options, manifest, count, has_validation=True, device=device)
     with objectives.functions_given(wanted.functions):
-        job = make_job(opened, device, Splits(rows, rows), plan, begun=True)
+        splits = Splits(rows, rows)
+        device, plan = in_precision(opened, device, splits, plan, wanted.options)
+        job = make_job(opened, device, splits, plan, begun=True)
     with TemporaryDirectory() as folder:
         journal = Journal.create(Path(folder) / "journal", _header(job))
         try:
@@ -126,14 +128,17 @@ def _run(job: Job, journal: Journal) -> tuple[list[dict[str, float]], int]:
 
 def _step(job: Job, journal: Journal) -> tuple[dict[str, float], list[MicroBatch], int]:
     """Take a step of learning rate 0 as a run does; return its parts, its batch and its points."""
+    device = job.fold.parameters.device
     started = time.perf_counter()
     batch = job.measure.batch(job.fold.step)
     settled: list[float] = []
 
     def settling(points: Iterable[int]) -> Iterator[int]:
         for point in points:
+            device.wait()
             began = time.perf_counter()
             job.fold.parameters.settle()
+            device.wait()
             settled.append(time.perf_counter() - began)
             yield point
 
@@ -144,6 +149,7 @@ def _step(job: Job, journal: Journal) -> tuple[dict[str, float], list[MicroBatch
     began = time.perf_counter()
     job.fold.apply(record)
     job.fold.parameters.settle()
+    device.wait()
     ended = time.perf_counter()
     row = {"step": ended - started, "forward": forward, "moves": sum(settled) + ended - began}
     return row | {"rest": row["step"] - row["forward"] - row["moves"]}, batch, len(settled)

@@ -22,7 +22,7 @@ from .data.dataset import Dataset, encode_rows
 from .data.facts import Facts
 from .data.keys import named
 from .data.remarks import Altered, remarks
-from .device import Device, Grain
+from .device import Device, Grain, open_device
 from .losses.objectives import Objective, beside, module_folder, objective
 from .machine.threads import threads_for
 from .measuring.measure import Measure
@@ -34,7 +34,7 @@ from .passes.prefix_cache import PrefixCache
 from .passes.ways.caching import Recurring
 from .passes.ways.choice import choose_way
 from .passes.ways.situation import Situation
-from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan
+from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan, on_device
 from .records import Assign
 from .run.certainty import validation_notes
 from .run.fold import FULL, Fold
@@ -42,6 +42,7 @@ from .run.method import method_of
 from .spaces.parameters import Parameters, load_buffers
 from .start.activations import branch_bases
 from .start.initial import initial_head
+from .start.precision import settled_precision
 from .start.probe import deal
 from .start.refit import Forward, HeadRefit, fitted_rows
 from .tasks import Task, task_for
@@ -184,6 +185,39 @@ def _by_header(
     """Return validation rows whose columns are those of the training file."""
     rows, _ = named(records, keys, header, features)
     return by_name(rows, columns_of(rows, manifest, features, header), manifest)
+
+
+def in_precision(
+    bundle: Bundle, device: Device, splits: Splits, plan: Plan, asked: TuneOptions
+) -> tuple[Device, Plan]:
+    """Return the device in the precision that suits a run, and the plan for it.
+
+    Args:
+        bundle: what is tuned.
+        device: as it was opened for the options.
+        splits: the rows.
+        plan: for that device.
+        asked: the options; one that names a precision gets it.
+    """
+    options = plan.options
+    if asked.precision != "auto" or len(device.precisions) == 1:
+        return device, plan
+
+    def other(precision: str) -> Device:
+        return open_device(options.provider, options.threads, precision)
+
+    def batches(where: Device) -> list[MicroBatch]:
+        return _a_batch(splits.train, bundle.manifest, options, where.grain)
+
+    goal = _goal(options, bundle.manifest, splits.facts)
+    precision, told = settled_precision(bundle, device, batches, goal, options.eps or 0.0, other)
+    plan = replace(plan, notes=(*plan.notes, told))
+    device.give_back()
+    return (
+        (device, plan)
+        if precision == device.precision
+        else (chosen := other(precision), on_device(plan, chosen, asked.placement))
+    )
 
 
 def make_job(

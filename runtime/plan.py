@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -134,6 +134,21 @@ def make_plan(
     if len(singly) == len(written(manifest, filled, solved)):  # nothing else moves
         notes += idle(singly, active_share(method))
     return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)
+
+
+def on_device(plan: Plan, device: Device, asked: str) -> Plan:
+    """Return a plan for another precision of a device.
+
+    Args:
+        plan: made for the device in float32.
+        device: what will run it.
+        asked: the placement that the user asked for.
+    """
+    options = plan.options
+    placement = _placement(msgspec.structs.replace(options, placement=asked), options.placement, device)
+    return replace(
+        plan, options=msgspec.structs.replace(options, precision=device.precision, placement=placement)
+    )
 
 
 def _placement(options: TuneOptions, suited: str, device: Device | None) -> str:

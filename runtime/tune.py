@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 from zoedge import options as tune_options
 from zoedge.bundle import Bundle
 from zoedge.errors import BundleError, InputError
@@ -18,7 +20,7 @@ from .asked import Asked, Function, Options, asked
 from .data import Data, InMemory, as_data
 from .data.facts import Facts
 from .device import open_device
-from .job import Job, make_job, read_rows
+from .job import Job, in_precision, make_job, read_rows
 from .losses import objectives
 from .measuring.target_scale import with_scale
 from .noise.reference import NOISE_VERSION
@@ -148,6 +150,8 @@ def _ready(
     """Read everything, see whether it fits, and open it."""
     device = open_device(options.provider, options.threads, options.precision)
     splits, plan = read_rows(bundle, device, data, options, wanted.given, facts)
+    device, plan = in_precision(bundle, device, splits, plan, options)
+    options = msgspec.structs.replace(options, precision=plan.options.precision)
     if preflight:
         lengths = [rows.lengths.max(initial=0) for rows in (splits.train, splits.valid) if rows is not None]
         ask = Ask(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .counterparts import FLOAT16, INPUTS, counterparts
 from .manifest import FEW_ROWS_FILE, PREFIX_FILE, SUFFIX_FILE
 
 
@@ -16,12 +17,13 @@ class Form(NamedTuple):
     Attributes:
         files: what it may write into a bundle.
         export: the module that writes it, by its function ``build``: see ``export/forms/base.py``.
-        runtime: the module that runs it, by its ``USE``: see ``runtime/passes/ways/use.py``.
+        runtime: the module that runs it, by its ``USE``: see ``runtime/passes/ways/use.py``. None for one that a
+            device opens in place of the others, whatever way it takes.
     """
 
     files: tuple[str, ...]
     export: str
-    runtime: str
+    runtime: str | None
 
 
 WHOLE = "whole"  # loss.onnx itself
@@ -32,4 +34,7 @@ FORMS: dict[str, Form] = {
     "two-parts": Form(
         (PREFIX_FILE, SUFFIX_FILE), "zoedge.export.forms.two_parts", "zoedge.runtime.passes.ways.two_parts"
     ),
+    # of all that stand above but for the few rows
+    INPUTS: Form(counterparts(INPUTS), "zoedge.export.forms.inputs", None),
+    FLOAT16: Form(counterparts(FLOAT16), "zoedge.export.forms.half", None),
 }

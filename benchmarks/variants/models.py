@@ -46,13 +46,19 @@ def llama_config(**sizes: int) -> Any:
     return LlamaConfig(tie_word_embeddings=True, **ids, **given)
 
 
-def _opt_of(hidden: int, layers: int) -> Callable[[], Any]:
-    sizes = {"hidden_size": hidden, "word_embed_proj_dim": hidden, "ffn_dim": 4 * hidden, "vocab_size": 8192}
+def _opt_of(hidden: int, layers: int, vocabulary: int = 8192) -> Callable[[], Any]:
+    sizes = {
+        "hidden_size": hidden,
+        "word_embed_proj_dim": hidden,
+        "ffn_dim": 4 * hidden,
+        "vocab_size": vocabulary,
+    }
     return lambda: opt_config(num_hidden_layers=layers, num_attention_heads=hidden // 64, **sizes)
 
 
 MODELS: dict[str, Callable[[], Any]] = {
     "opt-125m": opt_config,
+    "opt-1.3b": _opt_of(2048, 24, 50272),
     "llama-0.6b": llama_config,
     "tiny": _opt_of(64, 2),  # for trying the commands
     "opt-5m": _opt_of(256, 4),
@@ -103,12 +109,14 @@ def _missing(folder: Path) -> Iterator[Path | None]:
     target.rename(folder)
 
 
-def save_model(config: Any, folder: Path) -> None:
+def save_model(config: Any, folder: Path, *, half: bool = False) -> None:
+    """Write a model with random weights, which are float16 where ``half``, and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
+    model = model.half() if half else model
     model.save_pretrained(folder)
     _tokenizer().save_pretrained(folder)
     print(f"{folder.parent.name}: {model.num_parameters():,} parameters", file=sys.stderr, flush=True)

@@ -26,7 +26,8 @@ def command(module: str, *arguments: str) -> tuple[str, ...]:
 
 def environment() -> dict[str, str]:
     """Return this process's environment, with this package to be found."""
-    return os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    found = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, found))}
 
 
 @dataclass

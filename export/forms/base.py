@@ -58,5 +58,10 @@ class Build(Protocol):
         Args:
             exported: the source.
             assembled: the bundle's other graphs; not changed.
-            manifest: of the bundle with all but its forms.
+            manifest: of the bundle with all but this form and those that stand behind it in the table.
         """
+
+
+def never(folder: Path, exported: Exported, manifest: Manifest, tolerance: float) -> bool:
+    """Leave a form out of which is known already that it can't be had."""
+    return False

@@ -8,10 +8,6 @@ from typing import NamedTuple
 
 from ..device import FINE, Grain
 
-# what one more forward pass costs, in tokens; a 6-layer encoder took the same time per step for 0 to 128,
-# and 3.5 times as long without buckets (SST-2, 64 rows)
-OVERHEAD_TOKENS = 64
-
 
 class Limits(NamedTuple):
     """What a part may hold at most; ``fixed`` is the graph's own batch size, to which parts are filled up.
@@ -47,7 +43,7 @@ def split_by_length(lengths: Sequence[int], limits: Limits, longest: int | None 
     """Split rows into parts of neighbouring lengths with the least total cost.
 
     Rows are sorted by length; a part is a run of that order and costs rows * padded length of its longest +
-    ``OVERHEAD_TOKENS`` for each forward pass that the limits make of it. Dynamic programming over the
+    the grain's overhead for each forward pass that the limits make of it. Dynamic programming over the
     distinct padded lengths finds the cheapest split; parts above a limit are then cut into equal pieces.
 
     Args:
@@ -88,7 +84,7 @@ def split_by_shape(shapes: Sequence[Hashable], limits: Limits) -> list[list[int]
 def _cost(rows: int, width: int, limits: Limits) -> int:
     most = limits.rows_of(width)
     passes = -(-rows // most) if most else 1
-    return (passes * limits.fixed if limits.fixed else rows) * width + passes * OVERHEAD_TOKENS
+    return (passes * limits.fixed if limits.fixed else rows) * width + passes * limits.grain.overhead
 
 
 def _pieces(rows: list[int], limits: Limits, width: int) -> list[list[int]]:

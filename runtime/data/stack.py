@@ -8,6 +8,7 @@ import numpy as np
 
 from zoedge.errors import DataError
 from zoedge.manifest import Port, Text
+from zoedge.names import LABELS, POSITIONS
 
 from ..device import FINE, Grain
 from .buckets import padded
@@ -20,7 +21,8 @@ def stack(rows: Sequence[Arrays], ports: Sequence[Port], text: Text | None, grai
     """Return one contiguous array [rows, ...] per port, of the port's dtype.
 
     Axes of a fixed size are padded to it. Dynamic axes are padded to the longest row: rounded up as
-    ``buckets.padded`` does for text. Padding is the tokenizer's in ``input_ids``, -100 in ``labels``, else 0.
+    ``buckets.padded`` does for text, labels and their positions by a grain of their own. Padding is the
+    tokenizer's in ``input_ids``, -100 in ``labels``, else 0.
 
     Raises:
         DataError: a row is larger than a fixed axis of the graph.
@@ -30,13 +32,14 @@ def stack(rows: Sequence[Arrays], ports: Sequence[Port], text: Text | None, grai
 
 def _stack(arrays: Sequence[Array], port: Port, text: Text | None, grain: Grain) -> Array:
     sizes = []
+    own = grain._replace(tokens=grain.positions) if port.name in (LABELS, POSITIONS) else grain
     for axis, dim in enumerate(port.shape[1:]):
         size = max(array.shape[axis] for array in arrays)
         if isinstance(dim, int) and size > dim:
             raise DataError(
                 f"a row of {size} does not fit {port.name}, which the graph fixes at {dim}: shorten it"
             )
-        longest = padded(size, text.max_length, grain) if text else size
+        longest = padded(size, text.max_length, own) if text else size
         sizes.append(dim if isinstance(dim, int) else longest)
     stacked = np.full((len(arrays), *sizes), _fill(port, text), dtype=port.dtype)
     for row, array in enumerate(arrays):

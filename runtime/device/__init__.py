@@ -6,13 +6,34 @@ from collections.abc import Callable
 
 from zoedge.errors import InputError
 
-from .base import FINE, Array, Buffer, Device, DeviceSession, Grain
+from .base import FINE, Array, Buffer, Device, DeviceSession, Grain, Read
 from .cpu import Cpu
 
-__all__ = ["DEVICES", "FINE", "Array", "Buffer", "Cpu", "Device", "DeviceSession", "Grain", "open_device"]
+__all__ = [
+    "DEVICES",
+    "FINE",
+    "Array",
+    "Buffer",
+    "Cpu",
+    "Device",
+    "DeviceSession",
+    "Grain",
+    "Read",
+    "open_device",
+]
+
+
+def _cuda(threads: int, precision: str) -> Device:
+    from .cuda_missing import check_wheel
+
+    check_wheel()
+    from .cuda import Cuda  # which needs CuPy
+
+    return Cuda(threads, precision)
+
 
 # by --provider; the threads of its moves and the precision of passes -> device
-DEVICES: dict[str, Callable[[int, str], Device]] = {"cpu": Cpu}
+DEVICES: dict[str, Callable[[int, str], Device]] = {"cpu": Cpu, "cuda": _cuda}
 
 
 def open_device(provider: str, threads: int = 0, precision: str = "auto") -> Device:

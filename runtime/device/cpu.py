@@ -23,6 +23,7 @@ from ..machine.limits import Limit
 from ..machine.memory import Held
 from ..noise import kernels
 from ..noise.reference import Addition, Float32
+from ..noise.sweep import Sweep, rounds
 from .base import Array, Buffer, Device, DeviceSession
 from .ort import TELL_PLACES, Places, places
 from .ort import onnxruntime as ort
@@ -47,9 +48,9 @@ class Cpu(Device):
                 f"--precision {precision} is not to be had with --provider cpu, whose passes compute in float32: give "
                 "--precision float32, or leave it out"
             )
-        self._add_terms, note = kernels.add_terms_here(threads)
+        self._kernels = kernels.kernels_here(threads)
         self._product = product_here()
-        self.notes = (note,) if note else ()
+        self.notes = (self._kernels.note,) if self._kernels.note else ()
 
     def open(
         self,
@@ -88,9 +89,14 @@ class Cpu(Device):
         target = _array(buffer)
         np.copyto(target, _array(values).reshape(target.shape), casting="same_kind")
 
-    def stack(self, buffers: Sequence[Buffer]) -> Buffer:
-        """Return the buffers as one."""
-        return np.stack([_array(buffer) for buffer in buffers])
+    def empty_stack(self, buffer: Buffer, count: int) -> Buffer:
+        """Return room."""
+        return np.empty((count, *buffer.shape), _array(buffer).dtype)
+
+    def gather(self, buffers: Sequence[Buffer], stacked: Sequence[Buffer], point: int) -> None:
+        """Copy one after the other."""
+        for buffer, rows in zip(buffers, stacked, strict=True):
+            np.copyto(_array(rows)[point], _array(buffer))
 
     def repeat(self, buffer: Buffer, count: int) -> Buffer:
         """Return the rows so many times."""
@@ -99,7 +105,12 @@ class Cpu(Device):
 
     def add_terms(self, additions: Sequence[Addition[Buffer]]) -> None:
         """Make the additions."""
-        self._add_terms(cast("Sequence[Addition[Float32]]", additions))
+        self._kernels.add_terms(cast("Sequence[Addition[Float32]]", additions))
+
+    def sweep(self, sweeps: Sequence[Sweep[Buffer]]) -> None:
+        """Make the sweeps."""
+        for part in rounds(cast("Sequence[Sweep[Float32]]", sweeps)):
+            self._kernels.sweep(part)
 
     def product(self, u: Buffer, s: Buffer, out: Buffer) -> None:
         """Write the product."""

@@ -114,6 +114,7 @@ class Measure:
         self._engine, self._manifest, self._train, self._valid = engine, manifest, train, valid
         self._objective, self._seed = objective, seed
         self._batch_size, self._micro_batch_size = batch_size, micro_batch_size
+        self._dealt_for, self._passes = -1, list[MicroBatch]()  # the step whose batch is at hand
         self._dealt = [np.array(rows, np.int64) for rows in dealt] or [np.arange(len(train))]
         self.goal = Criterion("objective", objective.maximised, goal) if goal != "loss" else Criterion()
 
@@ -141,6 +142,11 @@ class Measure:
 
     def batch(self, step: int) -> list[MicroBatch]:
         """Return the passes of a step: folds take turns, each without replacement."""
+        if self._dealt_for != step:
+            self._passes, self._dealt_for = self._deal(step), step
+        return self._passes
+
+    def _deal(self, step: int) -> list[MicroBatch]:
         turn, fold = divmod(step, len(self._dealt))
         rows = self._dealt[fold]
         chosen = rows[batch_indices(self._seed, turn, len(rows), self._batch_size)]
@@ -159,7 +165,10 @@ class Measure:
             batch: the passes.
             points: each time it is advanced, the engine's buffers are at the next point.
         """
-        for results in self._probing.results(batch, points, self._objective.outputs):
+        following = self._dealt_for + 1
+        for results in self._probing.results(
+            batch, points, self._objective.outputs, lambda: self.batch(following)
+        ):
             yield self._objective(results)
 
     def forward(self, rows: Rows, outputs: Sequence[str]) -> list[Result]:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numba
 import numpy as np
@@ -32,7 +33,8 @@ from .lanes import (
 )
 from .philox import philox
 from .reference import BLOCK_BITS, STRETCH, Addition, Float32
-from .work import ALL, CHUNK, Work
+from .sweep import Family, Sweep
+from .work import ALL, CHUNK, FamilyRows, Work
 
 _PIECE = 1 << 8  # chunks that a thread takes at a time, at most
 _PARALLEL = 1 << 18  # element additions; below, starting threads costs more than they save
@@ -114,6 +116,12 @@ def _shrink(part: Any, factor: Any, taken: Any) -> None:
             run[i] = run[i] * factor
 
 
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def _copy(part: Any, values: Any) -> None:
+    for i in range(part.size):
+        part[i] = values[i]
+
+
 @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
 def _add_chunks(
     first: Any, last: Any, additions: Any, shrinks: Any, streams: Any, spans: Any, levels: Any, samples: Any
@@ -126,6 +134,9 @@ def _add_chunks(
         own = chunk - additions[a, 0]
         whole = numba.carray(float32_pointer(additions[a, 1]), (additions[a, 2],))
         part = whole[own * CHUNK : min(additions[a, 2], (own + 1) * CHUNK)]
+        source = additions[a, 6]
+        if source != 0:
+            _copy(part, numba.carray(float32_pointer(source + 4 * own * CHUNK), (part.size,)))
         if shrinks[a] != np.float32(1.0):
             _shrink(part, shrinks[a], _taken(samples, additions[a, 4], own))
         sample, taken = ALL, 15
@@ -141,7 +152,7 @@ def _add_chunks(
                 table = levels[spans[t, 0] : spans[t, 1]]
                 # while the last term of a chunk is added, the next chunk is on its way: arithmetic takes longer
                 # than reading, but by itself the processor looks too little ahead to do both at once
-                if taken == 15 and t == additions[a + 1, 3] - 1:
+                if taken == 15 and t == additions[a + 1, 3] - 1 and source == 0:
                     _add_term(run, start, streams[t], table, True, CHUNK)
                 else:
                     _add_term(run, start, streams[t], table, taken == 15, None)
@@ -161,9 +172,12 @@ def _add_masked_chunks(
             continue
         start = (chunk - additions[a, 0]) * CHUNK
         whole = numba.carray(float32_pointer(additions[a, 1]), (additions[a, 2],))
+        values = whole
+        if additions[a, 6] != 0:
+            values = numba.carray(float32_pointer(additions[a, 6]), (additions[a, 2],))
         mask = numba.carray(byte_pointer(additions[a, 5]), ((additions[a, 2] + 7) // 8,))
         part = whole[start : min(additions[a, 2], start + CHUNK)]
-        kept[: part.size] = part
+        kept[: part.size] = values[start : start + part.size]
         _add_chunks(chunk, chunk + 1, additions, shrinks, streams, spans, levels, samples)
         for i in range(part.size):
             if not mask[(start + i) >> 3] >> ((start + i) & 7) & 1:
@@ -203,19 +217,63 @@ def add_terms(additions: Sequence[Addition[Float32]], threads: int = 0) -> None:
         additions: the buffers and what is done to each.
         threads: how many work at most; 0 for one per usable core.
     """
-    for target, *_, mask in additions:
-        if mask is not None and (mask.nbytes != -(-target.size // 8) or not mask.flags.c_contiguous):
-            raise ValueError(f"a mask has a bit for each of {target.size} elements, not {mask.nbytes} bytes")
-        if target.dtype != np.float32 or not (target.flags.c_contiguous and target.flags.writeable):
-            raise ValueError("noise is added in place to C-contiguous, writeable float32 arrays only")
-    work = Work.of(additions)
-    chunks = int(work.additions[-1, 0])
+    for addition in additions:
+        _check(addition)
     volume = sum(a.target.size * max(1, len(a.terms)) for a in additions)
+    run = _run_masked if any(addition.mask is not None for addition in additions) else _run
+    _make(run, Work.of(additions), volume, threads)
+
+
+class Sweeper:
+    """Makes sweeps over families; keeps what doesn't change of each as long as it lives.
+
+    Args:
+        threads: as those of ``add_terms``.
+    """
+
+    def __init__(self, threads: int = 0) -> None:
+        self._threads = threads
+        self._rows = FamilyRows()
+        self._checked: WeakSet[Family[Float32]] = WeakSet()
+
+    def __call__(self, sweeps: Sequence[Sweep[Float32]]) -> None:
+        """Make the sweeps: the same bits as their additions."""
+        if not sweeps:
+            return
+        volume = 0
+        for sweep in sweeps:
+            if sweep.family not in self._checked:
+                for addition in sweep.additions():
+                    _check(addition)
+                self._checked.add(sweep.family)
+            volume += int(self._rows[sweep.family][:, 2].sum()) * max(1, len(sweep.terms))
+        _make(_run, Work.of_sweeps(sweeps, self._rows), volume, self._threads)
+
+
+def _make(run: Callable[..., None], work: Work, volume: int, threads: int) -> None:
+    """Deal the chunks of some work to threads where these save time."""
+    chunks = int(work.additions[-1, 0])
     workers = (threads or usable_cores()) if volume >= _PARALLEL else 1
     size = max(1, chunks if workers == 1 else min(_PIECE, -(-chunks // workers)))
     pieces = [(first, min(first + size, chunks)) for first in range(0, chunks, size)]
-    run = _run_masked if any(addition.mask is not None for addition in additions) else _run
     _share(run, iter(pieces), work, min(workers, len(pieces)))
+
+
+def _check(addition: Addition[Float32]) -> None:
+    """Refuse arrays that the compiled code would leave or misread.
+
+    Raises:
+        ValueError: they are.
+    """
+    target, mask, source = addition.target, addition.mask, addition.source
+    if mask is not None and (mask.nbytes != -(-target.size // 8) or not mask.flags.c_contiguous):
+        raise ValueError(f"a mask has a bit for each of {target.size} elements, not {mask.nbytes} bytes")
+    if target.dtype != np.float32 or not (target.flags.c_contiguous and target.flags.writeable):
+        raise ValueError("noise is added in place to C-contiguous, writeable float32 arrays only")
+    if source is None:
+        return
+    if source.dtype != np.float32 or source.size != target.size or not source.flags.c_contiguous:
+        raise ValueError(f"a source is C-contiguous and has {target.size} float32 values")
 
 
 def _share(run: Callable[..., None], pieces: Iterator[tuple[int, int]], work: Work, workers: int) -> None:

@@ -96,6 +96,8 @@ class Addition(NamedTuple, Generic[T]):
     Every operation rounds to float32. ``target`` is C-contiguous and changed in place; a shrink of 1
     skips the multiplication. Only the stretches of ``sample`` shrink, or all elements without one.
     ``mask`` is uint8 [ceil(elements / 8)], a bit an element, the first in the lowest: those without stay as they are.
+    ``source`` holds as many float32 values, which the target is given before anything else; None where it has its own.
+    A float16 target is computed in float32 and rounded once, at the end, to the nearest (ties to even).
     """
 
     target: T
@@ -103,6 +105,7 @@ class Addition(NamedTuple, Generic[T]):
     shrink: float = 1.0
     sample: Sample | None = None
     mask: T | None = None
+    source: T | None = None
 
 
 def tensor_id(name: str) -> int:
@@ -159,10 +162,14 @@ def stretches(sample: Sample, first: int, count: int) -> NDArray[np.bool_]:
 
 def add_terms(additions: Sequence[Addition[Float32]]) -> None:
     """Make additions to buffers that don't overlap."""
-    for target, terms, shrink, sample, mask in additions:
+    for target, terms, shrink, sample, mask, source in additions:
         flat = target.reshape(-1)
+        values = flat if source is None else source.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
-            part = flat[start : start + _CHUNK]
+            own = flat[start : start + _CHUNK]
+            part = own if own.dtype == np.float32 else np.empty(own.size, np.float32)
+            if part is not own or source is not None:
+                part[...] = values[start : start + _CHUNK]
             kept = None if mask is None else part.copy()
             if shrink != 1.0:
                 for low, high in _runs(sample, start, part.size):
@@ -177,6 +184,9 @@ def add_terms(additions: Sequence[Addition[Float32]]) -> None:
                 packed = mask.view(np.uint8)[start // 8 : -(-(start + part.size) // 8)]
                 left = np.unpackbits(packed, count=part.size, bitorder="little") == 0
                 part[left] = kept[left]
+            if part is not own:
+                with np.errstate(over="ignore"):  # what float16 can't hold is infinite
+                    own[...] = part
 
 
 def _runs(sample: Sample | None, start: int, size: int) -> list[tuple[int, int]]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict, Unpack
+from typing import NotRequired, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
 from zoedge.errors import InputError, ZoedgeError
 from zoedge.names import PREDICT, PREDICTIONS, given, in_graph, output_of, plain
 
-from ..device import Array, Buffer, Device
+from ..device import Array, Buffer, Device, Read
 
 Begun = Mapping[str, Buffer]  # what a pass reads besides the trainable tensors, where it is run
 Stacked = Mapping[str, Buffer]  # trainable tensor -> its values at several points, [points, ...]
+Later = Callable[[], dict[str, Array]]  # waits for the outputs of a pass, by name
+
+T = TypeVar("T")
 
 
 class SessionSettings(TypedDict):
@@ -90,29 +93,51 @@ class Engine:
         Raises:
             ValueError: values are stacked, which one session has no place for.
         """
-        if stacked:
-            raise ValueError(
-                f"a pass of a whole graph is at one point, and {len(stacked)} tensors are stacked"
-            )
+        _check_single(stacked)
         wanted = tuple(outputs or self.outputs)
         return dict(zip(wanted, map(self._device.host, self.forward(begun, wanted)), strict=True))
+
+    def later(
+        self, begun: Begun, outputs: Sequence[str] | None = None, stacked: Stacked | None = None
+    ) -> Later:
+        """Run on what was begun, as a step does; return what waits for the result, which is that of ``run``."""
+        _check_single(stacked)
+        wanted = tuple(outputs or self.outputs)
+        fetch = self._passed(begun, wanted, self._read)
+        return lambda: dict(zip(wanted, fetch(), strict=True))
 
     def put(self, inputs: Mapping[str, Array | Buffer], names: Iterable[str]) -> dict[str, Buffer]:
         """Return some of the graph's inputs where they are read."""
         return {name: self._device.put(given(inputs, name)) for name in names}
 
-    def forward(self, begun: Begun, outputs: Sequence[str]) -> list[Buffer]:
-        """Return the outputs where they were computed."""
+    def forward(self, begun: Begun, outputs: Sequence[str], *, recurring: bool = False) -> list[Buffer]:
+        """Return the outputs where they were computed; ``recurring`` where a step does it."""
+        return self._passed(begun, outputs, self._computed if recurring else self._session.run)
+
+    def _computed(self, inputs: Mapping[str, Buffer], outputs: Sequence[str]) -> list[Buffer]:
+        return self._device.compute(self._session, inputs, outputs)
+
+    def _read(self, inputs: Mapping[str, Buffer], outputs: Sequence[str]) -> Read:
+        return self._device.read(self._session, inputs, outputs)
+
+    def _passed(
+        self, begun: Begun, outputs: Sequence[str], run: Callable[[Mapping[str, Buffer], Sequence[str]], T]
+    ) -> T:
         inputs = dict(begun)
         if self._yes is not None and PREDICTIONS in outputs:
             inputs[self._predict] = self._yes
         try:
-            return self._session.run(inputs, [output_of(self.values, name) for name in outputs])
+            return run(inputs, [output_of(self.values, name) for name in outputs])
         except self._device.errors as error:
             shapes = ", ".join(sorted(f"{plain(n)} {list(begun[n].shape)}" for n in self.inputs))
             raise ZoedgeError(
                 f"the forward pass failed on {shapes}: {self._device.failure(error)}"
             ) from error
+
+
+def _check_single(stacked: Stacked | None) -> None:
+    if stacked:
+        raise ValueError(f"a pass of a whole graph is at one point, and {len(stacked)} tensors are stacked")
 
 
 def _check_live(buffers: Collection[str], optional: Collection[str], graph: Path) -> None:

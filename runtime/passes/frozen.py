@@ -7,6 +7,8 @@ dropped and read again as the system needs.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,18 +30,36 @@ def frozen_where(bundle: Bundle, device: Device, prepack: str) -> dict[str, Arra
         device: where.
         prepack: the option.
     """
-    return map_frozen(bundle) if device.takes_frozen or prepack == "no" else None
+    if device.takes_frozen:
+        return map_stored(bundle)
+    return map_frozen(bundle) if prepack == "no" else None
 
 
 def map_frozen(bundle: Bundle) -> dict[str, Array]:
-    """Return name -> read-only view of every frozen tensor that NumPy has a type for."""
-    frozen = {p.name: p.file for p in bundle.manifest.parameters if not p.trainable}
+    """Return name -> read-only view of every frozen parameter that NumPy has a type for."""
+    files = {p.name: p.file for p in bundle.manifest.parameters if not p.trainable}
+    return _views(bundle, set(files.values()), lambda name, file: files.get(name) == file)
+
+
+def map_stored(bundle: Bundle, *, trained: bool = False) -> dict[str, Array]:
+    """Return the same of everything stored, scales and other tensors of the graphs among it.
+
+    Args:
+        bundle: whose files are read.
+        trained: whether trainable tensors are wanted, too, as they were exported.
+    """
+    left_out = set() if trained else {p.name for p in bundle.manifest.trainable}
+    files = {p.file for p in bundle.manifest.parameters}
+    return _views(bundle, files, lambda name, file: name not in left_out)
+
+
+def _views(bundle: Bundle, files: Collection[str], wanted: Callable[[str, str], bool]) -> dict[str, Array]:
     found: dict[str, Array] = {}
-    for file in sorted(set(frozen.values())):
+    for file in sorted(files):
         path = bundle.path(file)
         mapping = np.memmap(path, dtype=np.uint8, mode="r")
         for name, entry in read_entries(path).items():
-            if frozen.get(name) == file and _usable(entry):
+            if wanted(name, file) and _usable(entry):
                 found[name] = view(mapping, entry)
     return found
 

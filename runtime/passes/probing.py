@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
-
-import numpy as np
 
 from ..data.batches import MicroBatch, Result
 from ..data.example import Array
 from ..device import Buffer, Device, Grain
-from .engine import Begun, Stacked
+from .engine import Begun, Later, Stacked
 
 
 class Forward(Protocol):
@@ -31,6 +30,18 @@ class Forward(Protocol):
     ) -> dict[str, Array]:
         """Do the rest, at the present point or at those that are stacked."""
 
+    def later(
+        self, begun: Begun, outputs: Sequence[str] | None = None, stacked: Stacked | None = None
+    ) -> Later:
+        """Ask for the same as a pass of a step; return what waits for it."""
+
+
+Meanwhile = Callable[[], object]
+
+
+def _nothing() -> None:
+    """Do nothing while passes are on their way."""
+
 
 class Probing(Protocol):
     """Measures a batch at some points; ``count`` of them at most in a pass."""
@@ -40,7 +51,11 @@ class Probing(Protocol):
         """Most points in a pass."""
 
     def results(
-        self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
+        self,
+        batch: Sequence[MicroBatch],
+        points: Iterable[object],
+        outputs: Sequence[str] | None,
+        meanwhile: Meanwhile = _nothing,
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point.
 
@@ -48,28 +63,47 @@ class Probing(Protocol):
             batch: the passes of a step.
             points: each time it is advanced, the buffers are at the next point.
             outputs: the outputs wanted; None for all.
+            meanwhile: is called, perhaps, while passes are on their way.
         """
 
 
 class OneByOne:
-    """A pass for each point."""
+    """A pass for each point.
+
+    Args:
+        forward: what runs it.
+        ahead: points that may be passed before the results of the first are there.
+    """
 
     count = 1
 
-    def __init__(self, forward: Forward) -> None:
-        self.forward = forward
+    def __init__(self, forward: Forward, ahead: int = 0) -> None:
+        self.forward, self._ahead = forward, ahead
 
     def results(
-        self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
+        self,
+        batch: Sequence[MicroBatch],
+        points: Iterable[object],
+        outputs: Sequence[str] | None,
+        meanwhile: Meanwhile = _nothing,
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point."""
         begun = [self.forward.begin(b.given) for b in batch]
+        passed: deque[list[Later]] = deque()
         for _ in points:
-            yield [(b, self.forward.finish(x, outputs)) for b, x in zip(batch, begun, strict=True)]
+            passed.append([self.forward.later(x, outputs) for x in begun])
+            if len(passed) > self._ahead:
+                yield _waited(batch, passed.popleft())
+        if self._ahead:
+            meanwhile()
+        for passes in passed:
+            yield _waited(batch, passes)
 
 
 class Together:
     """A pass for several points.
+
+    What passes read is kept and filled anew for each of them: a device may count on its place.
 
     Args:
         forward: one that takes stacked values.
@@ -79,27 +113,53 @@ class Together:
     """
 
     def __init__(self, forward: Forward, buffers: Mapping[str, Buffer], count: int, device: Device) -> None:
-        self.forward, self._buffers, self.count, self._device = forward, buffers, count, device
+        self.forward, self.count, self._device = forward, count, device
+        self._buffers = tuple(buffers.values())
+        # by the number of points: all lie at the start of the largest
+        self._stacked: dict[int, Stacked] = {
+            count: {name: device.empty_stack(buffer, count) for name, buffer in buffers.items()}
+        }
+        self._whole = tuple(self._stacked[count].values())
 
     def results(
-        self, batch: Sequence[MicroBatch], points: Iterable[object], outputs: Sequence[str] | None
+        self,
+        batch: Sequence[MicroBatch],
+        points: Iterable[object],
+        outputs: Sequence[str] | None,
+        meanwhile: Meanwhile = _nothing,
     ) -> Iterator[list[Result]]:
         """Yield the batch's results at each point."""
         begun = [self.forward.begin(b.given) for b in batch]
         left = iter(points)
-        while stacked := self._stack(islice(left, self.count)):
-            count = next(iter(stacked.values())).shape[0]
-            passes = [self.forward.finish(x, outputs, stacked) for x in begun]
+        while count := self._gather(islice(left, self.count)):
+            stacked = self._first(count)
+            asked = [self.forward.later(x, outputs, stacked) for x in begun]
+            meanwhile()
+            passes = _waited(batch, asked)
             for point in range(count):
-                yield [(b, _part(out, point, count)) for b, out in zip(batch, passes, strict=True)]
+                yield [(b, _part(out, point, count)) for b, out in passes]
 
-    def _stack(self, points: Iterable[object]) -> Stacked:
-        """Return the buffers at each of the points; {} when there is none left."""
-        copy = self._device.copy
-        rows = [{name: copy(buffer) for name, buffer in self._buffers.items()} for _ in points]
-        return {n: self._device.stack([row[n] for row in rows]) for n in self._buffers} if rows else {}
+    def _gather(self, points: Iterable[object]) -> int:
+        """Keep the buffers at each of the points; return how many there were left."""
+        count = 0
+        for _ in points:
+            self._device.gather(self._buffers, self._whole, count)
+            count += 1
+        return count
+
+    def _first(self, count: int) -> Stacked:
+        if count not in self._stacked:
+            whole = self._stacked[self.count].items()
+            self._stacked[count] = {name: self._device.first(buffer, count) for name, buffer in whole}
+        return self._stacked[count]
+
+
+def _waited(batch: Sequence[MicroBatch], passes: Sequence[Later]) -> list[Result]:
+    """Return the results of passes that were asked for."""
+    return [(b, wait()) for b, wait in zip(batch, passes, strict=True)]
 
 
 def _part(outputs: Mapping[str, Array], point: int, count: int) -> dict[str, Array]:
     """Return one point's rows."""
-    return {name: np.split(value, count)[point] for name, value in outputs.items()}
+    parts = {name: len(value) // count for name, value in outputs.items()}
+    return {name: value[point * parts[name] : (point + 1) * parts[name]] for name, value in outputs.items()}

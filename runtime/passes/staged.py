@@ -11,7 +11,7 @@ from zoedge.names import given
 
 from ..data.example import Array, Arrays
 from ..device import Buffer
-from .engine import Begun, Engine, SessionSettings, Stacked
+from .engine import Begun, Engine, Later, SessionSettings, Stacked
 from .prefix_cache import PrefixCache
 
 
@@ -36,6 +36,8 @@ class Staged:
         factors = set(bundle.manifest.factors)
         self._device = settings["device"]
         self._factors = {name: buffer for name, buffer in buffers.items() if name in factors}
+        # those that don't differ from point to point are read where they lie
+        self._alone = {name: self._device.alone(buffer) for name, buffer in self._factors.items()}
         dense = {name: buffer for name, buffer in buffers.items() if name not in factors}
         self._prefix = (
             Engine(bundle.path(PREFIX_FILE), {}, **settings) if PREFIX_FILE in bundle.manifest.files else None
@@ -47,11 +49,14 @@ class Staged:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once at the buffers' present values; the same contract as ``Engine.run``."""
-        return self.finish(self.begin(inputs), outputs)
+        return self.finish(self._begun(inputs, recurring=False), outputs)
 
     def begin(self, inputs: Mapping[str, Array]) -> Begun:
         """Run the first part; return all that ``finish`` needs, where it is run."""
-        known: dict[str, Array | Buffer] = {**inputs, **self._first_part(inputs)}
+        return self._begun(inputs, recurring=True)
+
+    def _begun(self, inputs: Mapping[str, Array], *, recurring: bool) -> Begun:
+        known: dict[str, Array | Buffer] = {**inputs, **self._first_part(inputs, recurring=recurring)}
         return self._suffix.put(known, self._suffix.inputs - self._factors.keys())
 
     def crossing(self, inputs: Mapping[str, Array]) -> Arrays:
@@ -72,18 +77,28 @@ class Staged:
         Returns:
             Output name -> array [points x batch, ...], point after point; one point where nothing is stacked.
         """
-        device, stacked = self._device, stacked or {}
+        return self._suffix.finish(self._second_part(begun, stacked or {}), outputs)
+
+    def later(
+        self, begun: Begun, outputs: Sequence[str] | None = None, stacked: Stacked | None = None
+    ) -> Later:
+        """Run the second part as a step does; return what waits for the result, which is that of ``finish``."""
+        return self._suffix.later(self._second_part(begun, stacked or {}), outputs)
+
+    def _second_part(self, begun: Begun, stacked: Stacked) -> Begun:
+        """Return what it is given: the rows again for each point, and the factors at all of them."""
+        device = self._device
         count = next(iter(stacked.values())).shape[0] if stacked else 1
         rows = begun if count == 1 else {name: device.repeat(value, count) for name, value in begun.items()}
-        factors = {n: stacked[n] if n in stacked else device.stack([b]) for n, b in self._factors.items()}
-        return self._suffix.finish({**rows, **factors}, outputs)
+        return {**rows, **self._alone, **stacked}
 
-    def _first_part(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Buffer]:
+    def _first_part(self, inputs: Mapping[str, Array], *, recurring: bool) -> Mapping[str, Array | Buffer]:
         """Return what crosses to the second part."""
         prefix = self._prefix
         if prefix is None:
             return {}
         if self.cache is None:
-            return dict(zip(prefix.values, prefix.forward(prefix.begin(inputs), prefix.values), strict=True))
+            crossing = prefix.forward(prefix.begin(inputs), prefix.values, recurring=recurring)
+            return dict(zip(prefix.values, crossing, strict=True))
         read: Arrays = {name: given(inputs, name) for name in prefix.inputs}
         return self.cache.run(lambda few: prefix.run(few, prefix.values), read)

@@ -30,6 +30,8 @@ from .steps import Steps
 SNAPSHOT_SECONDS = 300.0
 MOST_SKIPS = 20  # steps in a row without a finite loss
 
+_LOOK_SECONDS = 0.05  # between looks at what memory is held: one takes a twentieth of a GPU's step
+
 
 @dataclass
 class Clock:
@@ -125,7 +127,10 @@ class Tuner:
         self._refitted_at: int | None = None
         self._refit_metrics: dict[str, float] | None = None
         self._skips = 0
-        self._held = Held()  # the most of each kind of memory
+        self._held, self._looked = (
+            Held(),
+            -math.inf,
+        )  # the most of each kind of memory, and when that was asked for
         self._between_steps = True
         for record in records:
             self._note(record)
@@ -230,7 +235,8 @@ class Tuner:
         self._skips = 0 if told else self._skips + 1
         loss = self._fold.method.loss(record.answers)
         goal, device = self._parts.goal, self._fold.parameters.device
-        self._held = self._held.most(device.held())
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._held, self._looked = self._held.most(device.held()), time.monotonic()
         row = {
             "step": record.step + 1,
             "loss": loss,  # what was minimised

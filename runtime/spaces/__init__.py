@@ -1,8 +1,9 @@
 """Trainable spaces: how directions act on the tensors of a bundle, one file each; ``parameters`` holds them all."""
 
 from .activation_branch import ActivationBranch, basis_name
-from .base import Arrays, Noise, Site, Space
+from .base import Arrays, Site, Space
 from .branch import LowRankBranch
+from .changes import Change, Noise, carry_out
 from .in_place import InPlace
 from .low_rank import LowRankInPlace
 from .out_of_place import OutOfPlace
@@ -10,6 +11,7 @@ from .out_of_place import OutOfPlace
 __all__ = [
     "ActivationBranch",
     "Arrays",
+    "Change",
     "InPlace",
     "LowRankBranch",
     "LowRankInPlace",
@@ -18,4 +20,5 @@ __all__ = [
     "Site",
     "Space",
     "basis_name",
+    "carry_out",
 ]

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from zoedge.adapters import LoraBranch
 from zoedge.manifest import Branch
-from zoedge.methods import Directions, Point, Update
+from zoedge.methods import DenseStep, Directions, Point, Update
 
 from ..device import Buffer, Device
-from ..noise.reference import Addition, Float32, Sample, Stream, Term, table, tensor_id
+from ..noise.reference import Float32
+from ..noise.sweep import Family
+from .changes import Change, Noise, carry_out
 from .support import Part
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -46,7 +48,7 @@ class Site:
 
 
 class Space:
-    """One tensor, or a few that move together, and how directions act on them; made of a ``Site``.
+    """Tensors that move together, and how directions act on them; made of ``Site``s that differ in tensors alone.
 
     ``visit`` and ``apply`` may be lazy: nothing is written before ``settle``, so that what one step ends
     with and the next begins with can be one pass over memory. The arithmetic per element doesn't depend on
@@ -57,10 +59,12 @@ class Space:
         singly: whether each element moves for itself, so that a step may leave some out.
         varying: names of the buffers that differ between the points of a step.
         assignable: name -> shape of what ``assign`` takes.
+        several: whether it may be made of several sites; else it is made of one.
     """
 
     exact: ClassVar[bool] = True
     singly: ClassVar[bool] = False
+    several: ClassVar[bool] = False
 
     def __init__(self, varying: Sequence[str], assignable: Mapping[str, tuple[int, ...]]) -> None:
         self.varying = frozenset(varying)
@@ -70,26 +74,30 @@ class Space:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
         raise NotImplementedError
 
-    def apply(self, step: int, update: Update, part: Part) -> Sequence[Addition[Buffer]]:
+    def apply(self, step: int, update: Update, part: Part) -> Sequence[Change]:
         """Let theta be shrink * theta + sum(scale * z_k(step)), and the buffers theta, when next settled.
 
-        The caller makes the additions returned, for all spaces at once, before anything else is asked.
+        The caller makes the changes returned, for all spaces at once, before anything else is asked.
         """
         raise NotImplementedError
 
-    def settle(self) -> Sequence[Addition[Buffer]]:
-        """Bring the buffers up to date, but for the additions returned, which the caller makes as above."""
+    def settle(self) -> Sequence[Change]:
+        """Bring the buffers up to date, but for the changes returned, which the caller makes as above."""
         return ()
 
     def settled(self) -> None:
-        """Go on with what depends on those additions, which are made now."""
+        """Go on with what depends on those changes, which are made now."""
 
     def theta(self) -> Float32:
-        """Return the parameter's values in the host's memory, or what they follow from; only between steps, settled."""
+        """Return the only tensor's values in the host's memory, or what they follow from; between steps, settled."""
         raise NotImplementedError
 
+    def values(self) -> dict[str, Float32]:
+        """Return the settled values of tensors whose buffers hold them rounded, by their names."""
+        return {}
+
     def assign(self, values: Arrays) -> None:
-        """Go on from values that were computed instead of stepped, in their shapes; only between steps."""
+        """Go on from some values that were computed instead of stepped, in their shapes; only between steps."""
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return what ``load`` needs to continue from here, settled, under names of this space."""
@@ -100,46 +108,26 @@ class Space:
         raise NotImplementedError
 
 
-class Noise:
-    """The terms of one tensor's directions: its stream with the run's seed, and its distribution's tables."""
-
-    def __init__(self, name: str, seed: int, directions: Directions) -> None:
-        self._seed = seed
-        self._tensor = tensor_id(name)
-        self._distribution = directions.distribution
-
-    def term(self, step: int, probe: int, scale: float, sample: Sample | None) -> Term:
-        """Return ``scale`` times direction ``probe`` of ``step`` on the stretches of a sample."""
-        stream = Stream(self._seed, self._tensor, step, probe)
-        return Term(stream, table(self._distribution, scale), sample)
-
-    def terms(self, step: int, point: Point, sample: Sample | None) -> list[Term]:
-        """Return the terms of a point's moves."""
-        return [self.term(step, move.probe, move.scale, sample) for move in point if move.scale != 0.0]
-
-
 class Beside:
     """The arrays that a rule keeps beside a tensor: zeros at the start, part of the state.
 
     Args:
         name: the tensor's.
-        shape: the tensor's.
+        theta: what holds its values.
         arrays: their names.
         noise: of the tensor.
         device: where they are.
     """
 
-    def __init__(
-        self, name: str, shape: tuple[int, ...], arrays: Sequence[str], noise: Noise, device: Device
-    ) -> None:
-        self._arrays = {array: device.zeros(shape) for array in arrays}
+    def __init__(self, name: str, theta: Buffer, arrays: Sequence[str], noise: Noise, device: Device) -> None:
+        self._arrays = {array: device.zeros(theta.shape) for array in arrays}
         self._name, self._noise, self._device = name, noise, device
+        self._all = {**self._arrays, "theta": theta}
+        self._families = {array: noise.family((buffer,)) for array, buffer in self._all.items()}
 
-    def step(self, theta: Buffer, step: int, update: Update, part: Part, shrink: float) -> None:
-        """Let the rule make its step on a tensor whose buffer is at theta."""
-        if update.dense is not None:
-            at_step = _AtStep({**self._arrays, "theta": theta}, self._noise, self._device, step, part)
-            update.dense(at_step, update.moves, shrink)
+    def step(self, dense: DenseStep, step: int, moves: Point, part: Part, shrink: float) -> None:
+        """Let the rule make its step on a tensor that is at theta."""
+        dense(_AtStep(self._all, self._families, self._noise, self._device, step, part), moves, shrink)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the arrays, under names of their own."""
@@ -151,19 +139,38 @@ class Beside:
             self._device.write(values, state[f"{self._name}:{array}"])
 
 
+def besides(thetas: Mapping[str, Buffer], site: Site, noise: Noise) -> list[Beside]:
+    """Return what a rule keeps beside each tensor.
+
+    Args:
+        thetas: name -> what holds a tensor's values.
+        site: of any of them.
+        noise: of all of them.
+    """
+    pairs = zip(thetas.items(), noise.each(), strict=True)
+    return [Beside(name, theta, site.arrays, own, site.device) for (name, theta), own in pairs]
+
+
 class _AtStep:
     """A ``methods.Tensor``: what a rule sees of a tensor at a step."""
 
     def __init__(
-        self, arrays: Mapping[str, Buffer], noise: Noise, device: Device, step: int, part: Part
+        self,
+        arrays: Mapping[str, Buffer],
+        families: Mapping[str, Family[Buffer]],
+        noise: Noise,
+        device: Device,
+        step: int,
+        part: Part,
     ) -> None:
-        self._arrays, self._noise, self._device = arrays, noise, device
+        self._arrays, self._families, self._noise, self._device = arrays, families, noise, device
         self._step, self._part = step, part
 
     def add(self, name: str, moves: Point, shrink: float = 1.0) -> None:
         """Let an array be shrink * itself + sum(scale * z_k)."""
-        terms = self._noise.terms(self._step, moves, self._part.sample)
-        self._device.add_terms([Addition(self._arrays[name], terms, shrink, self._part.sample)])
+        sample = self._part.sample
+        queue = self._noise.queued(self._step, moves, sample)
+        carry_out(self._device, [self._noise.change(self._families[name], queue, shrink, sample)])
 
     def parts(self) -> Iterator[dict[str, Any]]:
         """Yield the arrays in flat pieces."""

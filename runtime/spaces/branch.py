@@ -8,6 +8,7 @@ counted). The frozen matrix, whatever its precision, is never touched.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +26,8 @@ from .support import Part
 class LowRankBranch(Space):
     """The factors ``a`` [R, in] and ``b`` [out, R] of one branch."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, sites: Sequence[Site]) -> None:
+        (site,) = sites
         branch, spec = lora_of(site), low_rank(site)
         if branch.rank < 2:
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,8 @@ class LowRankInPlace(Space):
 
     exact = False
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, sites: Sequence[Site]) -> None:
+        (site,) = sites
         (self._buffer,) = site.buffers
         super().__init__((site.name,), {site.name: self._buffer.shape})
         self._name = site.name

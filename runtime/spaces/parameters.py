@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,19 @@ from zoedge.methods import Dense, LowRank, Method, Point, Update
 from zoedge.tensor_file import map_some
 
 from ..device import Buffer, Device
-from ..noise.reference import Addition, Float32
-from . import ActivationBranch, Arrays, InPlace, LowRankBranch, LowRankInPlace, OutOfPlace, Site, Space
-from .support import Moved, Parts, Support
+from ..noise.reference import Float32
+from . import (
+    ActivationBranch,
+    Arrays,
+    InPlace,
+    LowRankBranch,
+    LowRankInPlace,
+    OutOfPlace,
+    Site,
+    Space,
+    carry_out,
+)
+from .support import Moved, Parts, Support, narrows
 
 OUT_OF_PLACE_LIMIT = 1 << 22  # elements: up to 16 MiB of masters, sets are rebuilt exactly; above, in place
 _SETTLE_AFTER = 128  # visits a replay may leave unsettled: bounds the queues
@@ -107,11 +117,13 @@ class Parameters:
     def apply(self, step: int, update: Update) -> None:
         """Let theta be shrink * theta + sum(scale * z_k(step))."""
         parts = self._moving(step).items()
-        self._add(a for name, part in parts for a in self._named[name].apply(step, update, part))
+        carry_out(
+            self.device, (c for name, part in parts for c in self._named[name].apply(step, update, part))
+        )
 
     def settle(self) -> None:
         """Bring the buffers up to date."""
-        self._add(addition for space in self.spaces for addition in space.settle())
+        carry_out(self.device, (change for space in self.spaces for change in space.settle()))
         for space in self.spaces:
             space.settled()
         self._unsettled = 0
@@ -123,7 +135,11 @@ class Parameters:
 
     def values(self, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return buffers' present values, to be read before anything moves."""
-        return {n: self.device.host(self.buffers[n]).astype(np.float32, copy=False) for n in names}
+        exact = {name: value for space in self.spaces for name, value in space.values().items()}
+        return {
+            n: exact[n] if n in exact else self.device.host(self.buffers[n]).astype(np.float32, copy=False)
+            for n in names
+        }
 
     def restart(self, values: Mapping[str, NDArray[np.float32]]) -> None:
         """Let what directions move, or move along, go on from new values; only between steps.
@@ -157,12 +173,6 @@ class Parameters:
     def _theta(self, name: str) -> Float32:
         return self._named[name].theta()
 
-    def _add(self, additions: Iterable[Addition[Buffer]]) -> None:
-        """Make the additions of all spaces in one call."""
-        made = list(additions)
-        if made:
-            self.device.add_terms(made)
-
     def _moving(self, step: int) -> Parts:
         """Return what a step moves; the rest stays at theta, where the step before left it."""
         if self._parts is None or self._parts[0] != step:
@@ -172,21 +182,21 @@ class Parameters:
         return self._parts[1]
 
 
-SPACES: dict[tuple[str, str], Callable[[Site], Space]] = {  # by the kind of direction, and where it acts
+SPACES: dict[tuple[str, str], type[Space]] = {  # by the kind of direction, and where it acts
     (Dense.kind, "in-place"): InPlace,
     (Dense.kind, "out-of-place"): OutOfPlace,
     (LowRank.kind, "in-place"): LowRankInPlace,
     (LowRank.kind, "out-of-place"): LowRankInPlace,
 }
 # by the kind of adapter and of direction, and what moves in a branch
-BRANCH_SPACES: dict[tuple[str, str, str], Callable[[Site], Space]] = {
+BRANCH_SPACES: dict[tuple[str, str, str], type[Space]] = {
     (LORA, Dense.kind, "activations"): ActivationBranch,
     (LORA, LowRank.kind, "factors"): LowRankBranch,
 }  # others move their factors as any tensors are moved
 
 
 class _Builder:
-    """Chooses the space of each tensor."""
+    """Chooses the space of each tensor; those that move alike share one, where no step narrows what moves."""
 
     def __init__(
         self,
@@ -199,25 +209,36 @@ class _Builder:
     ) -> None:
         self._buffers, self._seed, self._method = buffers, seed, method
         self._placement, self._lora_space, self._device = placement, lora_space, device
+        self._together = not narrows(method.support)
 
     def build(self, moved: list[Parameter], branches: tuple[Branch, ...]) -> dict[str, Space]:
-        """Return each space by its parameter, or its branch's matrix, or its last tensor where that moves, too."""
+        """Return each space by its parameter, or its branch's matrix, or its last tensor where that moves, too.
+
+        A space of several goes by the first of them.
+        """
         names = {p.name for p in moved}
-        spaces: dict[str, Space] = {}
+        alike: dict[tuple[type[Space], bool, str], list[Site]] = {}
         for branch in branches:
             made = BRANCH_SPACES.get((branch.kind, self._method.directions.kind, self._lora_space))
             factors = tuple(branch.tensors.values())
             if made is not None and names.issuperset(factors):
                 name = factors[-1] if branch.weight in names else branch.weight
-                spaces[name] = made(self._site(name, factors, branch))
+                self._add(alike, made, self._site(name, factors, branch))
                 names -= set(factors)
-        return spaces | {p.name: self._single(p) for p in moved if p.name in names}
+        for parameter in moved:
+            if parameter.name in names:
+                # a vector has no rank
+                kind = self._method.directions.kind if len(parameter.shape) >= 2 else Dense.kind
+                site = self._site(parameter.name, (parameter.name,), decays=parameter.decay)
+                self._add(alike, SPACES[kind, self._placement], site)
+        return {sites[0].name: made(sites) for (made, *_), sites in alike.items()}
 
-    def _single(self, parameter: Parameter) -> Space:
-        site = self._site(parameter.name, (parameter.name,), decays=parameter.decay)
-        # a vector has no rank
-        kind = self._method.directions.kind if len(parameter.shape) >= 2 else Dense.kind
-        return SPACES[kind, self._placement](site)
+    def _add(
+        self, alike: dict[tuple[type[Space], bool, str], list[Site]], made: type[Space], site: Site
+    ) -> None:
+        """Put a site where those are that share its space."""
+        one = "" if self._together and made.several else site.name
+        alike.setdefault((made, site.decays, one), []).append(site)
 
     def _site(
         self, name: str, buffers: Sequence[str], branch: Branch | None = None, *, decays: bool = True

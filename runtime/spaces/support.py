@@ -185,6 +185,11 @@ NARROWINGS: dict[type, Callable[[Any, Moved, int], Narrowing]] = {
 }
 
 
+def narrows(declarations: Sequence[declared.Support]) -> bool:
+    """Return whether some tensors or elements stay at some steps: else all that move alike can move as one."""
+    return not all(isinstance(declaration, declared.Windows) for declaration in declarations)
+
+
 class Support:
     """What moves at a step, of everything that a run moves.
 

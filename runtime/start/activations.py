@@ -17,7 +17,7 @@ from ..data.example import Array, Example
 from ..device import Device
 from ..noise.reference import PURPOSE_INIT, Float32, Stream, directions
 from ..passes.engine import Engine
-from ..passes.frozen import map_frozen
+from ..passes.frozen import map_frozen, map_stored
 from ..records import Assign
 from ..run.fold import FULL
 from ..spaces import basis_name
@@ -72,7 +72,7 @@ def _vectors_of_layers(
 ) -> dict[str, Float32]:
     """Return "module:x" and "module:y" -> vectors [n, width]."""
     # frozen tensors stay where they lie: a few passes are not worth a packed copy of them
-    frozen = map_frozen(bundle)
+    frozen = map_stored(bundle, trained=True) if device.takes_frozen else map_frozen(bundle)
     engine = Engine(bundle.path(ACTIVATIONS_FILE), {}, device=device, threads=threads, frozen=frozen)
     most = _most_vectors(bundle)
     pass_rows = PASS_ROWS if bundle.manifest.text is not None else 1

@@ -17,6 +17,9 @@ class Reference(Cpu):
     def add_terms(self, additions):
         reference.add_terms(additions)
 
+    def sweep(self, sweeps):
+        Device.sweep(self, sweeps)
+
 
 class Hidden:
     """A buffer that nothing but its device can read."""
@@ -85,8 +88,18 @@ class Counting(Device):
     def write(self, buffer, values):
         self._cpu.write(buffer.array, bare(values))
 
-    def stack(self, buffers):
-        return Hidden(self._cpu.stack([b.array for b in buffers]))
+    def alone(self, buffer):
+        return Hidden(buffer.array[None])
+
+    def empty_stack(self, buffer, count):
+        return Hidden(self._cpu.empty_stack(buffer.array, count))
+
+    def first(self, stacked, count):
+        return Hidden(stacked.array[:count])
+
+    def gather(self, buffers, stacked, point):
+        self.calls["gather"] += 1
+        self._cpu.gather([b.array for b in buffers], [s.array for s in stacked], point)
 
     def repeat(self, buffer, count):
         return Hidden(self._cpu.repeat(buffer.array, count))
@@ -94,7 +107,12 @@ class Counting(Device):
     def add_terms(self, additions):
         self.calls["add_terms"] += 1
         self._cpu.add_terms(
-            [a._replace(target=a.target.array, mask=a.mask and a.mask.array) for a in additions]
+            [
+                a._replace(
+                    target=a.target.array, mask=a.mask and a.mask.array, source=a.source and a.source.array
+                )
+                for a in additions
+            ]
         )
 
     def product(self, u, s, out):

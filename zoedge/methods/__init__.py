@@ -6,6 +6,7 @@ from ..errors import InputError, near
 from . import fzoo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign
 from .core import (
     Defaults,
+    DenseStep,
     Estimator,
     Length,
     Method,
@@ -26,6 +27,7 @@ __all__ = [
     "RECIPES",
     "Defaults",
     "Dense",
+    "DenseStep",
     "Directions",
     "Estimator",
     "Length",

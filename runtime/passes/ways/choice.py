@@ -74,7 +74,8 @@ def choose_way(situation: Situation) -> Choice:
     ruled = _points_by_rule(situation) if asked is None else None
     choice = _ways(situation, asked or ruled)
     if ruled:
-        told = f"{ruled} points share a pass, and the steps to which int8 rounds activations"
+        shared = ", and the steps to which int8 rounds activations" if situation.rounds_together else ""
+        told = f"{ruled} points share a pass{shared}"
         choice = replace(choice, note="; ".join(n for n in (told, choice.note) if n))
     return replace(choice, form=situation.form or WHOLE, asked=asked or ruled)
 
@@ -93,13 +94,15 @@ def _form_by_rule(situation: Situation) -> str:
 
 
 def _points_by_rule(situation: Situation) -> int | None:
-    """Return how many points share a pass of few rows, where that changes numbers and so no timing may decide it.
+    """Return how many points share a pass, where that changes numbers and so no timing may decide it.
 
-    int8 bases round activations by the largest of a pass; points that share it are rounded to one grid.
+    int8 bases round activations by the largest of a pass; points that share it are rounded to one grid. And there are
+    devices whose products add in another order in larger passes.
     """
-    if situation.rows is None or not (situation.rounds_together and _stacking(situation)):
+    together = ROWS_TOGETHER if situation.rounds_together else situation.device.tokens_together
+    if situation.rows is None or together is None or not _stacking(situation):
         return None
-    count = min(situation.points, ROWS_TOGETHER // situation.rows)
+    count = min(situation.points, together // situation.rows)
     return count if count > 1 else None
 
 
@@ -119,7 +122,8 @@ def _ways(situation: Situation, asked: int | None) -> Choice:
             raise InputError(
                 f"--points-per-pass {asked} needs a bundle whose only moved tensors are LoRA branches: leave it out"
             )
-    if asked == 1 or not forms or situation.points < 2:
+    timed_here = situation.device.tokens_together is None
+    if asked == 1 or not forms or situation.points < 2 or not (asked or timed_here):
         return _whole(situation)
     with trial_values(situation):
         tried = {name: use.try_cache(situation) for name, use in forms.items()}
@@ -183,13 +187,13 @@ def _without_poor_caches(
 def _whole(situation: Situation) -> Choice:
     form = situation.form or WHOLE
     whole = situation.engine(LOSS_FILE) if form == WHOLE else form_uses(timed=False)[form].open(situation)
-    return Choice(whole, OneByOne(whole))
+    return Choice(whole, OneByOne(whole, situation.device.ahead))
 
 
 def _probing(situation: Situation, forward: Forward, count: int) -> Probing:
     """Return the way that measures ``count`` points a pass."""
     if count == 1:
-        return OneByOne(forward)
+        return OneByOne(forward, situation.device.ahead)
     varying = {name: situation.buffers[name] for name in sorted(situation.varying)}
     return Together(forward, varying, count, situation.device)
 

@@ -25,8 +25,14 @@ class FewRows(FormUse):
         Raises:
             InputError: the graph that was asked for isn't in the bundle.
         """
-        there = FEW_ROWS_FILE in situation.bundle.manifest.files
         asked = situation.options.few_rows
+        if not situation.device.opens(FEW_ROWS_FILE):
+            if asked == "yes":
+                raise InputError(
+                    f"--few-rows yes is of no use with --provider {situation.options.provider}: leave it out"
+                )
+            return False
+        there = FEW_ROWS_FILE in situation.bundle.manifest.files
         if asked == "yes" and not there:
             raise InputError(
                 f"--few-rows yes needs {FEW_ROWS_FILE}, and {situation.bundle.folder} has none: leave it out"

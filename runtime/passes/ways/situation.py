@@ -49,7 +49,7 @@ class Situation:
     def rounds_together(self) -> bool:
         """Whether the rows of a pass are rounded by the largest of them all, so that company changes numbers."""
         quantization = self.bundle.manifest.quantization
-        return quantization is not None and quantization.kind == "int8"
+        return quantization is not None and quantization.kind == "int8" and not self.device.weights_only
 
     @property
     def session(self) -> SessionSettings:

@@ -53,6 +53,10 @@ class FormUse:
 
 
 def form_uses(*, timed: bool) -> dict[str, FormUse]:
-    """Return the uses of all forms of one kind by name, in the order in which they are tried."""
-    every = {name: cast("FormUse", import_module(form.runtime).USE) for name, form in FORMS.items()}
+    """Return the uses of all forms of one kind by name, in the order in which they are tried.
+
+    Forms that a device chooses have none.
+    """
+    modules = {name: form.runtime for name, form in FORMS.items() if form.runtime is not None}
+    every = {name: cast("FormUse", import_module(module).USE) for name, module in modules.items()}
     return {name: use for name, use in every.items() if use.timed == timed}

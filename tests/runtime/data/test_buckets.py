@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoedge.runtime.data.buckets import (
-    OVERHEAD_TOKENS,
     Limits,
     padded,
     split_by_length,
@@ -22,7 +21,7 @@ LIMITS = st.builds(
 
 
 def cost(lengths, parts):
-    return sum(len(p) * padded(max(lengths[i] for i in p)) + OVERHEAD_TOKENS for p in parts)
+    return sum(len(p) * padded(max(lengths[i] for i in p)) + FINE.overhead for p in parts)
 
 
 def test_padded():
@@ -30,6 +29,12 @@ def test_padded():
     assert padded(30, 31) == 31  # never beyond what the model takes
     assert padded(33, 31) == 33
     assert padded(33, None, Grain(tokens=32)) == 64
+
+
+def test_where_a_pass_costs_more_rows_of_unlike_lengths_share_it():
+    lengths = [8] * 8 + [40] * 8
+    assert len(split_by_length(lengths, Limits())) == 2
+    assert len(split_by_length(lengths, Limits(grain=Grain(overhead=1024)))) == 1
 
 
 @given(LENGTHS, LIMITS)

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from tests.builders import fake_cupy, fake_kernel
 from tests.builders.devices import Counting
 from zoedge.errors import InputError
 from zoedge.runtime.device import DEVICES, open_device
 from zoedge.runtime.noise import reference
 from zoedge.runtime.noise.reference import Addition, Sample, Stream, Term, table
+from zoedge.runtime.noise.sweep import Family, StepMove, Sweep
 
 ALL = {**DEVICES, "counting": Counting}
 RNG = np.random.default_rng(0)
@@ -15,7 +17,13 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(params=list(ALL))
 def device(request):
-    return ALL[request.param](2)
+    if request.param != "cuda":
+        yield ALL[request.param](2)
+        return
+    if fake_kernel.COMPILER is None:
+        pytest.skip(fake_kernel.NO_COMPILER)
+    with fake_cupy.installed(fake_kernel.RawModule):
+        yield open_device("cuda")
 
 
 def floats(*shape):
@@ -51,11 +59,11 @@ def test_a_value_of_another_kind_is_refused(device):
         device.write(device.zeros((2,)), np.array([1j, 2j]))
 
 
-def test_stacked_and_repeated(device):
-    one, other = floats(2, 3), floats(2, 3)
-    buffers = [device.own(one.copy()), device.own(other.copy())]
-    same(device, device.stack(buffers), np.stack([one, other]))
-    same(device, device.repeat(buffers[0], 3), np.concatenate([one, one, one]))
+def test_alone_and_repeated(device):
+    one = floats(2, 3)
+    buffer = device.own(one.copy())
+    same(device, device.alone(buffer), one[None])
+    same(device, device.repeat(buffer, 3), np.concatenate([one, one, one]))
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
@@ -82,6 +90,51 @@ def test_products_are_summed_in_order_and_rounded_to_float32(device):
     for k in range(7):
         expected += u[:, k : k + 1] * s[k]
     same(device, out, expected)
+    outs = [device.zeros((40, 7)) for _ in range(2)]
+    device.products([(device.own(u.copy()), device.own(s.copy()), each) for each in outs])
+    for each in outs:
+        same(device, each, expected)
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
+def test_a_sweep_has_the_bits_of_its_additions(device, distribution):
+    arrays = [floats(3_000), floats(70, 33), floats(1)]
+    terms = (StepMove(3, 0, 0.1), StepMove(4, 1, -0.25))
+    for sourced in (False, True):
+        copies = [tuple(device.own(a.copy()) for a in arrays) for _ in range(3)]
+        wanted, made, sources = copies
+        ids = (5, 2**64 - 1, 7)
+        for targets, add in (
+            (wanted, lambda sweep: device.add_terms(sweep.additions())),
+            (made, lambda sweep: device.sweep([sweep])),
+        ):
+            sweep = Sweep(Family(targets, ids, sources if sourced else None), 1, terms, distribution, 0.9)
+            add(sweep)
+            add(sweep._replace(terms=terms[:1], shrink=1.0))
+        for one, other in zip(made, wanted, strict=True):
+            same(device, one, device.host(other))
+
+
+def test_points_are_gathered_where_they_stay(device):
+    arrays = [floats(2, 3), floats(4)]
+    buffers = [device.own(a.copy()) for a in arrays]
+    stacked = [device.empty_stack(buffer, 3) for buffer in buffers]
+    for point in range(3):
+        for buffer, array in zip(buffers, arrays, strict=True):
+            device.write(buffer, array + np.float32(point))
+        device.gather(buffers, stacked, point)
+    for rows, array in zip(stacked, arrays, strict=True):
+        same(device, rows, np.stack([array, array + np.float32(1), array + np.float32(2)]))
+        same(device, device.first(rows, 2), np.stack([array, array + np.float32(1)]))
+
+
+def test_a_master_changes_by_itself(device):
+    values = floats(5)
+    buffer = device.own(values.copy())
+    master = device.master(buffer)
+    device.write(master, np.zeros(5, np.float32))
+    same(device, buffer, values)
+    same(device, master, np.zeros(5, np.float32))
 
 
 def test_a_product_is_added_and_a_buffer_shrinks(device):

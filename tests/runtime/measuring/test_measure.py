@@ -34,13 +34,13 @@ def bundle(tmp_path_factory):
 @pytest.mark.parametrize("batch_size", [2, 24])
 def test_no_pass_of_a_run_holds_more_than_its_steps_do(bundle, tmp_path, monkeypatch, batch_size):
     seen = []
-    forward = Engine.forward
+    passed = Engine._passed
 
-    def watched(self, begun, outputs):
+    def watched(self, begun, outputs, run):
         seen.append(begun["input_ids"].size if "input_ids" in begun else 0)
-        return forward(self, begun, outputs)
+        return passed(self, begun, outputs, run)
 
-    monkeypatch.setattr(Engine, "forward", watched)
+    monkeypatch.setattr(Engine, "_passed", watched)
     text = " ".join(tiny.WORDS[:30])
     rows = [{"text": text, "label": "yes"}, {"text": text, "label": "no"}] * 150
     settings = {"steps": 2, "eval_every": 1, "batch_size": batch_size, "points_per_pass": 1, "threads": 1}

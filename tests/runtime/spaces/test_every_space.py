@@ -8,7 +8,7 @@ import pytest
 from tests.builders.devices import Counting, Reference
 from zoedge.adapters import LoraBranch
 from zoedge.methods import Dense, LowRank, Move, Update
-from zoedge.runtime.spaces import ActivationBranch, Site
+from zoedge.runtime.spaces import ActivationBranch, Site, carry_out
 from zoedge.runtime.spaces.parameters import BRANCH_SPACES, SPACES
 from zoedge.runtime.spaces.support import Part
 from zoedge.runtime.start.activations import bases
@@ -36,23 +36,25 @@ class Made:
             arrays[1][...] = 0.0
         self.buffers = tuple(self.device.own(array) for array in arrays)
         self.space = table[key](
-            Site(
-                name="m.weight",
-                buffers=self.buffers,
-                branch=BRANCH.branch if where == "branch" else None,
-                decays=decays,
-                seed=seed,
-                directions=DIRECTIONS[direction],
-                arrays=(),
-                device=self.device,
-            )
+            [
+                Site(
+                    name="m.weight",
+                    buffers=self.buffers,
+                    branch=BRANCH.branch if where == "branch" else None,
+                    decays=decays,
+                    seed=seed,
+                    directions=DIRECTIONS[direction],
+                    arrays=(),
+                    device=self.device,
+                )
+            ]
         )
         if isinstance(self.space, ActivationBranch):
             x, y = (rng.standard_normal((50, n), dtype=np.float32) for n in (IN, OUT))
             self.space.assign(bases(BRANCH, x, y))
 
     def settle(self):
-        self.device.add_terms(self.space.settle())
+        carry_out(self.device, self.space.settle())
         self.space.settled()
 
     def at(self, step, *moves):
@@ -66,7 +68,7 @@ class Made:
         return read[0] if len(read) == 1 else BRANCH.alpha / BRANCH.rank * read[1] @ read[0]
 
     def step(self, step, update):
-        self.device.add_terms(self.space.apply(step, update, Part()))
+        carry_out(self.device, self.space.apply(step, update, Part()))
 
     def bits(self):
         return [self.device.host(buffer).tobytes() for buffer in self.buffers]

@@ -8,8 +8,7 @@ from tests.builders.networks import mlp
 from zoedge.adapters import LoraBranch
 from zoedge.export import to_bundle
 from zoedge.methods import Dense, Move
-from zoedge.runtime.noise.reference import add_terms
-from zoedge.runtime.spaces import ActivationBranch, Site, basis_name
+from zoedge.runtime.spaces import ActivationBranch, Site, basis_name, carry_out
 from zoedge.runtime.spaces.support import Part
 from zoedge.runtime.start import activations
 from zoedge.runtime.start.activations import bases
@@ -42,22 +41,24 @@ def test_the_basis_spans_those_of_the_outputs():
 def test_signs_of_size_eps_change_the_outputs_by_eps_times_their_size(scale):
     a, b = np.zeros((4, 20), np.float32), np.zeros((15, 4), np.float32)
     space = ActivationBranch(
-        Site(
-            name="m.weight",
-            buffers=(a, b),
-            branch=BRANCH.branch,
-            decays=True,
-            seed=0,
-            directions=Dense("rademacher"),
-            arrays=(),
-            device=Reference(),
-        )
+        [
+            Site(
+                name="m.weight",
+                buffers=(a, b),
+                branch=BRANCH.branch,
+                decays=True,
+                seed=0,
+                directions=Dense("rademacher"),
+                arrays=(),
+                device=Reference(),
+            )
+        ]
     )
     space.assign(bases(BRANCH, scale * X, scale * Y))
     ratios = []
     for step in range(40):
         space.visit(step, (Move(0, 0.05),), Part())
-        add_terms(space.settle())
+        carry_out(Reference(), space.settle())
         space.settled()
         delta = 3.0 * scale * X @ a.T @ b.T  # alpha / rank = 3
         ratios.append(np.sqrt(np.square(delta).sum(1).mean() / np.square(scale * Y).sum(1).mean()))

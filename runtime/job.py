@@ -207,7 +207,7 @@ def in_precision(
         return open_device(options.provider, options.threads, precision)
 
     def batches(where: Device) -> list[MicroBatch]:
-        return _a_batch(splits.train, bundle.manifest, options, where.grain)
+        return a_batch(splits.train, bundle.manifest, options, where.grain)
 
     goal = _goal(options, bundle.manifest, splits.facts)
     precision, told = settled_precision(bundle, device, batches, goal, options.eps or 0.0, other)
@@ -252,7 +252,7 @@ def make_job(
             bundle,
             fold.parameters.buffers,
             varying=fold.parameters.varying,
-            batch=_a_batch(splits.train, manifest, options, device.grain),
+            batch=a_batch(splits.train, manifest, options, device.grain),
             outputs=goal.outputs,
             points=fold.method.most_points,
             device=device,
@@ -365,7 +365,7 @@ def _goal(options: TuneOptions, manifest: Manifest, facts: Facts) -> Objective:
     return InUnits(goal, scale)
 
 
-def _a_batch(train: Dataset, manifest: Manifest, options: TuneOptions, grain: Grain) -> list[MicroBatch]:
+def a_batch(train: Dataset, manifest: Manifest, options: TuneOptions, grain: Grain) -> list[MicroBatch]:
     """Return the passes of a step like those to come."""
     rows = permutation(options.seed, "zoedge.choice", 0, len(train))[: options.batch_size]
     return micro_batches(

@@ -25,7 +25,9 @@ from .losses import objectives
 from .measuring.target_scale import with_scale
 from .noise.reference import NOISE_VERSION
 from .plan import trainable_elements
+from .preflight.alive import check_live
 from .preflight.check import check
+from .preflight.fineness import with_eps
 from .preflight.trial import Ask
 from .records import Header
 from .run import journal as journals
@@ -162,6 +164,9 @@ def _ready(
             own_objective=wanted.function is not None,
         )
         plan = check(ask, bundle.manifest, device, plan, int(max(lengths)))
+    check_live(bundle, device, splits, plan.options)
+    if facts is None and wanted.options.eps is None and wanted.options.precision != "auto":
+        plan = with_eps(bundle, device, splits, plan)
     return make_job(bundle, device, splits, plan, folder, begun=begun, form=form)
 
 

@@ -23,7 +23,7 @@ FLOORS = (
     ("asked", "plan", "unused"),
     ("job", "loaded"),
     ("preflight",),
-    ("bench", "estimate", "evaluate", "generate", "replay", "tune"),
+    ("bench", "doctor", "estimate", "evaluate", "generate", "replay", "tune"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

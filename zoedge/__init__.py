@@ -1,6 +1,6 @@
 """zoedge: fine-tune ONNX models on the device that runs them, with forward passes alone.
 
-The Python verbs, each imported when it is first used: ``tune``, ``estimate``, ``bench``, ``evaluate``,
+The Python verbs, each imported when it is first used: ``tune``, ``estimate``, ``bench``, ``doctor``, ``evaluate``,
 ``predict``, ``merge``, ``write_adapter`` and ``replay``; ``Bundle`` and ``Run`` open the folders they work on.
 Making a bundle is ``zoedge.export.to_bundle``, on a workstation; ``zoedge.export`` loads when it is first used, too.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoedge.runtime.bench import bench
+    from zoedge.runtime.doctor import doctor
     from zoedge.runtime.estimate import estimate
     from zoedge.runtime.evaluate import evaluate, predict
     from zoedge.runtime.outputs.verbs import merge, write_adapter
@@ -38,6 +39,7 @@ __all__ = [
     "ZoedgeError",
     "__version__",
     "bench",
+    "doctor",
     "estimate",
     "evaluate",
     "merge",
@@ -61,6 +63,7 @@ _HOME = {
     "TuneOptions": "zoedge.options",
     "Run": "zoedge.runtime.run.run_folder",
     "bench": "zoedge.runtime.bench",
+    "doctor": "zoedge.runtime.doctor",
     "estimate": "zoedge.runtime.estimate",
     "evaluate": "zoedge.runtime.evaluate",
     "merge": "zoedge.runtime.outputs.verbs",

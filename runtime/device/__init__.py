@@ -8,6 +8,7 @@ from zoedge.errors import InputError
 
 from .base import FINE, Array, Buffer, Device, DeviceSession, Grain, Read
 from .cpu import Cpu
+from .ort import Places
 
 __all__ = [
     "DEVICES",
@@ -18,6 +19,7 @@ __all__ = [
     "Device",
     "DeviceSession",
     "Grain",
+    "Places",
     "Read",
     "open_device",
 ]

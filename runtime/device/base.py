@@ -99,6 +99,7 @@ class Device:
             sums are rounded and always gains; None where it is timed and taken with the same bits alone.
         weights_only: whether int8 bases keep activations as floats here, so that rows of a pass round by themselves.
         own_memory: what messages call its memory; "" where that is the host's.
+        shown_live: whether export showed that trained tensors are read here, and no copies of them.
         takes_frozen: whether sessions are always given the frozen tensors, whatever ``--prepack`` says.
         errors: what ``open``, and a session's ``run``, raise where onnxruntime can't.
         precisions: that passes can have, the fastest first.
@@ -112,6 +113,7 @@ class Device:
     weights_only: ClassVar[bool] = False
     ahead: ClassVar[int] = 0
     own_memory: ClassVar[str] = ""
+    shown_live: ClassVar[bool] = False
     takes_frozen: ClassVar[bool] = False
     errors: ClassVar[tuple[type[Exception], ...]] = ORT_ERRORS
     precisions: ClassVar[tuple[str, ...]] = ("float32",)

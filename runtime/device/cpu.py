@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class Cpu(Device):
     Raises:
         InputError: another precision than float32 is asked for.
     """
+
+    shown_live: ClassVar[bool] = True
 
     def __init__(self, threads: int = 0, precision: str = "auto") -> None:
         if precision not in ("auto", "float32"):

@@ -11,7 +11,7 @@ import numpy as np
 from zoedge.errors import InputError, ZoedgeError
 from zoedge.names import PREDICT, PREDICTIONS, given, in_graph, output_of, plain
 
-from ..device import Array, Buffer, Device, Read
+from ..device import Array, Buffer, Device, Places, Read
 
 Begun = Mapping[str, Buffer]  # what a pass reads besides the trainable tensors, where it is run
 Stacked = Mapping[str, Buffer]  # trainable tensor -> its values at several points, [points, ...]
@@ -116,6 +116,10 @@ class Engine:
 
     def _computed(self, inputs: Mapping[str, Buffer], outputs: Sequence[str]) -> list[Buffer]:
         return self._device.compute(self._session, inputs, outputs)
+
+    def placed(self) -> Places | None:
+        """Return which provider runs how many nodes of which operator; None where onnxruntime doesn't tell."""
+        return self._session.placed()
 
     def _read(self, inputs: Mapping[str, Buffer], outputs: Sequence[str]) -> Read:
         return self._device.read(self._session, inputs, outputs)

@@ -13,7 +13,7 @@ from zoedge.options import FACTS, TuneOptions, flat, known_settings
 from zoedge.settings import flag, kind
 
 COMMANDS = [
-    *("adapter", "bench", "estimate", "eval", "export", "inspect", "merge"),
+    *("adapter", "bench", "doctor", "estimate", "eval", "export", "inspect", "merge"),
     *("methods", "predict", "replay", "tune"),
 ]
 

@@ -53,7 +53,7 @@ def _device_line(result: Estimate) -> dict[str, str]:
     )
     told = ", ".join(f"{size / _MIB:.0f} for {what}" for size, what in parts)
     peak = f"{result.peak_device_bytes / _MIB:.0f} MiB at the peak"
-    return {result.device_memory: f"{peak}; the manifest lets expect {told}"}
+    return {"device": f"{peak} of the {result.device_memory}; the manifest lets expect {told}"}
 
 
 def _lines(result: Estimate, on_data: bool) -> dict[str, str]:

@@ -14,6 +14,7 @@ from ..errors import ZoedgeError
 from ..installed import version
 from .adapter import adapter
 from .bench import bench
+from .doctor import doctor
 from .estimate import estimate
 from .evaluate import evaluate
 from .export import export
@@ -111,5 +112,8 @@ def main() -> None:
     """
 
 
-for _command in (export, estimate, tune, evaluate, predict, merge, adapter, replay, inspect, methods, bench):
+for _command in (
+    *(export, estimate, tune, evaluate, predict, merge, adapter, replay),
+    *(inspect, methods, bench, doctor),
+):
     main.add_command(_command)

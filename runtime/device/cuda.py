@@ -61,9 +61,8 @@ class Cuda(Device):
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         blocks = _BLOCKS_EACH * int(properties["multiProcessorCount"])
         self._launches = Launches(kernels.get_function, cupy.asarray, _address, blocks)
-        self._tables: dict[
-            tuple[int, ...], tuple[list[Buffer], LaunchTable]
-        ] = {}  # by what they tell of, kept alive
+        # by the id of the tuple that they tell of, which is kept alive
+        self._tables: dict[int, tuple[Sequence[object], LaunchTable]] = {}
         self._passes = Passes(self.precision)
         free, total = cupy.cuda.runtime.memGetInfo()
         self._elsewhere = total - free  # held by others

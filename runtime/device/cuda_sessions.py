@@ -215,8 +215,9 @@ class CudaSession:
         found = {}
         for name in wanted:
             dims, dtype = self._shapes[name]
-            shape = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims)
-            if not all(isinstance(size, int) for size in shape):
+            known = [sizes.get(dim) if isinstance(dim, str) else dim for dim in dims]
+            shape = tuple(size for size in known if isinstance(size, int))
+            if len(shape) < len(dims):
                 passed = map(_cuda, self.run(inputs, wanted))
                 return {n: (b.shape, b.dtype) for n, b in zip(wanted, passed, strict=True)}
             found[name] = shape, dtype

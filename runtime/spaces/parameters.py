@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,6 +196,9 @@ BRANCH_SPACES: dict[tuple[str, str, str], type[Space]] = {
 }  # others move their factors as any tensors are moved
 
 
+_Maker = Callable[[Sequence[Site]], Space]  # what a class of spaces is, as it is made
+
+
 class _Builder:
     """Chooses the space of each tensor; those that move alike share one, where no step narrows what moves."""
 
@@ -231,7 +235,7 @@ class _Builder:
                 kind = self._method.directions.kind if len(parameter.shape) >= 2 else Dense.kind
                 site = self._site(parameter.name, (parameter.name,), decays=parameter.decay)
                 self._add(alike, SPACES[kind, self._placement], site)
-        return {sites[0].name: made(sites) for (made, *_), sites in alike.items()}
+        return {sites[0].name: cast("_Maker", made)(sites) for (made, *_), sites in alike.items()}
 
     def _add(
         self, alike: dict[tuple[type[Space], bool, str], list[Site]], made: type[Space], site: Site

@@ -149,12 +149,6 @@ def test_a_run_replays_on_the_processor_to_the_same_bits(sessions, place, tmp_pa
         runs[provider] = tune(place / train, ROWS, tmp_path / provider, {**settings, **own}, preflight=False)
     every = {"float16", "tf32", "float32"}
     chosen = {"float32"} if precision == "float32" else {"float16"} if method == "mezo" else every
-        {"float32"}
-        if precision == "float32"
-        else {"float16"}
-        if method == "mezo"
-        else {"float16", "tf32", "float32"}
-    )
     assert runs["cuda"].options.precision in chosen
     logs = [
         [json.loads(line) for line in (tmp_path / p / "log.jsonl").read_text().splitlines()] for p in runs

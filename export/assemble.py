@@ -12,7 +12,7 @@ from zoedge.manifest import ADAPTERS_FILE, Branch, Frozen, Head, Parameter, Port
 from zoedge.names import LOSS, in_graph
 
 from .activations_graph import activations_graph
-from .adapters.base import BranchSettings, surgery_of
+from .adapters.base import BranchSettings, GraphSurgery, LayerSurgery, surgery_of
 from .adapters.branches import add_branches, initial_factors
 from .adapters.targets import choose_targets
 from .exported import Exported
@@ -45,18 +45,18 @@ class Assembled:
 
     Attributes:
         loss: the loss graph.
-        adapted: the inference graph with LoRA branches; None without branches.
+        adapted: the inference graph with branches; None without branches.
         stages: the loss graph in two parts; None where that saves nothing.
         merged: the same with those branches as constants that stay apart; None without such.
         activations: model inputs to what flows into and out of each branch's matrix; None without branches.
-        factors: name -> first value of each LoRA tensor.
+        factors: name -> first value of each tensor of a branch.
         parameters: the parameter table.
         branches: what is trained beside frozen matrices.
         head: the linear head.
         inputs, targets, outputs: ports of the loss graph.
         frozen: parameters that were asked for as part of a group and have no effect on the loss.
         untrainable: what else the loss depends on.
-        beside: matrices without a LoRA branch where branches were asked for and no layer was named.
+        beside: matrices without a branch where branches were asked for and no layer was named.
         readers: the operators that read those.
     """
 
@@ -97,13 +97,14 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     train = (*request.train, *(exported.fresh_head or ()))  # a head of zeros would pass nothing on
     choice = choose_trained(plain, table, train, live, dead)
     targets = _targets(built, exported, table, head, request.branches, live, dead) if choice.adapter else {}
-    branches = _described(exported, plain, targets, add_branches(built.graph, targets, request.branches))
-    factors = initial_factors(branches)
+    added = add_branches(built.graph, targets, request.branches, exported)
+    branches = _described(exported, plain, targets, added)
+    factors = initial_factors(branches, exported)
     changing = {*choice.names, *factors}
     rows = _rows(table, choice, exported, branches, factors, live.difference(dead))
     adapted = _adapted(exported, targets, request.branches)
     apart = {branch.weight: targets[branch.weight] for branch in branches if branch.apart}
-    beside = _without_branch(table, choice, targets, live) if request.branches.targets is None else ()
+    beside = _without_branch(table, choice, targets, live) if _is_everywhere(request.branches) else ()
     seen = [branch for branch in branches if surgery_of(branch.kind).follows_activations]
     if adapted is not None:
         make_overridable(adapted, changing)
@@ -127,6 +128,12 @@ def assemble(exported: Exported, request: Request, dead: Collection[str] = ()) -
     )
 
 
+def _is_everywhere(settings: BranchSettings) -> bool:
+    """Return whether every linear layer was to get a branch."""
+    surgery = surgery_of(settings.kind)
+    return settings.targets is None and isinstance(surgery, LayerSurgery) and not surgery.sites
+
+
 def _head_tensors(exported: Exported, plain: Graph) -> frozenset[str]:
     """Return the initializers of the layer that makes the logits, whatever their type."""
     chain = head_of(plain, exported)
@@ -142,13 +149,18 @@ def _targets(
     live: Collection[str],
     dead: Collection[str],
 ) -> dict[str, list[Linear]]:
+    surgery = surgery_of(settings.kind)
+    if isinstance(surgery, GraphSurgery):
+        if settings.targets is not None:
+            raise RequestError(f"--train {settings.kind} has no place for --target-modules", "target_modules")
+        return {weight: [] for weight in surgery.places(built.graph)}
     embeddings = {row.name for row in table.rows if row.group == "embedding"}
     modules = _named_otherwise(exported)
     found = choose_targets(built.graph, settings, live, {*embeddings, *modules, *head}, modules)
     targets = {weight: uses for weight, uses in found.items() if weight not in dead}
     if not targets:
         raise RequestError(
-            f"LoRA branches beside {', '.join(sorted(found)[:5])} have no effect on the loss",
+            f"{settings.label} branches beside {', '.join(sorted(found)[:5])} have no effect on the loss",
             "target_modules",
         )
     return targets
@@ -199,8 +211,10 @@ def _described(
     for branch in branches:
         original = originals.get(branch.weight, "")
         layers = _layers(exported, original or branch.weight)
-        apart = surgery_of(branch.kind).unaddable or why_apart(plain, uses[branch.weight], original)
-        described.append(structs.replace(branch, apart=apart, also=layers[1:], of_lookup=not layers))
+        never = surgery_of(branch.kind).unaddable(branch)
+        apart = never or why_apart(plain, uses[branch.weight], original)
+        told = structs.replace(branch, apart=apart, unmergeable=bool(never))
+        described.append(structs.replace(told, also=layers[1:], of_lookup=not layers))
     return tuple(described)
 
 
@@ -211,7 +225,7 @@ def _adapted(
     if not targets:
         return None
     graph = Graph(exported.model)
-    add_branches(graph, uses_of(graph, targets), settings)
+    add_branches(graph, uses_of(graph, targets), settings, exported)
     inputs = [value for value in exported.model.graph.input if value.name in graph.inputs]
     return graph.finish(inputs, list(exported.model.graph.output))
 
@@ -237,9 +251,8 @@ def _rows(
             rows.append(Parameter(name=branch.weight, dtype=dtype, shape=array.shape))
     kinds = {name: branch.kind for branch in branches for name in branch.tensors.values()}
     for name, array in factors.items():
-        dtype = array.dtype.name
-        row = Parameter(name=name, dtype=dtype, shape=array.shape, file=ADAPTERS_FILE, group=kinds[name])
-        rows.append(structs.replace(row, trainable=True))
+        row = Parameter(name=name, dtype=array.dtype.name, shape=array.shape, file=ADAPTERS_FILE)
+        rows.append(structs.replace(row, trainable=True, group=kinds[name], decay=array.ndim > 1))
     return tuple(rows)
 
 

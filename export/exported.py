@@ -47,6 +47,7 @@ class Exported:
             graphs that tuning runs take and give the batch first.
         head_output: the value that the last layer makes, where logits are made of it; "" where they are it.
         rounded: whether the logits are logarithms of probabilities, which show how those are rounded.
+        positions: the longest sequence of tokens that the model takes; None where that isn't known.
         sample_inputs: (generator, batch, length) -> fresh valid inputs of ``model``.
     """
 
@@ -71,6 +72,7 @@ class Exported:
     batch_axes: dict[str, int] = field(default_factory=dict)
     head_output: str = ""
     rounded: bool = False
+    positions: int | None = None
     files: dict[str, bytes] = field(default_factory=dict)
 
     def rows_first(self, arrays: Mapping[str, np.ndarray]) -> Arrays:

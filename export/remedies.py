@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zoedge.adapters import LORA, PREFIX, PROMPT, PromptOptions
 from zoedge.errors import ZoedgeError
 
+from .adapters.base import BranchSettings, with_room
 from .assemble import Request, assemble
 from .exported import Exported
 from .quantized import quantized
@@ -79,13 +81,17 @@ def _remedies(source: Exported, request: Request, quantize: str, option: str) ->
 
 
 def _requests(source: Exported, request: Request, quantize: str) -> Iterator[_Remedy]:
-    plain = replace(request.branches, targets=None)
+    plain = replace(request.branches, targets=None) if request.branches.kind == LORA else BranchSettings()
     lora = "--train lora" if request.branches.targets is None else "--train lora without --target-modules"
+    if request.branches.kind == PREFIX:
+        yield _Remedy(
+            f"--train {PROMPT}", Request((PROMPT,), BranchSettings(PromptOptions(), None, PROMPT)), quantize
+        )
     yield _Remedy(lora, Request(("lora",), plain), quantize)
     for entry in ("full", "head", "bitfit", "norm"):
         yield _Remedy(f"--train {entry}", Request((entry,), plain), quantize)
     for module in dict.fromkeys(linear.module for linear in reversed(find_linears(Graph(source.model)))):
-        targets = replace(request.branches, targets=(module,))
+        targets = replace(plain, targets=(module,))
         yield _Remedy(
             f"--train lora --target-modules {module}", Request(("lora",), targets), quantize, last=True
         )
@@ -95,7 +101,7 @@ def _requests(source: Exported, request: Request, quantize: str) -> Iterator[_Re
 
 def _works(source: Exported, request: Request, quantize: str) -> bool:
     try:
-        exported = quantized(source, quantize, request.train)
+        exported = with_room(quantized(source, quantize, request.train), request.branches)
         assembled = assemble(exported, request)
         if sum(array.nbytes for array in exported.weights.values()) <= _WRITTEN_BYTES:
             with tempfile.TemporaryDirectory() as folder:

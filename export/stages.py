@@ -66,10 +66,13 @@ def build_stages(
 
 
 def uses_of(graph: Graph, targets: Mapping[str, Sequence[Linear]]) -> dict[str, list[Linear]]:
-    """Return every use in ``graph`` of the matrices of ``targets``, read as there, under the modules' names."""
-    uses: dict[str, list[Linear]] = {}
+    """Return every use in ``graph`` of the matrices of ``targets``, read as there, under the modules' names.
+
+    A matrix without uses, at which a kind changes the whole graph, keeps none.
+    """
+    uses: dict[str, list[Linear]] = {weight: [] for weight, given in targets.items() if not given}
     for linear in find_linears(graph):
-        first = targets[linear.weight][0] if linear.weight in targets else None
+        first = next(iter(targets.get(linear.weight, ())), None)
         if first is not None and linear.transposed == first.transposed:
             uses.setdefault(linear.weight, []).append(replace(linear, module=first.module))
     return uses

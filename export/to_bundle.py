@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from zoedge.adapters import ADAPTERS, LORA
 from zoedge.bundle import Bundle
-from zoedge.errors import InputError
+from zoedge.errors import InputError, near
 from zoedge.files import check_new_folder
 from zoedge.manifest import Quantize
+from zoedge.settings import convert, facts, flag
 
 from .sources.packages import need
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from .adapters.base import BranchSettings
     from .exported import Exported
 
 DEFAULT_TRAIN = ("lora",)
-LORA_RANK = 8
-LORA_ALPHA = 16.0
 
 Exporter = Literal["torch", "optimum"]
 
@@ -35,8 +35,6 @@ def to_bundle(
     *,
     task: str | None = None,
     train: Sequence[str] = DEFAULT_TRAIN,
-    lora_rank: int = LORA_RANK,
-    lora_alpha: float = LORA_ALPHA,
     target_modules: Sequence[str] | None = None,
     quantize: Quantize = "none",
     max_seq_length: int | None = None,
@@ -49,6 +47,7 @@ def to_bundle(
     dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
     exporter: Exporter = "torch",
     say: Callable[[str], None] = _log.warning,
+    **of_adapter: Any,
 ) -> Bundle:
     """Turn a model into a bundle that ``zoedge tune`` trains with forward passes alone.
 
@@ -59,11 +58,10 @@ def to_bundle(
         model: hub id, Hugging Face folder, path of an ``.onnx`` file or of a folder with one, or torch module.
         output: the bundle's folder, which must not exist.
         task: as in the manifest; None reads it from the model or the loss.
-        train: any of "full", "lora", "bitfit", "norm", "head" and name patterns (fnmatch, or a part of a
-            parameter's name). A head that export makes is trained in any case.
-        lora_rank: rank of the LoRA branches.
-        lora_alpha: branches are scaled by ``lora_alpha / lora_rank``.
-        target_modules: fnmatch patterns on module paths or their last part; None: all but embeddings, heads.
+        train: any of "full", "bitfit", "norm", "head", a kind of adapter ("lora", ...) and name patterns (fnmatch,
+            or a part of a parameter's name). A head that export makes is trained in any case.
+        target_modules: fnmatch patterns on module paths or their last part; None: all but embeddings, heads, or
+            those that suit the kind of adapter.
         quantize: "int8" or "int4" rounds the frozen matrices of linear layers; "none" leaves them.
         max_seq_length: text models: longest text in tokens.
         labels: class names in the order of the logits; with a template, the label words.
@@ -76,6 +74,7 @@ def to_bundle(
         exporter: Hugging Face models: "torch" traces them with torch's own exporter, "optimum" exports them
             with optimum, for the architectures and tasks that it knows.
         say: is told what the user should know; warnings of the logger "zoedge.export" by default.
+        of_adapter: settings of the kind of adapter, as ``zoedge export --help`` lists them: ``lora_rank=4``.
 
     Returns:
         The bundle, opened.
@@ -98,7 +97,7 @@ def to_bundle(
         "exporter": _exporter(exporter),
     }
     targets = None if target_modules is None else _listed("target_modules", target_modules)
-    wanted = _Wanted(_listed("train", train), lora_rank, lora_alpha, targets, quantize)
+    wanted = _Wanted(_listed("train", train), of_adapter, targets, quantize)
     return _write(
         model, Path(output), {n: value for n, value in options.items() if _is_given(value)}, wanted, say
     )
@@ -113,8 +112,7 @@ class _Wanted(NamedTuple):
     """What is to be trained, in the user's words."""
 
     train: tuple[str, ...]
-    lora_rank: int
-    lora_alpha: float
+    of_adapter: dict[str, Any]
     target_modules: tuple[str, ...] | None
     quantize: str
 
@@ -129,7 +127,6 @@ def _write(
     """Check what is cheap to check, then read and write."""
     need("onnx", purpose="exporting a model", extra="onnx")
     need("onnxruntime", purpose="checking an exported model", extra="cpu")
-    from .adapters.base import BranchSettings
     from .assemble import Request
     from .quantized import quantized
     from .remedies import advice
@@ -137,13 +134,32 @@ def _write(
     from .writer import write_bundle
 
     check_new_folder(output)
-    settings = BranchSettings(wanted.lora_rank, wanted.lora_alpha, wanted.target_modules, _kind(wanted.train))
-    request = Request(wanted.train, settings)
+    request = Request(wanted.train, _branches(wanted, say))
     source = _read(model, given, wanted.train, say)
     try:
         return write_bundle(quantized(source, wanted.quantize, wanted.train), request, output, say)
     except RequestError as error:
         raise InputError(f"{error.problem}{advice(source, request, wanted.quantize, error)}") from error
+
+
+def _branches(wanted: _Wanted, say: Callable[[str], None]) -> BranchSettings:
+    """Return what branches are to be; settings of other kinds are said to have no effect.
+
+    Raises:
+        InputError: a setting that no kind has, or a value that can't be used.
+    """
+    from .adapters.base import BranchSettings
+
+    kind = _kind(wanted.train)
+    kinds = {name: other for other in ADAPTERS for name in facts(ADAPTERS[other].options)}
+    for name in wanted.of_adapter:
+        if name not in kinds:
+            raise InputError(f"an export has no setting {name!r}{near(name, kinds)}")
+        if kinds[name] != kind:
+            say(f"{flag(name)} has no effect here: {kinds[name]} has it, which --train doesn't name")
+    options = ADAPTERS[kind].options
+    own = {name: value for name, value in wanted.of_adapter.items() if kinds[name] == kind}
+    return BranchSettings(convert(own, options, "the options"), wanted.target_modules, kind)
 
 
 def _kind(train: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from zoedge.errors import ZoedgeError
 from zoedge.manifest import ADAPTED_MODEL_FILE, LOSS_FILE, MERGED_MODEL_FILE, MODEL_FILE, Head, Manifest
 from zoedge.names import FEATURES, LABELS, in_graph
 
+from .adapters.base import adapted_source
 from .checks import check_close, draw_labels, draw_positions, label_logits
 from .exported import Exported
 from .numpy_losses import NUMPY_LOSSES
@@ -49,14 +50,14 @@ def verify_values(folder: Path, exported: Exported, manifest: Manifest, *, coars
     tolerance = COARSE_TOLERANCE if coarse else TOLERANCE
     if exported.quantization is not None:
         tolerance = QUANTIZED_TOLERANCE
-    cases = _cases(exported)
+    plain, cases = _cases(exported), _cases(adapted_source(exported, manifest.branches))
     sizes = _sizes([wanted for _, wanted in cases])
     errors = []
     for file in (MODEL_FILE, ADAPTED_MODEL_FILE, MERGED_MODEL_FILE):
         if not (folder / file).exists():
             continue
         session = Session(folder / file, file, ours=False)
-        for inputs, wanted in cases:
+        for inputs, wanted in plain if file == MODEL_FILE else cases:
             got = session.run(inputs)
             for name in sorted(wanted.keys() & got.keys()):
                 check_close(

@@ -31,6 +31,7 @@ from zoedge.manifest import (
     said_apart,
 )
 
+from .adapters.base import with_room
 from .assemble import Assembled, Request, assemble
 from .exported import Exported
 from .external import write_graph
@@ -65,6 +66,7 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         InputError: the request doesn't fit the model, onnxruntime can't run it, or ``output`` exists.
         ZoedgeError: the bundle computes something else than its source; nothing is left behind.
     """
+    exported = with_room(exported, request.branches)
     first = assemble(exported, request)  # before anything large is written
     notes: list[str] = []
     with new_folder(output) as folder:
@@ -93,8 +95,9 @@ def write_bundle(exported: Exported, request: Request, output: Path, say: Say) -
         say(note)
     if assembled.beside:
         say(
-            f"no LoRA branch lies beside {some(assembled.beside)} (read by {', '.join(assembled.readers)}), as it "
-            "needs the product of an activation and one stored matrix of two axes: name them in --train to train them"
+            f"no {request.branches.label} branch lies beside {some(assembled.beside)} (read by "
+            f"{', '.join(assembled.readers)}), as it needs the product of an activation and one stored matrix of two "
+            "axes: name them in --train to train them"
         )
     if assembled.frozen:
         say(f"left frozen, as they have no effect on the loss: {', '.join(assembled.frozen)}")
@@ -105,7 +108,9 @@ def _apart(manifest: Manifest, exported: Exported) -> list[str]:
     """Return what a user should know of branches that merging keeps apart, but for those of ``--quantize``."""
     said = said_apart(manifest.no_floats_of(exported.weights))
     files = "" if exported.source.kind == "onnx" else ", so merging writes no model.safetensors"
-    return [f"a merged model.onnx keeps branches as products: {said}{files}"] if said else []
+    never = any(branch.unmergeable for branch in manifest.branches)
+    how = "apart" if never else "as products"
+    return [f"a merged model.onnx keeps branches {how}: {said}{files}"] if said else []
 
 
 class Made(NamedTuple):

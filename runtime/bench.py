@@ -99,14 +99,17 @@ def bench(
     with TemporaryDirectory() as folder:
         journal = Journal.create(Path(folder) / "journal", _header(job))
         try:
-            parts, passes = _run(job, journal)
+            parts, passes, points = _run(job, journal)
         finally:
             journal.close()
-    return _result(job, parts, passes, sequence_length or (int(rows.lengths[0]) or None))
+    return _result(job, parts, passes, points, sequence_length or (int(rows.lengths[0]) or None))
 
 
-def _run(job: Job, journal: Journal) -> tuple[list[dict[str, float]], int]:
-    """Return the seconds of each step's parts; a step and its floor take turns, so that both see the same load."""
+def _run(job: Job, journal: Journal) -> tuple[list[dict[str, float]], int, int]:
+    """Return the seconds of each step's parts, and the last one's passes and points.
+
+    A step and its floor take turns, so that both see the same load.
+    """
     parameters = job.fold.parameters
     parameters.device.settle_pages(
         parameters.buffers.values()
@@ -123,7 +126,7 @@ def _run(job: Job, journal: Journal) -> tuple[list[dict[str, float]], int]:
             parts.append(row)
         if len(parts) >= _LEAST_STEPS and time.perf_counter() - began > _MOST_SECONDS:
             break
-    return parts, -(-points // job.measure.together) * len(batch)
+    return parts, -(-points // job.measure.together) * len(batch), points
 
 
 def _step(job: Job, journal: Journal) -> tuple[dict[str, float], list[MicroBatch], int]:
@@ -155,16 +158,17 @@ def _step(job: Job, journal: Journal) -> tuple[dict[str, float], list[MicroBatch
     return row | {"rest": row["step"] - row["forward"] - row["moves"]}, batch, len(settled)
 
 
-def _result(job: Job, parts: Sequence[dict[str, float]], passes: int, length: int | None) -> Bench:
+def _result(
+    job: Job, parts: Sequence[dict[str, float]], passes: int, points: int, length: int | None
+) -> Bench:
     spreads: dict[str, Any] = {name: _spread([row[name] for row in parts]) for name in parts[0]}
     elements = written_elements(job.bundle.manifest, job.plan)
-    visits = job.fold.method.most_points + 1
     return Bench(
         **spreads,
         ratio=spreads["step"].median / spreads["floor"].median,
         passes=passes,
         written_elements=elements,
-        noise_ns=1e9 * spreads["moves"].median / (elements * visits),
+        noise_ns=1e9 * spreads["moves"].median / (elements * (points + 1)),
         steps=len(parts),
         rows=job.plan.options.batch_size,
         sequence_length=length,

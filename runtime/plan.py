@@ -11,7 +11,7 @@ import msgspec
 from zoedge.adapters import LORA, lora_branches
 from zoedge.errors import InputError
 from zoedge.manifest import ACTIVATIONS_FILE, Manifest
-from zoedge.methods import Defaults, Length, Recipe, find_recipe
+from zoedge.methods import Defaults, Duration, Length, Recipe, find_recipe
 from zoedge.options import TuneOptions, checked, own, parse_size, seconds
 
 from .data import held_out_rows
@@ -107,7 +107,7 @@ def make_plan(
         options,
         lr=_or(options.lr, length.lr),
         eps=_or(options.eps, length.eps),
-        method_options=msgspec.to_builtins(own(options)),
+        method_options=msgspec.to_builtins(own(options).for_run(_duration(options, total, train_rows))),
         lr_schedule=options.lr_schedule or defaults.schedule,
         val_size=held_out,
         steps=total,
@@ -220,6 +220,11 @@ def _total_steps(options: TuneOptions, default: int, rows: int) -> int | None:
     if options.epochs is not None:
         return steps_in(options.epochs, rows, options.batch_size)
     return None if options.max_time else default
+
+
+def _duration(options: TuneOptions, total: int | None, rows: int) -> Duration:
+    epoch_steps = steps_in(1.0, rows, options.batch_size)
+    return Duration(epoch_steps, (total or UNBOUNDED_STEPS) / epoch_steps)
 
 
 def _or(value: T | None, default: T) -> T:

@@ -336,7 +336,7 @@ def _header_lines(job: Job, data: str) -> dict[str, str]:
         **columns,
         "trainable": f"{trained:,} of {total:,} parameters ({100 * trained / total:.2f} %), {options.placement}",
         "method": f"{options.method}, lr {options.lr:g} {options.lr_schedule}, eps {options.eps:g}, "
-        f"{job.fold.method.most_points} points a step",
+        f"{job.fold.method.told_points} points a step",
         **({"objective": _objective_line(job)} if options.objective != "loss" else {}),
         "device": f"{options.provider}, {options.precision}",
         "batch": f"{options.batch_size} rows, {' or '.join(bound)}, seed {options.seed}",

@@ -83,6 +83,7 @@ class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     apart: str = (
         ""  # why it can't be added to that matrix, behind "that": "is stored as int8"; "" where it can
     )
+    unmergeable: bool = False  # no matrix could take it in, whatever its type: its kind isn't linear
     rounded: bool = (
         False  # formats before 3: the graph rounds that matrix, and no graph keeps the branch apart
     )
@@ -233,7 +234,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """
         matrices = () if self.quantization is None else self.quantization.matrices
         rounded = {matrix.values for matrix in matrices if matrix.name not in stored}
-        return tuple(branch for branch in self.kept_apart if branch.weight not in rounded)
+        apart = self.kept_apart
+        return tuple(branch for branch in apart if branch.unmergeable or branch.weight not in rounded)
 
     @property
     def trained_elements(self) -> int:

@@ -6,7 +6,7 @@ tells points apart, as its tensors have a leading axis of points.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -14,38 +14,60 @@ from onnx import TensorProto, helper
 
 from zoedge.manifest import Branch
 
+from ..exported import Exported
 from ..surgery.graph import Array, Graph
 from ..surgery.linears import Linear
-from .base import BranchSettings, surgery_of
+from .base import BranchSettings, GraphSurgery, LayerSurgery, surgery_of
 
 POINTS = "points"  # name of the leading axis
 
 
 def add_branches(
-    graph: Graph, targets: Mapping[str, Sequence[Linear]], settings: BranchSettings
+    graph: Graph,
+    targets: Mapping[str, Sequence[Linear]],
+    settings: BranchSettings,
+    exported: Exported | None = None,
 ) -> list[Branch]:
     """Put a branch beside each use of each target; the tensors are declared as external initializers.
 
     A matrix that several layers share has one branch, used beside each.
+
+    Args:
+        graph: changed in place.
+        targets: weight -> its uses; none of a kind that changes the graph at a matrix.
+        settings: of the branches.
+        exported: the source, which such a kind needs.
     """
     surgery = surgery_of(settings.kind)
     branches = []
-    for uses in targets.values():
-        branch = surgery.describe(graph, uses[0], settings)
+    for weight, uses in targets.items():
+        if isinstance(surgery, LayerSurgery):
+            branch = surgery.describe(graph, uses[0], settings.own)
+        elif exported is not None:
+            branch = surgery.describe_at(graph, exported, weight, settings.own)
+        else:
+            raise ValueError(f"{settings.kind} branches need the source")
         for part, shape in surgery.shapes(branch).items():
             tensor = TensorProto(name=branch.tensors[part], data_type=TensorProto.FLOAT, dims=shape)
             tensor.data_location = TensorProto.EXTERNAL
             graph.declare(tensor)
-        for use in uses:
-            x, y = _read(graph, use), graph.divert(use.y, f"{use.y}/base")
-            _add_beside(graph, use, y, surgery.beside(graph, x, y, branch))
         branches.append(branch)
+        if not isinstance(surgery, LayerSurgery):
+            continue
+        for use in uses:
+            x, y = _float(graph, use, use.x), graph.divert(use.y, f"{use.y}/base")
+            _add_beside(graph, use, y, surgery.beside(graph, x, _float(graph, use, y), branch))
+    if branches and not isinstance(surgery, LayerSurgery):
+        surgery.put(graph, branches, stacked=False)
     return branches
 
 
-def initial_factors(branches: Iterable[Branch]) -> dict[str, Array]:
-    """Return the values with which branches add zeros."""
-    return {name: v for branch in branches for name, v in surgery_of(branch.kind).initial(branch).items()}
+def initial_factors(branches: Sequence[Branch], exported: Exported | None = None) -> dict[str, Array]:
+    """Return the values with which branches add zeros, or start otherwise."""
+    surgery = surgery_of(branches[0].kind) if branches else None
+    if isinstance(surgery, LayerSurgery):
+        return {name: value for branch in branches for name, value in surgery.initial(branch).items()}
+    return surgery.start(branches, exported) if surgery is not None and exported is not None else {}
 
 
 class StackedBranches:
@@ -60,6 +82,7 @@ class StackedBranches:
     def add(self, targets: Mapping[str, Sequence[Linear]]) -> list[onnx.ValueInfoProto]:
         """Add a branch beside each use of each target and return the trained tensors as inputs."""
         graph, inputs = self._graph, []
+        whole: dict[str, list[Branch]] = {}
         for weight, uses in targets.items():
             branch = self._branches[weight]
             surgery = surgery_of(branch.kind)
@@ -70,11 +93,18 @@ class StackedBranches:
             if not self._count:
                 shape_of = graph.add("Shape", branch.tensors[surgery.counted])
                 self._count = graph.add("Gather", shape_of, graph.hold(np.array([0], np.int64)), axis=0)
+            if not isinstance(surgery, LayerSurgery):
+                whole[branch.kind] = [*whole.get(branch.kind, []), branch]
+                continue
             for use in uses:
-                x = self._by_point(_read(graph, use), use.width_in)
+                x = self._by_point(_float(graph, use, use.x), use.width_in)
                 y = graph.divert(use.y, f"{use.y}/base")
-                delta = surgery.beside_stacked(graph, x, y, branch)
+                delta = surgery.beside_stacked(graph, x, _float(graph, use, y), branch)
                 _add_beside(graph, use, y, delta, stacked=True)
+        for kind, branches in whole.items():
+            surgery = surgery_of(kind)
+            if isinstance(surgery, GraphSurgery):
+                surgery.put(graph, branches, stacked=True)
         return inputs
 
     def _by_point(self, x: str, width: int) -> str:
@@ -85,9 +115,9 @@ class StackedBranches:
         return self._rows[x, width]
 
 
-def _read(graph: Graph, use: Linear) -> str:
-    """Return what a layer reads, in float32."""
-    return graph.add("Cast", use.x, to=TensorProto.FLOAT) if use.dtype != TensorProto.FLOAT else use.x
+def _float(graph: Graph, use: Linear, value: str) -> str:
+    """Return what a layer reads or makes, in float32."""
+    return graph.add("Cast", value, to=TensorProto.FLOAT) if use.dtype != TensorProto.FLOAT else value
 
 
 def _add_beside(graph: Graph, use: Linear, y: str, delta: str, *, stacked: bool = False) -> None:

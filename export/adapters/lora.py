@@ -8,24 +8,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoedge.adapters import LoraBranch
+from zoedge.adapters import LoraBranch, LoraOptions
 from zoedge.manifest import Branch
 
 from ..surgery.graph import Array, Graph
 from ..surgery.linears import Linear
-from .base import BranchSettings, Surgery
+from .base import LayerSurgery
 
 SEED = 0
 
 
 class LoraSurgery:
-    """A ``Surgery``."""
+    """A ``LayerSurgery``."""
 
     counted = "b"
     follows_activations = True
-    unaddable = ""
+    sites: tuple[str, ...] = ()
 
-    def describe(self, graph: Graph, first: Linear, settings: BranchSettings) -> Branch:
+    def describe(self, graph: Graph, first: Linear, own: LoraOptions) -> Branch:
         """Return a branch whose tensors are called as PEFT calls them, where the source has no such."""
         a, b = (graph.fresh(f"{first.module}.lora_{side}.weight") for side in "AB")
         return LoraBranch(
@@ -35,9 +35,13 @@ class LoraSurgery:
             shape=(first.width_out, first.width_in),
             a=a,
             b=b,
-            rank=settings.rank,
-            alpha=settings.alpha,
+            rank=own.lora_rank,
+            alpha=own.lora_alpha,
         ).branch
+
+    def unaddable(self, branch: Branch) -> str:
+        """Return nothing: it is a matrix itself."""
+        return ""
 
     def shapes(self, branch: Branch) -> dict[str, tuple[int, ...]]:
         """Return A's [rank, in] and B's [out, rank]."""
@@ -68,4 +72,4 @@ class LoraSurgery:
         return graph.add("MatMul", scaled, graph.add("Transpose", lora.b, perm=turned))  # [..., out]
 
 
-SURGERY: Surgery = LoraSurgery()
+SURGERY: LayerSurgery = LoraSurgery()

@@ -10,10 +10,10 @@ from types import MappingProxyType
 from ..surgery.graph import Graph
 from ..surgery.linears import Linear, find_linears, integer_products
 from ..surgery.request_error import RequestError
-from .base import BranchSettings
+from .base import BranchSettings, LayerSurgery, surgery_of
 
-# Which linear layers get a branch when the user names none: fnmatch patterns as for ``target_modules``.
-# Embeddings, the vocabulary head and the classifier are left out in any case unless they are named.
+# Which linear layers get a branch when neither the user nor the kind names some: fnmatch patterns as for
+# ``target_modules``. Embeddings, the vocabulary head and the classifier are left out unless the user names them.
 DEFAULT_TARGETS = ("*",)
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
@@ -47,16 +47,19 @@ def choose_targets(
     )
     default = {weight: uses for weight, uses in every.items() if weight not in excluded}
     if settings.targets is None:
-        chosen = {w: uses for w, uses in default.items() if _matches(uses[0], DEFAULT_TARGETS)}
-        if not chosen:
-            raise RequestError(_no_layer(graph))
-        return chosen
+        surgery = surgery_of(settings.kind)
+        for patterns in (surgery.sites if isinstance(surgery, LayerSurgery) else (), DEFAULT_TARGETS):
+            chosen = {w: uses for w, uses in default.items() if _matches(uses[0], patterns)}
+            if chosen:
+                return chosen
+        raise RequestError(_no_layer(graph, settings.label))
     known = [uses[0].module for uses in every.values()]
     for pattern in settings.targets:
         if not any(_matches(uses[0], (pattern,)) for uses in every.values()):
             known += dict.fromkeys(module.rpartition(".")[2] for module in known)
             raise RequestError.misspelt(
-                f"--target-modules {pattern} names no linear layer (convolutions and embeddings get no LoRA branch)",
+                f"--target-modules {pattern} names no linear layer (convolutions and embeddings get no "
+                f"{settings.label} branch)",
                 pattern,
                 known,
                 "target_modules",
@@ -64,15 +67,15 @@ def choose_targets(
     return {w: uses for w, uses in every.items() if _matches(uses[0], settings.targets)}
 
 
-def _no_layer(graph: Graph) -> str:
+def _no_layer(graph: Graph, label: str) -> str:
     integer = integer_products(graph)
     if integer:
         return (
-            f"the graph has no linear layer for a LoRA branch: what {', '.join(integer)} makes are integers, and a "
+            f"the graph has no linear layer for a {label} branch: what {', '.join(integer)} makes are integers, and a "
             "branch is added to floats"
         )
     return (
-        "the graph has no linear layer for a LoRA branch (convolutions and embeddings get none, the head only by "
+        f"the graph has no linear layer for a {label} branch (convolutions and embeddings get none, the head only by "
         "name)"
     )
 
@@ -89,7 +92,7 @@ def _by_weight(linears: Iterable[Linear]) -> dict[str, list[Linear]]:
         if modules.setdefault(uses[0].module, weight) != weight:
             raise RequestError(
                 f"the matrices {modules[uses[0].module]} and {weight} have the same module name "
-                f"{uses[0].module}, by which LoRA branches are called"
+                f"{uses[0].module}, by which branches are called"
             )
     return groups
 

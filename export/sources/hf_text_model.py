@@ -102,6 +102,7 @@ def export_text_model(
         files=files,
         reference=reference,
         sample_inputs=sample,
+        positions=limit,
     )
 
 

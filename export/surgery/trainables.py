@@ -17,7 +17,7 @@ from .request_error import RequestError
 from .roles import Role, is_statistic, role, uses
 from .subgraphs import flattened
 
-KEYWORDS = ("full", "lora", "bitfit", "norm", "head")
+KEYWORDS = ("full", *ADAPTERS, "bitfit", "norm", "head")
 
 _QUANTIZED = frozenset({
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
@@ -85,7 +85,7 @@ def choose_trained(
     Args:
         graph: the inference graph, only read.
         table: its parameters.
-        train: keywords (full, lora, bitfit, norm, head) and name patterns: fnmatch, or a part of the name.
+        train: ``KEYWORDS`` and name patterns: fnmatch, or a part of the name.
         live: values that the loss depends on.
         dead: parameters that were found to have no effect although the loss depends on them.
 

@@ -34,6 +34,10 @@ class Adapter:
         """
         raise NotImplementedError
 
+    def scalable(self, branch: Branch) -> bool:
+        """Return whether ``times`` can do what it says."""
+        return True
+
     def times(
         self, branch: Branch, factors: Tensors, factor: NDArray[np.float64]
     ) -> dict[str, NDArray[np.float32]]:
@@ -43,6 +47,10 @@ class Adapter:
     def peft_tensors(self, branch: Branch, factors: Tensors) -> Tensors:
         """Return PEFT's tensors of a branch, by their names behind the module's."""
         raise NotImplementedError
+
+    def peft_whole(self, branches: Sequence[Branch], factors: Tensors) -> Tensors | None:
+        """Return PEFT's tensors of all branches of a bundle, by their names; None where it has some for each."""
+        return None
 
     def peft_config(self, branches: Sequence[Branch]) -> dict[str, Any] | None:
         """Return what PEFT's configuration says of these branches; None where PEFT has no such adapter."""

@@ -23,7 +23,7 @@ from ..noise.cuda_kernel import OPTIONS, Launches, LaunchTable, cuda_source
 from ..noise.reference import Addition
 from ..noise.sweep import Sweep
 from .base import Array, Buffer, Device, DeviceSession, Grain, Read
-from .cuda_buffer import CudaBuffer, bare, cupy, stream
+from .cuda_buffer import CudaBuffer, bare, cupy, stream, uploaded
 from .cuda_missing import check_wheel
 from .cuda_sessions import CudaSession, Passes, refused
 from .ort import onnxruntime
@@ -87,8 +87,8 @@ class Cuda(Device):
     def own(self, array: Array) -> Buffer:
         """Return a copy; of the passes' precision, where they read no float32."""
         if not self.out_of_place:
-            return CudaBuffer(cupy.asarray(np.asarray(array, np.float32)))
-        buffer = CudaBuffer(cupy.asarray(np.asarray(array, np.float32)).astype(np.float16))
+            return CudaBuffer(uploaded(array, np.float32))
+        buffer = CudaBuffer(uploaded(array, np.float16))
         buffer.origin = np.asarray(array, np.float32)
         return buffer
 

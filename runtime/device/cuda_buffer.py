@@ -8,7 +8,7 @@ import cupy
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CudaBuffer", "bare", "cupy", "stream"]
+__all__ = ["CudaBuffer", "bare", "cupy", "stream", "uploaded"]
 
 _STREAMS: list[Any] = []
 
@@ -19,6 +19,21 @@ def stream() -> Any:
         # onnxruntime takes no null stream; one that blocks would wait for other libraries' work
         _STREAMS.append(cupy.cuda.Stream(non_blocking=True))
     return _STREAMS[0]
+
+
+_PIECE = 1 << 24  # elements that are converted at a time, so that little memory is taken twice
+
+
+def uploaded(array: NDArray[np.generic], dtype: Any) -> Any:
+    """Return a copy of a host's array in the GPU's memory, in another type where that is asked for."""
+    array = np.ascontiguousarray(array)
+    if array.dtype == dtype:
+        return cupy.asarray(array)
+    converted, flat = cupy.empty(array.shape, dtype), array.reshape(-1)
+    target = converted.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        target[start : start + _PIECE] = cupy.asarray(flat[start : start + _PIECE])
+    return converted
 
 
 class CudaBuffer:

@@ -20,7 +20,7 @@ from zoedge.names import PREDICTIONS, plain
 from zoedge.sessions import STALE_OPTIMIZERS
 
 from .base import Array, Buffer, Read
-from .cuda_buffer import CudaBuffer, cupy, stream
+from .cuda_buffer import CudaBuffer, cupy, stream, uploaded
 from .cuda_missing import check_session
 from .ort import ORT_ERRORS, TELL_PLACES, Places, first_line, places
 from .ort import onnxruntime as ort
@@ -63,10 +63,7 @@ class Passes:
         key = (name, np.dtype(dtype).name)
         held = self._frozen.get(key)
         if held is None or held[0] is not array:
-            uploaded = cupy.asarray(np.ascontiguousarray(array))
-            if uploaded.dtype != dtype:
-                uploaded = uploaded.astype(dtype)
-            held = self._frozen[key] = (array, CudaBuffer(uploaded))
+            held = self._frozen[key] = (array, CudaBuffer(uploaded(array, dtype)))
         return held[1]
 
     def open(self, path: Path, sizes: Mapping[str, int] | None = None, *, recorded: bool = False) -> Any:

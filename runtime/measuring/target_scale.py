@@ -92,6 +92,8 @@ def foldable_head(manifest: Manifest) -> Head | None:
     head = manifest.head
     if head is None or head.bias is None or len(manifest.targets[0].shape) > 2:
         return None
+    if not all(adapter_of(b).scalable(b) for b in manifest.branches if b.weight == head.weight):
+        return None
     alone = {p.name for p in manifest.trainable if not p.tied_to}
     return head if {head.weight, head.bias} <= alone else None
 

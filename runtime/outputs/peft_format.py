@@ -54,6 +54,7 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
             f"PEFT can't load {manifest.source.name}, an ONNX file: "
             "write NAME.onnx_adapter or use zoedge merge instead"
         )
+    own = _own_config(manifest.branches)
     lookup = next((branch.module for branch in manifest.branches if branch.of_lookup), None)
     if lookup is not None:
         raise InputError(
@@ -64,6 +65,11 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
     factors = set(manifest.factors)
     dense = set(values) - factors - _foreign(bundle)
     classifier = _classifier(bundle, targets)
+    whole = adapter_of(manifest.branches[0]).peft_whole(manifest.branches, values)
+    if whole is not None:
+        return PeftAdapter(
+            dict(whole), _whole_config(manifest, own, _task_type(manifest, classifier)), factors
+        )
     modules = _outermost(_replaceable(manifest, dense, targets) | ({classifier} if classifier else set()))
     raw = map_tensors(bundle.path(WEIGHTS_FILE))
     stored = source_tensors(raw, manifest.quantization) | dict(values)
@@ -74,12 +80,29 @@ def to_peft(bundle: Bundle, values: Arrays) -> PeftAdapter:
     for branch in manifest.branches:
         for name, value in adapter_of(branch).peft_tensors(branch, values).items():
             tensors |= {f"{_PREFIX}{module}.{name}": value for module in (branch.module, *branch.also)}
-    config = _config(manifest) | {
+    config = _config(manifest, own) | {
         "task_type": _task_type(manifest, classifier),
         "modules_to_save": sorted(modules) or None,
         "bias": "all" if biases else "none",
     }
     return PeftAdapter(tensors, json.dumps(config, indent=1).encode(), factors | saved | biases)
+
+
+def _whole_config(manifest: Manifest, own: Mapping[str, Any], task: str | None) -> bytes:
+    """Return the configuration of a kind that isn't beside modules."""
+    if task is None:
+        raise InputError(
+            f"PEFT has {manifest.branches[0].kind} adapters for causal models and for classifiers with a head of their "
+            "own: write NAME.onnx_adapter or use zoedge merge instead"
+        )
+    common = {
+        "base_model_name_or_path": manifest.source.name,
+        "revision": manifest.source.revision,
+        "task_type": task,
+        "num_transformer_submodules": 1,
+        "inference_mode": True,
+    }
+    return json.dumps({**own, **common}, indent=1).encode()
 
 
 def _dense(
@@ -123,10 +146,10 @@ def _outermost(modules: Set[str]) -> set[str]:
     return {m for m in modules if not any(m != other and _under(m, other) for other in modules)}
 
 
-def _config(manifest: Manifest) -> dict[str, Any]:
+def _config(manifest: Manifest, own: Mapping[str, Any]) -> dict[str, Any]:
     branches = manifest.branches
     return {
-        **_own_config(branches),
+        **own,
         "base_model_name_or_path": manifest.source.name,
         "revision": manifest.source.revision,
         "target_modules": [module for b in branches for module in (b.module, *b.also)],
@@ -147,7 +170,8 @@ def _own_config(branches: Sequence[Branch]) -> dict[str, Any]:
     config = adapter_of(branches[0]).peft_config(branches)
     if config is None:
         raise InputError(
-            f"PEFT has no adapter of the kind {branches[0].kind}: write NAME.onnx_adapter or use zoedge merge instead"
+            f"PEFT has no adapter of the kind {branches[0].kind}: write NAME.onnx_adapter or NAME.safetensors instead, "
+            "or use zoedge merge"
         )
     return config
 

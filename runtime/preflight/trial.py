@@ -131,11 +131,12 @@ def try_out(ask: Ask, device: Device, started: float) -> Trial:
             job.fold.apply(job.bases)
         start_seconds = time.time() - started
         steps = [job.measure.batch(step) for step in range(SAMPLED_STEPS)]
-        moves, points = _moves(job)
+        moves, tried = _moves(job)
         largest = max([*_longest(job), *_flat(steps)], key=_size)
         seconds_of = _line(job, [min(_flat(steps), key=_size), max(_flat(steps), key=_size)], ask.memory_only)
         per_size = _seconds(job, largest, once=True) / _size(largest)
         solve = 0.0 if ask.memory_only or ask.data is None else _solve_seconds(job, per_size)
+    points = job.fold.method.estimator.mean_points(job.plan.total_steps or UNBOUNDED_STEPS)
     evaluated = job.data.valid if ask.data is not None and job.data.valid is not None else None
     return Trial(
         most=watch.most,
@@ -143,7 +144,7 @@ def try_out(ask: Ask, device: Device, started: float) -> Trial:
         largest=_pass(largest),
         passes=points * fmean(len(step) for step in steps),
         forward_seconds=points * fmean(sum(seconds_of(batch) for batch in step) for step in steps),
-        moves_seconds=moves,
+        moves_seconds=moves * (points + 1.0) / (tried + 1.0),  # a visit each, and the update
         start_seconds=start_seconds,
         evaluation_seconds=per_size * _total_size(evaluated) if evaluated is not None else 0.0,
         solve_seconds=solve,

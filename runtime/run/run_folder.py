@@ -137,10 +137,13 @@ class Run:
         save_tensors(self.folder / which / TENSORS_FILE, tensors)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, NDArray[np.generic]]) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, NDArray[np.generic]], metadata: dict[str, str] | None = None
+) -> None:
     """Write a safetensors file under its final name only when it is whole."""
     with new_file(path) as temporary:
-        save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, temporary)
+        arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+        save_file(arrays, temporary, metadata)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from onnx import TensorProto, numpy_helper
 from safetensors.numpy import load_file
 
 from tests.builders.models import language_model, mlp, run, run_ours, save
+from zoedge.adapters import LoraOptions
 from zoedge.errors import InputError, ZoedgeError
 from zoedge.export.adapters.base import BranchSettings
 from zoedge.export.assemble import Request
@@ -16,6 +17,7 @@ from zoedge.export.sources.onnx_file import from_onnx
 from zoedge.export.writer import write_bundle
 from zoedge.manifest import Source, Text
 
+LORA = LoraOptions(lora_rank=2, lora_alpha=4.0)
 IDS = np.array([[1, 2, 3, 4, 5, 6], [10, 9, 8, 7, 0, 0]])
 MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
 
@@ -124,7 +126,7 @@ def test_a_tied_embedding_is_one_parameter_that_both_uses_follow(tmp_path):
 
 
 def test_branches_leave_out_the_tied_head(tmp_path):
-    bundle = write_bundle(exported(), Request(("lora",), BranchSettings(2, 4.0)), tmp_path / "bundle", print)
+    bundle = write_bundle(exported(), Request(("lora",), BranchSettings(LORA)), tmp_path / "bundle", print)
     assert [b.module for b in bundle.manifest.branches] == ["layers.0.mlp"]
 
 
@@ -158,5 +160,5 @@ def test_the_tied_head_is_no_target_under_its_other_name(tmp_path):
     source = exported()
     with pytest.raises(InputError, match="--target-modules lm_head names no linear layer"):
         write_bundle(
-            source, Request(("lora",), BranchSettings(2, 4.0, ("lm_head",))), tmp_path / "bundle", print
+            source, Request(("lora",), BranchSettings(LORA, ("lm_head",))), tmp_path / "bundle", print
         )

@@ -482,7 +482,10 @@ def test_an_existing_output_is_refused_before_any_work(tmp_path):
         ),
         ({"train": "full"}, "train is the text 'full': give a list like ['full']"),
         ({"train": "lora, head"}, "train is the text 'lora, head': give a list like ['lora', 'head']"),
-        ({"lora_rank": 0}, "--lora-rank is 0 and must be 1 or more"),
+        ({"lora_rank": 0}, "--lora-rank is 0 and must be at least 1"),
+        ({"lora_alpha": 0.0}, "--lora-alpha is 0.0 and must be above 0"),
+        ({"lora_alpha": float("nan")}, "--lora-alpha is nan and must be above 0"),
+        ({"activation": 2}, "an export has no setting 'activation'; did you mean tt_activation?"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, options, message):

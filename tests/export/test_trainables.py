@@ -68,7 +68,7 @@ def test_running_statistics_are_no_parameters():
     assert list(select(convnet(), "norm").names) == ["bn.weight", "bn.bias"]
 
 
-UNKNOWN = "is none of full, lora, bitfit, norm, head and names no parameter"
+UNKNOWN = "is none of full, lora, tensor-train, prompt, prefix, bitfit, norm, head and names no parameter"
 MESSAGES = {
     ("blocks.2",): (
         f"--train blocks.2 {UNKNOWN}",

@@ -11,10 +11,12 @@ from . import flags
 
 @click.command(epilog="Example: zoedge adapter run -o tuned.onnx_adapter")
 @click.argument("run", type=click.Path(path_type=Path))
-@flags.output("NAME.onnx_adapter for onnxruntime, or a folder or NAME.safetensors for PEFT")
+@flags.output(
+    "NAME.onnx_adapter for onnxruntime, or a folder or NAME.safetensors (for PEFT where it has the kind)"
+)
 @flags.which
 def adapter(run: Path, output: Path, which: str | None) -> None:
-    """Write the LoRA adapter that RUN tuned."""
+    """Write the adapter that RUN tuned."""
     from zoedge.runtime.outputs import write_adapter_files
     from zoedge.runtime.run.run_folder import Run
 

@@ -7,30 +7,24 @@ from typing import Any, get_args
 
 import click
 
+from ..adapters import ADAPTERS
 from ..manifest import Quantize
 from . import flags
 
 
-@click.command(epilog="Example: zoedge export ./minilm -o bundle --labels bad,good --train lora")
+@click.command(
+    cls=flags.AdapterCommand,
+    epilog="Example: zoedge export ./minilm -o bundle --labels bad,good --train lora",
+)
 @click.argument("model")
 @flags.output("the bundle's folder; it must not exist")
 @click.option("--task", help="what to train for; read from the model where it says")
 @click.option(
     "--train",
     multiple=True,
-    help="full, lora, bitfit, norm, head or a name pattern; repeat to combine, or lora,head",
+    help=f"full, {', '.join(ADAPTERS)}, bitfit, norm, head or a name pattern; repeat to combine, or lora,head",
 )
-@click.option(
-    "--lora-rank", type=click.IntRange(min=1), default=8, show_default=True, help="rank of LoRA branches"
-)
-@click.option(
-    "--lora-alpha",
-    type=float,
-    default=16.0,
-    show_default=True,
-    help="LoRA branches are scaled by alpha / rank",
-)
-@click.option("--target-modules", help="which modules get LoRA branches, like q_proj,v_proj")
+@click.option("--target-modules", help="which modules get branches, like q_proj,v_proj")
 @click.option(
     "--quantize",
     type=click.Choice(get_args(Quantize)),

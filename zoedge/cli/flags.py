@@ -1,4 +1,4 @@
-"""Flags: those that several commands share, and those of tuning, which derive from ``TuneOptions``."""
+"""Flags: those that several commands share, and those that derive from settings of runs, methods and adapters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from ..adapters import ADAPTERS
 from ..errors import InputError, MissingPackageError
 from ..methods import RECIPES, having
 from ..options import FACTS, TuneOptions, hint
@@ -23,6 +24,7 @@ _COMMON = "Options"
 _LATE = "{late}"
 _EXPERT = "Options that only override what is measured or chosen"
 _METHODS = "Options of methods (zoedge methods says which has what)"
+_ADAPTERS = "Options of kinds of adapters"
 _TYPES: dict[object, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, str: click.STRING}
 
 
@@ -68,13 +70,50 @@ class AliasedOption(click.Option):
             self.opts = names
 
 
-class SettingsCommand(click.Command):
-    """A command with one flag per setting of runs and of methods; one that isn't given comes as None."""
+class GroupedCommand(click.Command):
+    """A command with flags that derive from settings, in groups; one that isn't given comes as None."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the command's own parameters and the settings, whatever methods there are by now."""
+        """Return the command's own parameters, and those of the settings that there are by now."""
         *named, shown = super().get_params(ctx)  # the last one is --help
-        return [*named, *_of_runs(), *_of_methods(), shown]
+        return [*named, *self.derived(), shown]
+
+    def derived(self) -> Iterator[AliasedOption]:
+        """Yield the flags that derive from settings."""
+        raise NotImplementedError
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the flags by group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                groups.setdefault(getattr(param, "group", _COMMON), []).append(record)
+        for group, records in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(records)
+
+
+class AdapterCommand(GroupedCommand):
+    """A command with one flag per setting of kinds of adapters."""
+
+    def derived(self) -> Iterator[AliasedOption]:
+        """Yield what kinds of adapters have of their own."""
+        for name, modules in ADAPTERS.items():
+            options = modules.options
+            for setting_name, setting in facts(options).items():
+                told = replace(setting, help=f"{name}: {setting.help}")
+                shown = _shown(getattr(options(), setting_name))
+                yield _flag(setting_name, told, kind(options, setting_name), shown, _ADAPTERS)
+
+
+class SettingsCommand(GroupedCommand):
+    """A command with one flag per setting of runs and of methods."""
+
+    def derived(self) -> Iterator[AliasedOption]:
+        """Yield the settings of runs, and those of methods."""
+        yield from _of_runs()
+        yield from _of_methods()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and say of a flag that doesn't exist what it is called here."""
@@ -85,16 +124,6 @@ class SettingsCommand(click.Command):
             if not told or told.startswith("; did you mean"):
                 raise  # click knows the flags that look like it
             raise InputError(f"there is no {error.option_name}{told}") from error
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the flags by group."""
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            if (record := param.get_help_record(ctx)) is not None:
-                groups.setdefault(getattr(param, "group", _COMMON), []).append(record)
-        for group, records in groups.items():
-            with formatter.section(group):
-                formatter.write_dl(records)
 
 
 def _of_runs() -> Iterator[AliasedOption]:

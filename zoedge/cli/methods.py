@@ -28,7 +28,7 @@ def methods() -> None:
         click.echo(f"    lr-schedule {d.schedule}, steps {d.steps}")
         values = [(flag(name), getattr(recipe.options(), name)) for name in facts(recipe.options)]
         click.echo("    " + ", ".join(n if value is None else f"{n} {value}" for n, value in values))
-        forwards = recipe.build(recipe.options()).most_points
+        forwards = recipe.build(recipe.options()).told_points
         click.echo(f"    forward passes of a batch per step: {forwards}")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..errors import InputError, near
-from . import fzoo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign
+from . import adazeta, fzoo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign
 from .core import (
     Defaults,
     DenseStep,
+    Duration,
     Estimator,
     Length,
     Method,
@@ -29,6 +30,7 @@ __all__ = [
     "Dense",
     "DenseStep",
     "Directions",
+    "Duration",
     "Estimator",
     "Length",
     "LowRank",
@@ -47,7 +49,7 @@ __all__ = [
     "having",
 ]
 
-_MODULES = (fzoo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign)
+_MODULES = (adazeta, fzoo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign)
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in _MODULES}
 
 

@@ -73,6 +73,15 @@ class Estimator(Protocol):
     def most_points(self) -> int:
         """Most points that a step asks for."""
 
+    @property
+    def least_points(self) -> int:
+        """Fewest points that a step asks for: as many, unless the number varies."""
+        return self.most_points
+
+    def mean_points(self, steps: int) -> float:
+        """Return how many points a step asks for on average over the first so many."""
+        return float(self.most_points)
+
     def points(self, state: State, eps: float) -> tuple[Point, ...]:
         """Return the points to measure, in order."""
 
@@ -159,6 +168,12 @@ class Method:
         """Most points that a step asks for."""
         return self.estimator.most_points
 
+    @property
+    def told_points(self) -> str:
+        """How many points a step asks for, in words: "17", or "2 to 30"."""
+        least, most = self.estimator.least_points, self.estimator.most_points
+        return f"{most}" if least == most else f"{least} to {most}"
+
     def init(self) -> State:
         """Return the scalars before the first step."""
         state = dict(self.rule.init())
@@ -193,8 +208,19 @@ class Told(NamedTuple):
     g: tuple[float, ...]
 
 
+class Duration(NamedTuple):
+    """How long a run is to be, or is taken to be where only time bounds it."""
+
+    epoch_steps: int
+    epochs: float
+
+
 class MethodOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of a method's own settings: fields of ``Annotated[type, Setting(...)]``."""
+
+    def for_run(self, duration: Duration) -> MethodOptions:
+        """Return the settings with those filled in that follow from a run's length; a journal keeps them."""
+        return self
 
 
 @dataclass(frozen=True)

@@ -61,3 +61,16 @@ class Sign:
     def __call__(self, state: State, g: tuple[float, ...]) -> tuple[State, tuple[float, ...]]:
         """Return -1, 0 or 1 for each coefficient."""
         return {}, tuple(math.copysign(1.0, c) if c else 0.0 for c in g)
+
+
+@dataclass(frozen=True)
+class StepCount:
+    """Count the steps that were taken, for what changes with them, and leave the coefficients as they are."""
+
+    def init(self) -> State:
+        """Return 0 steps."""
+        return {"steps": 0.0}
+
+    def __call__(self, state: State, g: tuple[float, ...]) -> tuple[State, tuple[float, ...]]:
+        """Return one more."""
+        return {"steps": state["steps"] + 1.0}, g

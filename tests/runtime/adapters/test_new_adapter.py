@@ -4,6 +4,7 @@ This file is both of its modules: what it tells the export (``SURGERY``) and the
 """
 
 import json
+from typing import Annotated
 
 import numpy as np
 import onnxruntime
@@ -12,9 +13,9 @@ import pytest
 from tests.builders.networks import mlp, rows
 from tests.zoedge.commands import error
 from tests.zoedge.commands import run as command
-from zoedge.adapters import ADAPTERS, AdapterModules
+from zoedge.adapters import ADAPTERS, AdapterModules, AdapterOptions
 from zoedge.export import to_bundle
-from zoedge.export.adapters.base import surgery_of
+from zoedge.export.adapters.base import LayerSurgery, surgery_of
 from zoedge.manifest import Branch
 from zoedge.options import make
 from zoedge.runtime.adapters.base import Adapter, adapter_of
@@ -25,16 +26,21 @@ from zoedge.runtime.outputs.verbs import write_adapter as write
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run import journal
 from zoedge.runtime.tune import tune
+from zoedge.settings import Setting
 
 INPUTS = np.random.default_rng(3).standard_normal((5, 6)).astype(np.float32)
+
+
+class OuterOptions(AdapterOptions, frozen=True):
+    outer_times: Annotated[float, Setting("what outer products are multiplied by", above=0)] = 1.0
 
 
 class OuterSurgery:
     counted = "p"
     follows_activations = False
-    unaddable = ""
+    sites = ()
 
-    def describe(self, graph, first, settings):
+    def describe(self, graph, first, own):
         p, q = (graph.fresh(f"{first.module}.outer_{side}") for side in "pq")
         return Branch(
             kind="outer",
@@ -43,7 +49,11 @@ class OuterSurgery:
             transposed=first.transposed,
             shape=(first.width_out, first.width_in),
             tensors={"q": q, "p": p},
+            settings={"times": own.outer_times},
         )
+
+    def unaddable(self, branch):
+        return ""
 
     def shapes(self, branch):
         return {"q": (branch.shape[1],), "p": (branch.shape[0],)}
@@ -54,18 +64,23 @@ class OuterSurgery:
 
     def beside(self, graph, x, y, branch):
         column = graph.add("Unsqueeze", branch.tensors["q"], graph.hold(np.array([1], np.int64)))
-        return graph.add("Mul", graph.add("MatMul", x, column), branch.tensors["p"])
+        return self._times(
+            graph, graph.add("Mul", graph.add("MatMul", x, column), branch.tensors["p"]), branch
+        )
+
+    def _times(self, graph, value, branch):
+        return graph.add("Mul", value, graph.hold(np.float32(branch.settings["times"])))
 
     def beside_stacked(self, graph, x, y, branch):
         column = graph.add("Unsqueeze", branch.tensors["q"], graph.hold(np.array([2], np.int64)))
         row = graph.add("Unsqueeze", branch.tensors["p"], graph.hold(np.array([1], np.int64)))
-        return graph.add("Mul", graph.add("MatMul", x, column), row)
+        return self._times(graph, graph.add("Mul", graph.add("MatMul", x, column), row), branch)
 
 
 class Outer(Adapter):
     def added(self, branch, factors, base, rows, columns):
         p, q = (factors[branch.tensors[part]].astype(np.float64) for part in "pq")
-        return base + np.outer(p[rows], q[columns])
+        return base + branch.settings["times"] * np.outer(p[rows], q[columns])
 
     def times(self, branch, factors, factor):
         p = branch.tensors["p"]
@@ -73,12 +88,13 @@ class Outer(Adapter):
 
 
 SURGERY, ADAPTER = OuterSurgery(), Outer()
-KINDS = [*ADAPTERS, "outer"]
+KINDS = [*(kind for kind in ADAPTERS if isinstance(surgery_of(kind), LayerSurgery)), "outer"]
 
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
-    monkeypatch.setitem(ADAPTERS, "outer", AdapterModules("outer products", __name__, __name__))
+    modules = AdapterModules("outer products", __name__, __name__, OuterOptions)
+    monkeypatch.setitem(ADAPTERS, "outer", modules)
 
 
 @pytest.fixture
@@ -90,9 +106,7 @@ def place(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_tunes_resumes_replays_and_leaves_as_a_stock_model(place, kind):
-    bundle = to_bundle(
-        place / "mlp.onnx", place / "bundle", task="classification", train=(kind,), lora_rank=3
-    )
+    bundle = to_bundle(place / "mlp.onnx", place / "bundle", task="classification", train=(kind,))
     assert {branch.kind for branch in bundle.manifest.branches} == {kind}
     data = place / "data.jsonl"
     common = {"method": "mezo", "batch_size": 16, "lora_space": "factors", "lr": 0.02, "eval_every": 0}
@@ -114,14 +128,14 @@ def test_it_tunes_resumes_replays_and_leaves_as_a_stock_model(place, kind):
 
 
 def test_what_cannot_be_added_stays_beside_its_matrix(place, monkeypatch):
-    monkeypatch.setattr(SURGERY, "unaddable", "an outer product can't be added to")
+    monkeypatch.setattr(SURGERY, "unaddable", lambda branch: "an outer product can't be added to")
     told = []
     bundle = to_bundle(
         place / "mlp.onnx", place / "bundle", task="classification", train=("outer",), say=told.append
     )
     assert not any(name.startswith("activations") for name in bundle.manifest.files)
     said = "fc1 beside a matrix that an outer product can't be added to"
-    assert told == [f"a merged model.onnx keeps branches as products: {said}"]
+    assert told == [f"a merged model.onnx keeps branches apart: {said}"]
     run = tune(bundle, place / "data.jsonl", place / "run", make({"method": "mezo", "steps": 20, "lr": 0.02}))
     merge(run, place / "merged")
     session = onnxruntime.InferenceSession(
@@ -134,9 +148,7 @@ def test_what_cannot_be_added_stays_beside_its_matrix(place, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_several_points_share_a_pass(place, kind):
-    bundle = to_bundle(
-        place / "mlp.onnx", place / "bundle", task="classification", train=(kind,), lora_rank=3
-    )
+    bundle = to_bundle(place / "mlp.onnx", place / "bundle", task="classification", train=(kind,))
     assert bundle.manifest.stages is not None
     found = []
     for count in (1, 4):
@@ -150,9 +162,7 @@ def test_several_points_share_a_pass(place, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_onnx_adapter_gives_the_runs_numbers(place, kind):
-    bundle = to_bundle(
-        place / "mlp.onnx", place / "bundle", task="classification", train=(kind,), lora_rank=3
-    )
+    bundle = to_bundle(place / "mlp.onnx", place / "bundle", task="classification", train=(kind,))
     settings = {"method": "mezo", "steps": 20, "batch_size": 16, "lora_space": "factors", "lr": 0.02}
     run = tune(bundle, place / "data.jsonl", place / "run", make(settings))
     write(run, place / "tuned.onnx_adapter")
@@ -173,9 +183,8 @@ def test_an_onnx_adapter_gives_the_runs_numbers(place, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_merging_adds_what_the_graph_does_block_by_block(place, kind):
     """The nodes beside a layer of zeros are the matrix that merging adds."""
-    bundle = to_bundle(
-        place / "mlp.onnx", place / "bundle", task="classification", train=(kind,), lora_rank=3
-    )
+    linear = {"tt_activation": "none"} if kind == "tensor-train" else {}
+    bundle = to_bundle(place / "mlp.onnx", place / "bundle", task="classification", train=(kind,), **linear)
     rng = np.random.default_rng(0)
     for branch in bundle.manifest.branches:
         surgery, adapter = surgery_of(kind), adapter_of(branch)
@@ -198,11 +207,10 @@ def test_merging_adds_what_the_graph_does_block_by_block(place, kind):
 
 
 def test_what_peft_lacks_and_what_the_commands_say(place):
-    command(
-        "export", place / "mlp.onnx", "-o", place / "bundle", "--task", "classification", "--train", "outer"
-    )
+    asked = ("--task", "classification", "--train", "outer", "--outer-times", 3)
+    command("export", place / "mlp.onnx", "-o", place / "bundle", *asked)
     lines = [line.split() for line in command("inspect", place / "bundle").output.splitlines()]
-    assert ["outer", "products", "1", "branches"] in lines
+    assert ["outer", "products", "1", "branches,", "times", "3"] in lines
     tune(place / "bundle", place / "data.jsonl", place / "run", make({"method": "mezo", "steps": 2}))
     assert error("adapter", place / "run", "-o", place / "peft") == (
         "Error: PEFT can't load mlp.onnx, an ONNX file: write NAME.onnx_adapter or use zoedge merge instead\n"
@@ -214,3 +222,16 @@ def test_what_peft_lacks_and_what_the_commands_say(place):
     )
     manifest = json.loads((place / "bundle" / "bundle.json").read_text())
     assert manifest["branches"][0]["kind"] == "outer"
+
+
+def test_a_kinds_settings_are_flags_and_keywords_checked_as_any_others(place):
+    told = command("export", "--help").output
+    assert "--outer-times FLOAT" in told
+    assert "outer: what outer products are multiplied by" in " ".join(told.split())
+    asked = ("export", place / "mlp.onnx", "-o", place / "bundle", "--task", "classification")
+    assert error(*asked, "--train", "outer", "--outer-times", -1) == (
+        "Error: --outer-times is -1.0 and must be above 0\n"
+    )
+    assert not (place / "bundle").exists()
+    told = command(*asked, "--outer-times", 2).stderr.splitlines()
+    assert told[0] == "--outer-times has no effect here: outer has it, which --train doesn't name"

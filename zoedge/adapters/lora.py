@@ -1,33 +1,22 @@
-"""Kinds of adapters: what is trained beside a frozen matrix, and how the two sides call the modules that know it."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685): its settings, and what a branch of it says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated
 
-from .manifest import Branch, Manifest
+from ..manifest import Branch, Manifest
+from ..settings import Setting
+from .base import AdapterOptions
 
 LORA = "lora"
 
 
-class AdapterModules(NamedTuple):
-    """Where a kind of adapter is known.
+class LoraOptions(AdapterOptions, frozen=True):
+    """How wide branches are, and how much they count."""
 
-    Attributes:
-        label: what people call it.
-        export: the module whose ``SURGERY`` puts it into graphs (``export.adapters.base.Surgery``).
-        runtime: the module whose ``ADAPTER`` merges and writes it (``runtime.adapters.base.Adapter``).
-    """
-
-    label: str
-    export: str
-    runtime: str
-
-
-# a new kind is one file on each side and one line here; its name is an entry of --train
-ADAPTERS: dict[str, AdapterModules] = {
-    LORA: AdapterModules("LoRA", "zoedge.export.adapters.lora", "zoedge.runtime.adapters.lora"),
-}
+    lora_rank: Annotated[int, Setting("rank of the branches", least=1)] = 8
+    lora_alpha: Annotated[float, Setting("branches are scaled by alpha / rank", above=0)] = 16.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from msgspec import structs
 
 from zoedge.bundle import Bundle
-from zoedge.forms import FEW_ROWS
 from zoedge.manifest import Manifest
 from zoedge.options import TuneOptions
 
@@ -34,6 +33,7 @@ from .passes.prefix_cache import PrefixCache
 from .passes.ways.caching import Recurring
 from .passes.ways.choice import choose_way
 from .passes.ways.situation import Situation
+from .passes.ways.use import form_uses
 from .plan import MAX_FOLDS, UNBOUNDED_STEPS, Plan, make_plan, on_device
 from .records import Assign
 from .run.certainty import validation_notes
@@ -264,8 +264,9 @@ def make_job(
             form=form,
         ),
     )
-    few_rows = "yes" if choice.form == FEW_ROWS else "no"
-    plan = replace(plan, options=structs.replace(options, few_rows=few_rows, points_per_pass=choice.asked))
+    wholes = form_uses(timed=False).items()
+    chosen = {use.setting: "yes" if name == choice.form else "no" for name, use in wholes if use.setting}
+    plan = replace(plan, options=structs.replace(options, points_per_pass=choice.asked, **chosen))
     measure = Measure(
         choice.forward,
         manifest,

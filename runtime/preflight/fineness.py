@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 
 from zoedge.bundle import Bundle
 from zoedge.methods import Move, Update
@@ -24,8 +25,15 @@ from ..run.steps import settled
 _LINES = 6
 _POINTS = 12
 _DEGREE = 3
-_SHORT = 0.1  # half the length of a line, in eps: on it the loss, but for rounding, is a polynomial
+_PLACES = np.linspace(-1.0, 1.0, _POINTS)
+_SHORT, _LONGEST = (
+    0.1,
+    1e3,
+)  # half the length of a line, in eps: on it the loss, but for rounding, is a polynomial
 _CLEAR = 3.0  # a difference is taken as clear at this multiple of its own deviation
+
+
+Float64 = NDArray[np.float64]
 
 
 class Fineness(NamedTuple):
@@ -33,7 +41,8 @@ class Fineness(NamedTuple):
 
     Attributes:
         noise: standard deviation of one loss, by rounding.
-        least_eps: the smallest perturbation whose difference of losses stands clearly above that.
+        least_eps: the smallest perturbation whose difference of losses stands clearly above that; infinity where
+            none was found.
     """
 
     noise: float
@@ -41,7 +50,7 @@ class Fineness(NamedTuple):
 
     def eps(self, usual: float) -> float:
         """Return what to perturb by: as usual, or more where that is lost in rounding, to one digit."""
-        if self.least_eps <= usual:
+        if self.least_eps <= usual or not math.isfinite(self.least_eps):
             return usual
         unit = 10.0 ** math.floor(math.log10(self.least_eps))
         return float(f"{math.ceil(self.least_eps / unit - 1e-9) * unit:.1g}")
@@ -50,27 +59,31 @@ class Fineness(NamedTuple):
 def fineness(job: Job) -> Fineness:
     """Measure along the run's own directions, on rows of a step; the parameters are of no use afterwards.
 
-    Evaluations repeat bit for bit, so rounding shows only from point to point: along a line of 0.1 eps to either side
-    a polynomial is fitted to the losses, and what is left over is ``noise``, at least what float32 tells of the rows'
-    losses. ``least_eps`` is where |L(+eps z) - L(-eps z)|, in root mean square over lines and linear in eps, is three
-    times the deviation of that difference, sqrt(2) noise.
+    Evaluations repeat bit for bit, so rounding shows only from point to point: along a line a polynomial is fitted to
+    the losses, and what is left over is ``noise``, at least what float32 tells of the rows' losses. A line is a tenth
+    of eps to either side, or as much longer as it takes until most losses on it differ. ``least_eps`` is where
+    |L(+eps z) - L(-eps z)|, 2 eps times the slope in root mean square over lines, is three times the deviation of that
+    difference, sqrt(2) noise.
     """
-    eps = job.fold.eps
-    places = np.linspace(-_SHORT, _SHORT, _POINTS)
-    variances, squares = [], []  # of one loss; of half of L(+eps z) - L(-eps z)
-    least = 0.0
-    for step in range(_LINES):
-        losses = _along(job, step, [eps, -eps, *(eps * places)])
-        squares.append((losses[0] - losses[1]) ** 2 / 4.0)
-        fitted = np.polynomial.Polynomial.fit(places, losses[2:], _DEGREE)
-        variances.append(float(np.square(losses[2:] - fitted(places)).sum()) / (_POINTS - _DEGREE - 1))
-        rows = sum(batch.valid for batch in job.measure.batch(step))
-        least = max(least, float(np.spacing(np.float32(abs(losses[0])))) ** 2 / (12.0 * rows))
-    variance = max(float(np.mean(variances)), least)
-    own = variance / 2.0  # what noise adds to a square, and the least that can be told
-    change = math.sqrt(max(float(np.mean(squares)) - own, own))
-    noise = math.sqrt(variance)
-    return Fineness(noise, eps * _CLEAR * math.sqrt(2.0) * noise / (2.0 * change))
+    half, step = _SHORT * job.fold.eps, 0
+    variances: list[float] = []
+    slopes: list[float] = []
+    while len(variances) < _LINES:
+        losses = _along(job, step, half * _PLACES)
+        if not np.isfinite(losses).all():
+            return Fineness(math.nan, math.inf)
+        step += 1
+        if len(set(losses)) < _POINTS // 2 and half < _LONGEST * job.fold.eps:
+            half *= 4.0
+            continue
+        fitted = np.polynomial.Polynomial.fit(_PLACES, losses, _DEGREE)
+        rest = float(np.square(losses - fitted(_PLACES)).sum()) / (_POINTS - _DEGREE - 1)
+        rows = sum(batch.valid for batch in job.measure.batch(step - 1))
+        told = float(np.spacing(np.float32(np.abs(losses).max()))) ** 2 / (12.0 * rows)
+        variances.append(max(rest, told))
+        slopes.append(float(fitted.deriv()(0.0)) / half)
+    noise, slope = math.sqrt(np.mean(variances)), math.sqrt(np.mean(np.square(slopes)))
+    return Fineness(noise, _CLEAR * math.sqrt(2.0) * noise / (2.0 * slope) if slope else math.inf)
 
 
 def begin(job: Job) -> None:
@@ -100,15 +113,15 @@ def with_eps(bundle: Bundle, device: Device, splits: Splits, plan: Plan) -> Plan
     return replace(plan, options=structs.replace(plan.options, eps=eps), notes=(*plan.notes, told))
 
 
-def _along(job: Job, step: int, scales: list[float]) -> list[float]:
+def _along(job: Job, step: int, scales: Float64) -> Float64:
     """Return the losses of a step's rows at multiples of its first direction."""
     parameters = job.fold.parameters
 
     def points() -> Iterator[int]:
-        for index, scale in enumerate(scales):
+        for index, scale in enumerate(scales.tolist()):
             parameters.visit(step, (Move(0, scale),))
             yield index
 
     losses = list(job.measure.losses(job.measure.batch(step), settled(job.fold, points())))
     parameters.apply(step, Update())  # back, as a step that is skipped
-    return losses
+    return np.array(losses)

@@ -10,6 +10,8 @@ from tests.zoedge.commands import run
 from zoedge.cli.main import main
 from zoedge.methods import RECIPES
 from zoedge.options import FACTS, TuneOptions, flat, known_settings
+from zoedge.runtime.data.read import READERS
+from zoedge.runtime.device import DEVICES
 from zoedge.settings import flag, kind
 
 COMMANDS = [
@@ -126,3 +128,29 @@ def test_no_option_shadows_another():
         params = command.get_params(click.Context(command))
         names = [n for p in params if isinstance(p, click.Option) for n in (*p.opts, *p.secondary_opts)]
         assert len(names) == len(set(names)), name
+
+
+@pytest.mark.parametrize("command", ["tune", "eval", "predict", "bench", "estimate", "doctor", "replay"])
+def test_the_help_lists_the_providers_there_are(command, monkeypatch):
+    monkeypatch.setitem(DEVICES, "toy", None)
+    told = f"--provider TEXT onnxruntime execution provider ({', '.join(DEVICES)}) [default: cpu]"
+    assert told in " ".join(run(command, "--help").output.split())
+
+
+@pytest.mark.parametrize("command", ["tune", "eval", "predict", "bench", "estimate", "doctor"])
+def test_precision_is_a_flag_wherever_passes_are_made(command):
+    assert "--precision [auto|float32|tf32|float16]" in run(command, "--help").output
+
+
+def test_without_onnxruntime_the_help_names_no_provider(monkeypatch):
+    monkeypatch.delitem(sys.modules, "zoedge.runtime.device", raising=False)
+    monkeypatch.delitem(sys.modules, "zoedge.runtime.device.ort", raising=False)
+    monkeypatch.delitem(sys.modules, "zoedge.runtime.device.base", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "execution provider [default: cpu]" in " ".join(run("eval", "--help").output.split())
+
+
+def test_the_help_lists_the_formats_there_are(monkeypatch):
+    monkeypatch.setitem(READERS, ".toy", None)
+    *most, last = READERS
+    assert f"a {', '.join(most)} or {last} file, a folder" in " ".join(run("eval", "--help").output.split())

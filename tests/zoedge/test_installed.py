@@ -1,5 +1,9 @@
 """The pip line that a missing package is answered with."""
 
+import sys
+from importlib.metadata import version
+from types import SimpleNamespace
+
 import pytest
 
 from zoedge import installed
@@ -52,3 +56,9 @@ def test_a_clone_that_was_never_installed(monkeypatch):
 def test_this_installation_names_every_extra_s_packages():
     for extra in ("cpu", "onnx", "export", "chat", "data"):
         assert "zoedge[" not in installed.pip_line(extra)
+
+
+def test_a_version_is_the_module_s_own(monkeypatch):
+    monkeypatch.setitem(sys.modules, "brought_by_another_wheel", SimpleNamespace(__version__="1.2"))
+    assert installed.module_version("brought_by_another_wheel") == "1.2"
+    assert installed.module_version("numpy") == version("numpy")

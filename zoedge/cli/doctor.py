@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,6 +85,8 @@ def _loss(found: Diagnosis) -> str:
 
 
 def _eps(found: Diagnosis) -> str:
+    if not math.isfinite(found.least_eps):
+        return f"no eps was found whose losses differ; the usual is {found.usual_eps:g}"
     if found.eps == found.usual_eps:
         return f"{found.eps:g}, as usual"
     return f"give --eps {found.eps:g}: the usual {found.usual_eps:g} is lost in rounding"

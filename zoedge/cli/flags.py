@@ -50,15 +50,23 @@ class AliasedOption(click.Option):
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the line of the help."""
-        if self._late is not None and self.help is not None:
-            self.help = self.help.replace(_LATE, self._late())
-        with self._shown():
+        with self._shown(), self._told():
             return super().get_help_record(ctx)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Return the option's name for an error."""
         with self._shown():
             return super().get_error_hint(ctx)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        text = self.help
+        if self._late is not None and text is not None:
+            self.help = text.replace(_LATE, self._late())
+        try:
+            yield
+        finally:
+            self.help = text
 
     @contextmanager
     def _shown(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from zoedge.errors import InputError
 from zoedge.manifest import FEW_ROWS_FILE
 
@@ -18,6 +20,8 @@ FEWEST, MOST = 2, 96
 
 class FewRows(FormUse):
     """Trained matrices on the left: by the rows of a step's largest pass, or as ``--few-rows`` asks."""
+
+    setting: ClassVar[str] = "few_rows"
 
     def usable(self, situation: Situation) -> bool:
         """Return whether the graph is there and faster for the run's rows, or is asked for.

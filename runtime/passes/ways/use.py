@@ -20,10 +20,12 @@ class FormUse:
         timed: whether a timing may choose it, as its bits are those of the whole graph: it is held against that
             and taken only with equal bits. Otherwise it is a whole graph of other rounding, and the first that is
             usable is taken.
+        setting: the option that asks for it by yes or no; "" where there is none.
         saves: what a timed one saves with a point a pass, as a sentence without its end.
     """
 
     timed: ClassVar[bool] = False
+    setting: ClassVar[str] = ""
     saves: ClassVar[str] = ""
 
     def usable(self, situation: Situation) -> bool:

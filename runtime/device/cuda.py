@@ -65,7 +65,7 @@ class Cuda(Device):
         self._tables: dict[int, tuple[Sequence[object], LaunchTable]] = {}
         self._passes = Passes(self.precision)
         free, total = cupy.cuda.runtime.memGetInfo()
-        self._elsewhere = total - free  # held by others
+        self._elsewhere, self._last = total - free, 0  # held by others, and by this process when last looked
 
     def open(
         self,
@@ -203,8 +203,10 @@ class Cuda(Device):
 
     def held(self) -> Held:
         """Return what this process holds, and the GPU's memory since it was opened."""
-        free, total = cupy.cuda.runtime.memGetInfo()
-        return memory.memory_held(device=max(0, total - free - self._elsewhere))
+        if not self._passes.recording:
+            free, total = cupy.cuda.runtime.memGetInfo()
+            self._last = max(0, total - free - self._elsewhere)
+        return memory.memory_held(device=self._last)
 
     def limits(self, now: Held) -> list[Limit]:
         """Return the limits of this process, and what is free on the GPU."""

@@ -56,6 +56,7 @@ class Passes:
         self._frozen: dict[tuple[str, str], tuple[Array, CudaBuffer]] = {}
         self.graphs = True  # until a session can't be recorded
         self.notes: list[str] = []
+        self.recording = False  # a graph: nothing else may be asked of CUDA meanwhile, from any thread
         self.fixed: OrderedDict[Key, _Fixed] = OrderedDict()  # the one used last is last
 
     def frozen(self, name: str, array: Array, dtype: Any) -> CudaBuffer:
@@ -196,6 +197,7 @@ class CudaSession:
         outputs = self._places(inputs, wanted, sizes)
         path = self._paths[PREDICTIONS in map(plain, wanted)]
         if self._passes.graphs:
+            self._passes.recording = True
             try:
                 fixed = _Fixed(self._passes.open(path, sizes, recorded=True), self, inputs, outputs)
                 fixed.run(inputs)
@@ -206,6 +208,8 @@ class CudaSession:
                     raise
                 self._passes.graphs = False  # a node runs elsewhere, or can't be recorded
                 self._passes.notes.append(f"passes are not recorded as CUDA graphs: {first_line(error)}")
+            finally:
+                self._passes.recording = False
         return _Fixed(self._passes.open(path, sizes), self, inputs, outputs)
 
     def _places(

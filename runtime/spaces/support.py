@@ -88,7 +88,7 @@ class LayersNarrowing:
         if not self._layers:
             raise InputError(
                 f"--active-layers {declaration.share:g} needs parameters of numbered layers, and none is tuned: "
-                "leave it out"
+                f"{declaration.remedy}"
             )
         self._count = max(1, round(declaration.share * len(self._layers)))
         self._seed = seed

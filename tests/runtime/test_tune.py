@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.builders.networks import mlp, rows
-from tests.rates import METHODS, RATES
+from tests.rates import ANY_TENSORS, METHODS, RATES
 from zoedge.errors import BundleError, InputError, ZoedgeError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions, make
@@ -43,6 +43,7 @@ def place(tmp_path_factory):
 def options(method="fzoo", **changes):
     return make(
         {"method": method, "steps": 20, "lr": RATES[method].network, "batch_size": 32, "eval_every": 5}
+        | ANY_TENSORS.get(method, {})
         | changes
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError, near
-from . import fzoo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign
+from . import fzoo, lezo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign
 from .core import (
     Defaults,
     Estimator,
@@ -45,7 +45,7 @@ __all__ = [
     "having",
 ]
 
-_MODULES = (fzoo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign)
+_MODULES = (fzoo, lezo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign)
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in _MODULES}
 
 

@@ -159,6 +159,18 @@ class Method:
         """Most points that a step asks for."""
         return self.estimator.most_points
 
+    @property
+    def memory(self) -> str:
+        """What a run keeps from step to step beside what is tuned, in words."""
+        arrays, numbers = len(self.rule.arrays), len(self.init())
+        kept = [
+            f"{arrays} array{'s' if arrays > 1 else ''} as large" if arrays else "",
+            self.directions.memory,
+            *(str(getattr(part, "memory", "")) for part in self.support),
+            f"{numbers} number{'s' if numbers > 1 else ''}" if numbers else "",
+        ]
+        return ", ".join(filter(None, kept)) or "nothing"
+
     def init(self) -> State:
         """Return the scalars before the first step."""
         state = dict(self.rule.init())

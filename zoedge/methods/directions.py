@@ -15,6 +15,7 @@ class Dense:
     """
 
     kind: ClassVar[str] = "dense"
+    memory: ClassVar[str] = ""  # of a run, in words
 
     distribution: str
 
@@ -27,6 +28,7 @@ class LowRank:
     """
 
     kind: ClassVar[str] = "low-rank"
+    memory: ClassVar[str] = "(rows + columns) x rank numbers a matrix"
 
     distribution: str
     rank: int

@@ -26,9 +26,15 @@ class Options(MethodOptions, frozen=True):
     active_layers: Annotated[float | None, LAYERS] = None
 
     @property
+    def layers(self) -> tuple[Support, ...]:
+        """The share of the layers that a step moves, where it isn't all of them."""
+        share = self.active_layers
+        return () if share is None or share == 1.0 else (Layers(share),)
+
+    @property
     def support(self) -> tuple[Support, ...]:
         """What narrows the elements that a step moves."""
-        return (Layers(self.active_layers),) if self.active_layers is not None else ()
+        return self.layers
 
 
 class DenseOptions(Options, frozen=True):

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class Layers:
-    """A share of the layers, drawn anew each step (LeZO, arXiv 2410.09823)."""
+    """A share of the layers, drawn anew each step (LeZO, arXiv 2410.09823).
+
+    Attributes:
+        share: of the layers.
+        remedy: what to do where there are no layers, in the words of a message.
+    """
 
     share: float
+    remedy: str = "leave it out"
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,11 @@ class SmallMagnitudes:
         constant: whether which elements these are is decided once, and not anew from the parameters before each step.
     """
 
+    memory: ClassVar[str] = "a number a tensor and a bit an element"
+
     sparsity: float
     constant: bool = False
 
 
-Support = object  # any of these, or one that a narrowing is registered for
+# any of these, or one that a narrowing is registered for; what a run keeps for it is its ``memory``, in words
+Support = object

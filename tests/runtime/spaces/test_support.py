@@ -68,7 +68,7 @@ def test_the_other_layers_stay(method, placement):
 def test_replay_and_resume_give_the_same_bits(method, placement):
     def start():
         arrays = buffers(m)
-        given = {"weight_decay": 0.01, "layers": 0.5}
+        given = {"weight_decay": 0.01, "active_layers": 0.5}
         return arrays, fold(m, arrays, method=method, placement=placement, **given)
 
     m = dense(SHAPES)

@@ -2,10 +2,10 @@
 
     python benchmarks/digits.py --work FOLDER --settings mezo:full:1e-4,mezo:full:3e-4,lezo:lora:1e-3:active_layers=0.5
 
-A network of four residual layers (22,000 parameters) learns digits that are moved by a pixel, in torch; then it is tuned
-on 400 that are where they were and scored on 1,000 others. A setting is METHOD:TRAIN:LR and the method's own settings; every
-run gets the same number of forward passes of 16 rows. What is printed is the loss and the accuracy on the others,
-over seeds.
+A network of four residual layers (22,000 parameters) learns digits that are moved by a pixel, in torch; then it is
+tuned on 400 that are where they were and scored on 1,000 others. A setting is METHOD:TRAIN:LR and the method's own
+settings; every run gets the same number of forward passes of 16 rows. What is printed is the loss and the accuracy on
+the others, over seeds.
 """
 
 from __future__ import annotations
@@ -105,9 +105,17 @@ def scored(work: Path, text: str, passes: int, seed: int) -> tuple[float, float]
     """Return loss and accuracy after a run."""
     method, train, lr, *given = text.split(":")
     values = dict(pair.split("=") for pair in given)
-    options = {"method": method, "lr": float(lr), "seed": seed, "batch_size": 16, "eval_every": 0, "threads": 1}
+    options = {
+        "method": method,
+        "lr": float(lr),
+        "seed": seed,
+        "batch_size": 16,
+        "eval_every": 0,
+        "threads": 1,
+    }
     settings = make(
-        options | {n: float(v) if v.replace(".", "").replace("e-", "").isdigit() else v for n, v in values.items()}
+        options
+        | {n: float(v) if v.replace(".", "").replace("e-", "").isdigit() else v for n, v in values.items()}
     )
     points = find_recipe(method).build(own(settings)).most_points
     settings = make(options | zoedge_values(settings) | {"steps": passes // points})

@@ -220,7 +220,7 @@ def make_job(
             varying=fold.parameters.varying,
             batch=_a_batch(splits.train, manifest, options, device.grain),
             outputs=goal.outputs,
-            points=fold.method.most_points,
+            points=fold.method.most_at_once,
             device=device,
             threads=threads_for(manifest, options.threads),
             frozen=frozen_where(bundle, options),

@@ -33,6 +33,7 @@ RATES = {
     "sparse-mezo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=None, network=1e-2),
     "subzero": Rates(parabola=2e-3, adapters=4e-3, wide=1e-5, share=None, network=1e-2),
     "zo-adam": Rates(parabola=0.02, adapters=0.01, wide=1e-3, share=None, network=0.01),
+    "zo-sgd-cons": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=None, network=1e-2),
     "zo-sgd-momentum": Rates(parabola=2e-4, adapters=1e-5, wide=1e-6, share=None, network=2e-3),
     "zo-sgd-sign": Rates(parabola=0.04, adapters=0.01, wide=1e-3, share=0.15, network=0.01),
 }

@@ -30,17 +30,19 @@ PUBLISHED = {
     "sparse-mezo": {"sparsity": 0.8, "mask": "dynamic"},
     "subzero": {"rank": 8, "refresh": 500},
     "zo-adam": {"beta1": 0.9, "beta2": 0.999},
+    "zo-sgd-cons": {"queries": 1},
     "zo-sgd-momentum": {"momentum": 0.9},
     "zo-sgd-sign": {"queries": 1},
 }
 # forward passes of a step by default
-FORWARDS = dict.fromkeys(METHODS, 2) | {"fzoo": 17}
+FORWARDS = dict.fromkeys(METHODS, 2) | {"fzoo": 17, "zo-sgd-cons": 5}
 # method -> settings with which it is a simpler one, and that one, bit for bit out of place
 DEGENERATE = [
     ("lezo", {"active_layers": 1.0}, "mezo", {}),
     ("lezo", {"active_layers": 0.5}, "mezo", {"active_layers": 0.5}),
     ("sparse-mezo", {"sparsity": 0.0}, "mezo", {}),
     ("mezo", {"active_elements": 1.0}, "mezo", {}),
+    ("zo-sgd-cons", {}, "mezo", {}),  # where every step lowers the loss
 ]
 # what a direction of a method counts for beside one of mezo's: the share of the signal that the signs of the scalar
 # (2 / pi) or of all elements (4 / pi^2) leave

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from ..errors import InputError, near
-from . import fzoo, lezo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign
+from . import (
+    fzoo,
+    lezo,
+    meazo,
+    mezo,
+    sparse_mezo,
+    subzero,
+    zo_adam,
+    zo_sgd_cons,
+    zo_sgd_momentum,
+    zo_sgd_sign,
+)
 from .core import (
+    Decision,
     Defaults,
     Estimator,
     Length,
@@ -24,6 +36,7 @@ from .directions import Dense, Directions, LowRank
 
 __all__ = [
     "RECIPES",
+    "Decision",
     "Defaults",
     "Dense",
     "Directions",
@@ -45,7 +58,7 @@ __all__ = [
     "having",
 ]
 
-_MODULES = (fzoo, lezo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign)
+_MODULES = (fzoo, lezo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_cons, zo_sgd_momentum, zo_sgd_sign)
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in _MODULES}
 
 

@@ -39,7 +39,7 @@ from .records import Assign
 from .run.certainty import validation_notes
 from .run.fold import FULL, Fold
 from .run.method import method_of
-from .spaces.parameters import Parameters, load_buffers
+from .spaces.parameters import Parameters, load_buffers, map_exported
 from .start.activations import branch_bases
 from .start.initial import initial_head
 from .start.probe import deal
@@ -304,6 +304,7 @@ def build_fold(bundle: Bundle, device: Device, plan: Plan) -> Fold:
         lora_space=options.lora_space,
         device=device,
         fixed=plan.solved,
+        exported=map_exported(bundle),
     )
     return Fold(method, parameters, eps=options.eps or 0.0)
 

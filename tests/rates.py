@@ -26,6 +26,7 @@ class Rates(NamedTuple):
 
 
 RATES = {
+    "dizo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=None, network=1e-2),
     "fzoo": Rates(parabola=0.1, adapters=0.03, wide=1e-3, share=0.15, network=0.02),
     "lezo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=1e-3, network=1e-2),
     "meazo": Rates(parabola=0.05, adapters=0.02, wide=1e-3, share=0.15, network=0.02),
@@ -39,4 +40,4 @@ RATES = {
 }
 METHODS = sorted(RECIPES)
 # what a method must be given where tensors have no layers, or none of those that it is for
-ANY_TENSORS = {"lezo": {"active_layers": 1.0}}
+ANY_TENSORS = {"dizo": {"project": "all"}, "lezo": {"active_layers": 1.0}}

@@ -84,12 +84,12 @@ class Fold:
         """Take a record in; return what the method made of it, None where no step was taken.
 
         A step whose answers or update aren't finite moves the parameters back (in place, up to float32 rounding)
-        and changes nothing else.
+        and changes nothing else, but what a method counts steps by.
         """
         match record:
             case Step():
                 told = tell(self.method, self.state, record, self.eps)
-                self.state = told.state if told else self.state
+                self.state = told.state if told else self.method.skipped(self.state)
                 self.parameters.apply(record.step, told.update if told else Update())
                 self.step = record.step + 1
                 return told

@@ -45,5 +45,5 @@ def skipped(records: Iterable[Record], options: TuneOptions) -> int:
     for record in records:
         if isinstance(record, Step):
             told = tell(method, state, record, options.eps or 0.0)
-            state, count = (told.state, count) if told else (state, count + 1)
+            state, count = (told.state, count) if told else (method.skipped(state), count + 1)
     return count

@@ -6,6 +6,7 @@ from .branch import LowRankBranch
 from .in_place import InPlace
 from .low_rank import LowRankInPlace
 from .out_of_place import OutOfPlace
+from .projected import ProjectedInPlace, ProjectedOutOfPlace
 
 __all__ = [
     "ActivationBranch",
@@ -15,6 +16,8 @@ __all__ = [
     "LowRankInPlace",
     "Noise",
     "OutOfPlace",
+    "ProjectedInPlace",
+    "ProjectedOutOfPlace",
     "Site",
     "Space",
     "basis_name",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from zoedge.adapters import LoraBranch
 from zoedge.manifest import Branch
 from zoedge.methods import Directions, Point, Update
+from zoedge.methods.support import Projection
 
 from ..device import Buffer, Device
 from ..noise.reference import Addition, Float32, Sample, Stream, Term, table, tensor_id
@@ -33,6 +34,8 @@ class Site:
         directions: the method's.
         arrays: names of what the method's rule keeps beside each tensor.
         device: where the buffers are.
+        projection: what projects the tensor; None where nothing does.
+        exported: returns the tensor's exported values, read-only; None where its buffer has them.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Site:
     directions: Directions
     arrays: tuple[str, ...]
     device: Device
+    projection: Projection | None = None
+    exported: Callable[[], Float32] | None = None
 
 
 class Space:
@@ -55,12 +60,14 @@ class Space:
     Attributes:
         exact: whether leaving a point restores the very bits, and not only up to float32 rounding.
         singly: whether each element moves for itself, so that a step may leave some out.
+        projects: whether it moves by one scalar at the steps of a projection.
         varying: names of the buffers that differ between the points of a step.
         assignable: name -> shape of what ``assign`` takes.
     """
 
     exact: ClassVar[bool] = True
     singly: ClassVar[bool] = False
+    projects: ClassVar[bool] = False
 
     def __init__(self, varying: Sequence[str], assignable: Mapping[str, tuple[int, ...]]) -> None:
         self.varying = frozenset(varying)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +15,26 @@ from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.manifest import Branch, Manifest, Parameter
 from zoedge.methods import Dense, LowRank, Method, Point, Update
-from zoedge.tensor_file import map_some
+from zoedge.methods.support import Projection
+from zoedge.tensor_file import map_some, read_entries, view
 
 from ..device import Buffer, Device
 from ..noise.reference import Addition, Float32
-from . import ActivationBranch, Arrays, InPlace, LowRankBranch, LowRankInPlace, OutOfPlace, Site, Space
+from . import (
+    ActivationBranch,
+    Arrays,
+    InPlace,
+    LowRankBranch,
+    LowRankInPlace,
+    OutOfPlace,
+    ProjectedInPlace,
+    ProjectedOutOfPlace,
+    Site,
+    Space,
+)
 from .support import Moved, Parts, Support
+
+Exported = Callable[[str], Float32]  # a trainable tensor's name -> its exported values
 
 OUT_OF_PLACE_LIMIT = 1 << 22  # elements: up to 16 MiB of masters, sets are rebuilt exactly; above, in place
 _SETTLE_AFTER = 128  # visits a replay may leave unsettled: bounds the queues
@@ -39,6 +56,18 @@ def load_buffers(bundle: Bundle, device: Device) -> dict[str, Buffer]:
     return buffers
 
 
+def map_exported(bundle: Bundle) -> Exported:
+    """Return what maps a trainable tensor's exported values, read-only: pages of the file, not of the process."""
+    files = {p.name: p.file for p in bundle.manifest.trainable}
+
+    def exported(name: str) -> Float32:
+        path = bundle.path(files[name])
+        array = view(np.memmap(path, dtype=np.uint8, mode="r"), read_entries(path)[name])
+        return cast("Float32", array)
+
+    return exported
+
+
 class Parameters:
     """Everything a run may change.
 
@@ -51,6 +80,8 @@ class Parameters:
         device: where the buffers are.
         lora_space: "factors" (A and B) or "activations" (a small matrix between principal directions).
         fixed: names that directions leave alone (a head that is solved instead).
+        exported: returns a tensor's exported values, for methods that go back to them; None where the buffers have
+            them and a copy may be taken.
     """
 
     def __init__(
@@ -64,6 +95,7 @@ class Parameters:
         device: Device,
         lora_space: str = "factors",
         fixed: Collection[str] = (),
+        exported: Exported | None = None,
     ) -> None:
         self.buffers = buffers
         self.device = device
@@ -74,11 +106,14 @@ class Parameters:
             raise InputError(
                 "nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora"
             )
-        builder = _Builder(buffers, seed, method, placement, lora_space, device)
+        builder = _Builder(buffers, seed, method, placement, lora_space, device, exported)
         self._named = builder.build(moved, manifest.branches)
         self.spaces = tuple(self._named.values())
         singly = {name for name, space in self._named.items() if space.singly}
-        self._support = Support(method.support, Moved(tuple(self._named), singly, self._theta), seed)
+        projected = {name for name, space in self._named.items() if space.projects}
+        self._support = Support(
+            method.support, Moved(tuple(self._named), singly, self._theta, projected), seed
+        )
         if self._support.masks and (method.rule.arrays or singly != self._named.keys()):
             raise ValueError(
                 "single elements can be left out only of tensors that move alone, without arrays beside"
@@ -178,6 +213,10 @@ SPACES: dict[tuple[str, str], Callable[[Site], Space]] = {  # by the kind of dir
     (LowRank.kind, "in-place"): LowRankInPlace,
     (LowRank.kind, "out-of-place"): LowRankInPlace,
 }
+PROJECTED: dict[tuple[str, str], Callable[[Site], Space]] = {
+    (Dense.kind, "in-place"): ProjectedInPlace,
+    (Dense.kind, "out-of-place"): ProjectedOutOfPlace,
+}
 # by the kind of adapter and of direction, and what moves in a branch
 BRANCH_SPACES: dict[tuple[str, str, str], Callable[[Site], Space]] = {
     (LORA, Dense.kind, "activations"): ActivationBranch,
@@ -196,8 +235,10 @@ class _Builder:
         placement: str,
         lora_space: str,
         device: Device,
+        exported: Exported | None,
     ) -> None:
-        self._buffers, self._seed, self._method = buffers, seed, method
+        self._buffers, self._seed, self._method, self._exported = buffers, seed, method, exported
+        self._projection = next((s for s in method.support if isinstance(s, Projection)), None)
         self._placement, self._lora_space, self._device = placement, lora_space, device
 
     def build(self, moved: list[Parameter], branches: tuple[Branch, ...]) -> dict[str, Space]:
@@ -217,6 +258,14 @@ class _Builder:
         site = self._site(parameter.name, (parameter.name,), decays=parameter.decay)
         # a vector has no rank
         kind = self._method.directions.kind if len(parameter.shape) >= 2 else Dense.kind
+        projection = self._projection
+        if (
+            projection
+            and len(parameter.shape) >= 2
+            and parameter.group != "head"
+            and projection.takes(parameter.name)
+        ):
+            return PROJECTED[kind, self._placement](replace(site, projection=projection))
         return SPACES[kind, self._placement](site)
 
     def _site(
@@ -231,6 +280,7 @@ class _Builder:
             directions=self._method.directions,
             arrays=self._method.rule.arrays,
             device=self._device,
+            exported=None if self._exported is None else partial(self._exported, name),
         )
 
 

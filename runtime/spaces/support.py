@@ -28,11 +28,13 @@ class Part(NamedTuple):
         sample: which stretches move; None for all.
         mask: which elements move, as ``Addition.mask``; None for all.
         window: the step at which the present low-rank subspace began.
+        projection: the step at which the present projection began; None at usual steps.
     """
 
     sample: Sample | None = None
     window: int = 0
     mask: NDArray[np.uint8] | None = None
+    projection: int | None = None
 
 
 def _no_theta(name: str) -> Float32:
@@ -49,11 +51,13 @@ class Moved(NamedTuple):
         names: of all of it.
         singly: of that whose elements move each for themselves.
         theta: their values as exported; only while a narrowing is made.
+        projected: names of that which is projected.
     """
 
     names: Sequence[str]
     singly: Collection[str]
     theta: Theta = _no_theta
+    projected: Collection[str] = ()
 
 
 class Narrowing(Protocol):
@@ -166,6 +170,35 @@ class SmallMagnitudesNarrowing:
         return _small(theta(name), self._thresholds[name]) if self._constant is None else self._constant[name]
 
 
+class ProjectionNarrowing:
+    """At some steps nothing moves but the scalars of the matrices that are projected.
+
+    Raises:
+        InputError: none of them is tuned.
+    """
+
+    reads_theta = masks = False
+
+    def __init__(self, declaration: declared.Projection, moved: Moved, seed: int) -> None:
+        self._projection, self._projected = declaration, frozenset(moved.projected)
+        if not self._projected:
+            what = (
+                "matrices"
+                if declaration.which == "all"
+                else f"{' and '.join(declaration.which.split('-'))} matrices"
+            )
+            remedy = "use --method mezo" if declaration.which == "all" else "give --project all"
+            raise InputError(f"dizo projects {what}, and none is tuned by such a name: {remedy}")
+
+    def narrow(self, step: int, parts: Parts, theta: Theta) -> Parts:
+        """Return all of a usual step's parts, or the projected ones."""
+        turn = step % self._projection.cycle
+        if turn < self._projection.every:
+            return parts
+        first = step - turn + self._projection.every
+        return {n: p._replace(projection=first) for n, p in parts.items() if n in self._projected}
+
+
 def _threshold(theta: Float32, sparsity: float) -> float:
     """Return the largest magnitude of the share that moves, of one element at least."""
     sizes = np.abs(theta).ravel()
@@ -179,6 +212,7 @@ def _small(theta: Float32, threshold: float) -> NDArray[np.uint8]:
 
 NARROWINGS: dict[type, Callable[[Any, Moved, int], Narrowing]] = {
     declared.Layers: LayersNarrowing,
+    declared.Projection: ProjectionNarrowing,
     declared.SmallMagnitudes: SmallMagnitudesNarrowing,
     declared.Stretches: StretchesNarrowing,
     declared.Windows: WindowsNarrowing,

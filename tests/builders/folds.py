@@ -68,7 +68,7 @@ def fold(
     **options,
 ):
     recipe = find_recipe(method)
-    settings = {"rank": 4, "refresh": 10, "sparsity": 0.0, "active_layers": 1.0} | options
+    settings = {"rank": 4, "refresh": 10, "sparsity": 0.0, "active_layers": 1.0, "project": "all"} | options
     known = recipe.options.__struct_fields__
     built = recipe.build(recipe.options(**{n: v for n, v in settings.items() if n in known}))
     parameters = Parameters(

@@ -23,6 +23,14 @@ SIZE = sum(math.prod(shape) for shape in SHAPES.values())
 
 # setting -> value, as the papers have them
 PUBLISHED = {
+    "dizo": {
+        "project": "query-value",
+        "project_every": 50,
+        "project_steps": 10,
+        "project_range": 0.2,
+        "project_eps": 0.1,
+        "project_rate": 2.0,
+    },
     "fzoo": {"directions": "rademacher"},
     "lezo": {"active_layers": 0.25, "queries": 1},  # section 7: rho 0.75
     "meazo": {"queries": 1, "directions": "gaussian"},
@@ -41,6 +49,7 @@ DEGENERATE = [
     ("lezo", {"active_layers": 1.0}, "mezo", {}),
     ("lezo", {"active_layers": 0.5}, "mezo", {"active_layers": 0.5}),
     ("sparse-mezo", {"sparsity": 0.0}, "mezo", {}),
+    ("dizo", {"project_every": 9}, "mezo", {}),  # before the first projection
     ("mezo", {"active_elements": 1.0}, "mezo", {}),
     ("zo-sgd-cons", {}, "mezo", {}),  # where every step lowers the loss
 ]
@@ -72,9 +81,10 @@ def weights(run):
 def test_it_tunes_resumes_and_replays_as_it_is_published(place, tmp_path, method, train):
     """With its own settings, on layers: it learns, and neither an interruption nor a replay changes a bit."""
     bundle, data = place / train, place / "data.jsonl"
-    tune(bundle, data, tmp_path / "whole", settings(method, steps=130))
-    tune(bundle, data, tmp_path / "parts", settings(method, steps=57, lr_schedule="constant"))
-    tune(bundle, data, tmp_path / "more", settings(method, steps=130, lr_schedule="constant"))
+    lr = {} if train == "full" else {"lr": None}
+    tune(bundle, data, tmp_path / "whole", settings(method, steps=130, **lr))
+    tune(bundle, data, tmp_path / "parts", settings(method, steps=57, lr_schedule="constant", **lr))
+    tune(bundle, data, tmp_path / "more", settings(method, steps=130, lr_schedule="constant", **lr))
     tune(bundle, data, tmp_path / "parts", make({"method": method, "steps": 130}), resume=True)
     assert weights(tmp_path / "more") == weights(tmp_path / "parts")
     more, parts = (read_journal(tmp_path / run / "journal.zoj").records for run in ("more", "parts"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import InputError, near
 from . import (
+    dizo,
     fzoo,
     lezo,
     meazo,
@@ -58,7 +59,19 @@ __all__ = [
     "having",
 ]
 
-_MODULES = (fzoo, lezo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_cons, zo_sgd_momentum, zo_sgd_sign)
+_MODULES = (
+    dizo,
+    fzoo,
+    lezo,
+    meazo,
+    mezo,
+    sparse_mezo,
+    subzero,
+    zo_adam,
+    zo_sgd_cons,
+    zo_sgd_momentum,
+    zo_sgd_sign,
+)
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in _MODULES}
 
 

@@ -113,6 +113,10 @@ class Rule(Protocol):
     def update(self, state: State, g: tuple[float, ...], lr: float) -> tuple[State, Update]:
         """Return the new scalars and what is to be done."""
 
+    def skipped(self, state: State) -> State:
+        """Return the scalars that change where a step is skipped, as its answers aren't finite."""
+        return {}
+
 
 class Decision(Protocol):
     """Looks where an update leads before it is made; only of rules that keep no arrays and shrink nothing."""
@@ -230,6 +234,11 @@ class Method:
             merged |= changed
         changed, update = self.rule.update(merged, scaled, lr)
         return Told(MappingProxyType(merged | dict(changed)), update, g)
+
+    def skipped(self, state: State) -> State:
+        """Return the next state where nothing follows from a step."""
+        changed = self.rule.skipped(state)
+        return MappingProxyType({**state, **changed}) if changed else state
 
     def loss(self, answers: Sequence[float]) -> float:
         """Return the step's loss for the log."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,45 @@ class SmallMagnitudes:
 
     sparsity: float
     constant: bool = False
+
+
+Projected = Literal["query-value", "value-key", "all"]
+_CALLED = {
+    "query": {"q", "q_proj", "query", "q_lin", "wq"},
+    "key": {"k", "k_proj", "key", "k_lin", "wk"},
+    "value": {"v", "v_proj", "value", "v_lin", "wv"},
+}
+
+
+@dataclass(frozen=True)
+class Projection:
+    """After so many usual steps, some that move one scalar a matrix: how far it has gone (DiZO, arXiv 2502.03304).
+
+    Attributes:
+        which: of the matrices.
+        every: usual steps before.
+        times: steps of a projection.
+        range: how far a change may be scaled, as a share.
+        eps: perturbation of a scalar.
+    """
+
+    memory: ClassVar[str] = "the exported values of what is projected, in their file"
+
+    which: Projected
+    every: int
+    times: int
+    range: float
+    eps: float
+
+    @property
+    def cycle(self) -> int:
+        """Steps after which the next usual ones begin."""
+        return self.every + self.times
+
+    def takes(self, name: str) -> bool:
+        """Return whether a matrix of that name is projected."""
+        called = set().union(*(_CALLED[role] for role in self.which.split("-") if role in _CALLED))
+        return self.which == "all" or not called.isdisjoint(name.split("."))
 
 
 # any of these, or one that a narrowing is registered for; what a run keeps for it is its ``memory``, in words

@@ -29,6 +29,8 @@ RATES = {
     "dizo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=None, network=1e-2),
     "fzoo": Rates(parabola=0.1, adapters=0.03, wide=1e-3, share=0.15, network=0.02),
     "lezo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=1e-3, network=1e-2),
+    "lozo": Rates(parabola=2e-3, adapters=4e-3, wide=1e-5, share=None, network=1e-2),
+    "lozo-m": Rates(parabola=2e-3, adapters=4e-3, wide=1e-5, share=None, network=1e-2),
     "meazo": Rates(parabola=0.05, adapters=0.02, wide=1e-3, share=0.15, network=0.02),
     "mezo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=1e-3, network=1e-2),
     "sparse-mezo": Rates(parabola=2e-3, adapters=1e-4, wide=1e-5, share=None, network=1e-2),

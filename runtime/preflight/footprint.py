@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zoedge.manifest import Manifest, Parameter
+from zoedge.methods import Dense
 from zoedge.options import TuneOptions
 
 from ..passes.bounds import bounds_beside
@@ -49,7 +50,9 @@ def footprint(manifest: Manifest, options: TuneOptions, longest: int) -> Footpri
         longest: tokens of the longest row; 0 where rows have none.
     """
     trained = tensor_bytes(manifest.trainable)
-    copies = (1 if options.placement == "in-place" else 2) + len(method_of(options).rule.arrays)
+    method = method_of(options)
+    arrays = len(method.rule.arrays) if method.directions.kind == Dense.kind else 0  # else as small as a core
+    copies = (1 if options.placement == "in-place" else 2) + arrays
     matrices = [p for p in manifest.parameters if len(p.shape) >= 2 and p.group != "embedding"]
     frozen = tensor_bytes(p for p in matrices if not p.trainable)
     copied = 0 if options.prepack == "no" else int(_COPIES_OF_FROZEN * frozen)

@@ -33,6 +33,8 @@ PUBLISHED = {
     },
     "fzoo": {"directions": "rademacher"},
     "lezo": {"active_layers": 0.25, "queries": 1},  # section 7: rho 0.75
+    "lozo": {"rank": 2, "refresh": 50},
+    "lozo-m": {"rank": 2, "refresh": 50, "momentum": 0.9},
     "meazo": {"queries": 1, "directions": "gaussian"},
     "mezo": {"queries": 1, "directions": "gaussian", "weight_decay": 0.0},
     "sparse-mezo": {"sparsity": 0.8, "mask": "dynamic"},
@@ -50,6 +52,7 @@ DEGENERATE = [
     ("lezo", {"active_layers": 0.5}, "mezo", {"active_layers": 0.5}),
     ("sparse-mezo", {"sparsity": 0.0}, "mezo", {}),
     ("dizo", {"project_every": 9}, "mezo", {}),  # before the first projection
+    ("lozo-m", {"momentum": 0.0, "rank": 3}, "lozo", {"rank": 3}),
     ("mezo", {"active_elements": 1.0}, "mezo", {}),
     ("zo-sgd-cons", {}, "mezo", {}),  # where every step lowers the loss
 ]

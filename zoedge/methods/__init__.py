@@ -7,6 +7,8 @@ from . import (
     dizo,
     fzoo,
     lezo,
+    lozo,
+    lozo_m,
     meazo,
     mezo,
     sparse_mezo,
@@ -33,7 +35,7 @@ from .core import (
     Told,
     Update,
 )
-from .directions import Dense, Directions, LowRank
+from .directions import Dense, Directions, LazyLowRank, LowRank
 
 __all__ = [
     "RECIPES",
@@ -42,6 +44,7 @@ __all__ = [
     "Dense",
     "Directions",
     "Estimator",
+    "LazyLowRank",
     "Length",
     "LowRank",
     "Method",
@@ -63,6 +66,8 @@ _MODULES = (
     dizo,
     fzoo,
     lezo,
+    lozo,
+    lozo_m,
     meazo,
     mezo,
     sparse_mezo,

@@ -103,7 +103,7 @@ class Rule(Protocol):
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Names of the arrays kept beside each moved tensor, zeros at the start; only for dense directions."""
+        """Names of the arrays kept beside each moved tensor, zeros at first; as large, or as U of lazy directions."""
         return ()
 
     def init(self) -> State:
@@ -192,7 +192,7 @@ class Method:
         """What a run keeps from step to step beside what is tuned, in words."""
         arrays, numbers = len(self.rule.arrays), len(self.init())
         kept = [
-            f"{arrays} array{'s' if arrays > 1 else ''} as large" if arrays else "",
+            f"{arrays} array{'s' if arrays > 1 else ''} {self.directions.beside}" if arrays else "",
             self.directions.memory,
             *(str(getattr(part, "memory", "")) for part in self.support),
             f"{numbers} number{'s' if numbers > 1 else ''}" if numbers else "",

@@ -43,6 +43,28 @@ class Momentum(Rule):
 
 
 @dataclass(frozen=True)
+class MovingAverage(Rule):
+    """m <- beta m + (1 - beta) mean_k(g_k z_k); theta <- (1 - lr wd) theta - lr m: momentum of one step's length."""
+
+    beta: float = 0.9
+    weight_decay: float = 0.0
+    arrays = ("momentum",)
+
+    def update(self, state: State, g: tuple[float, ...], lr: float) -> tuple[State, Update]:
+        """Return the mean of the directions, and what is done with it."""
+        import numpy as np
+
+        def step(tensor: Tensor, moves: Point, shrink: float) -> None:
+            share = 1.0 - self.beta
+            tensor.add("momentum", tuple(Move(probe, share * scale) for probe, scale in moves), self.beta)
+            for part in tensor.parts():
+                part["theta"] *= np.float32(shrink)
+                part["theta"] -= np.float32(lr) * part["momentum"]
+
+        return {}, Update(_mean(g), 1.0 - lr * self.weight_decay, step)
+
+
+@dataclass(frozen=True)
 class Adam(Rule):
     """Adam (arXiv 1412.6980, algorithm 1) on the estimate mean_k(g_k z_k), with decoupled weight decay.
 

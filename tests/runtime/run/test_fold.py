@@ -15,6 +15,7 @@ from zoedge.runtime.run.fold import FULL
 from zoedge.runtime.run.journal import decode, encode_record
 
 SHAPES = {"w": (12, 9), "b": (7,), "conv": (3, 2, 3, 3)}
+LOW_RANK = ("subzero", "lozo", "lozo-m")
 DENSE = [(m, p) for m in METHODS for p in ("in-place", "out-of-place")]
 
 
@@ -92,23 +93,25 @@ def test_resume_from_a_snapshot_gives_the_same_bits(method, placement):
     assert bits(resumed_arrays) == bits(whole)
 
 
-def test_resume_of_a_low_rank_branch_gives_the_same_bits():
+@pytest.mark.parametrize("method", LOW_RANK)
+def test_resume_of_a_low_rank_branch_gives_the_same_bits(method):
     m, whole = adapters()
-    run(fold(m, whole, method="subzero"), delta_loss, 25, 2e-3)
+    run(fold(m, whole, method=method), delta_loss, 25, 2e-3)
     _, parts = adapters()
-    first = fold(m, parts, method="subzero")
+    first = fold(m, parts, method=method)
     run(first, delta_loss, 14, 2e-3)
     snapshot = {k: v.copy() for k, v in first.snapshot().items()}
     _, resumed = adapters()
-    second = fold(m, resumed, method="subzero")
+    second = fold(m, resumed, method=method)
     second.restore(snapshot)
     run(second, delta_loss, 11, 2e-3)
     assert bits(resumed) == bits(whole)
 
 
-def test_a_branch_keeps_its_delta_over_a_refresh():
+@pytest.mark.parametrize("method", LOW_RANK)
+def test_a_branch_keeps_its_delta_over_a_refresh(method):
     m, arrays = adapters()
-    first = fold(m, arrays, method="subzero", refresh=10)
+    first = fold(m, arrays, method=method, refresh=10)
     run(first, delta_loss, 10, 5e-3)
     delta = arrays["m.lora_B.weight"] @ arrays["m.lora_A.weight"]
     assert np.abs(delta).max() > 0.01
@@ -129,7 +132,7 @@ def test_a_step_without_a_finite_loss_moves_nothing(method, bad):
     record = f.measure(0.1, lambda points: [bad if index == 1 else 1.0 for index in points])
     assert f.apply(record) is None
     f.rest()
-    if method == "subzero":  # its matrices are moved in place: back up to rounding
+    if method in LOW_RANK:  # their matrices are moved in place: back up to rounding
         for name, array in arrays.items():
             np.testing.assert_allclose(array, before[name], atol=1e-6)
     else:
@@ -189,7 +192,7 @@ def test_the_expected_direction_is_the_true_gradient(method):
     total = {k: np.zeros(v.shape) for k, v in arrays.items()}
     f = fold(m, arrays, method=method, placement="out-of-place", rank=3, refresh=1, eps=1e-3)
     for _ in range(1500):
-        run(f, loss, 1, 1.0 if method in ("mezo", "subzero") else 1e-2)
+        run(f, loss, 1, 1.0 if method in ("mezo", *LOW_RANK) else 1e-2)
         for name, array in arrays.items():
             total[name] += start[name] - array
         beside = {name: np.zeros_like(v) for name, v in f.parameters.state().items() if ":" in name}

@@ -167,6 +167,11 @@ class _AtStep:
         self._arrays, self._noise, self._device = arrays, noise, device
         self._step, self._part = step, part
 
+    @property
+    def size(self) -> int:
+        """How many elements each array has."""
+        return self._arrays["theta"].size
+
     def add(self, name: str, moves: Point, shrink: float = 1.0) -> None:
         """Let an array be shrink * itself + sum(scale * z_k)."""
         terms = self._noise.terms(self._step, moves, self._part.sample)

@@ -64,6 +64,11 @@ class _CoreAtStep:
     def __init__(self, arrays: dict[str, Float32], window: LazyWindow, step: int) -> None:
         self._arrays, self._window, self._step = arrays, window, step
 
+    @property
+    def size(self) -> int:
+        """How many elements each array has."""
+        return self._arrays["theta"].size
+
     def add(self, name: str, moves: Point, shrink: float = 1.0) -> None:
         """Let an array be shrink * itself + sum(scale * U_k) / sqrt(r)."""
         array = self._arrays[name]

@@ -6,6 +6,7 @@ from ..errors import InputError, near
 from . import (
     dizo,
     fzoo,
+    helene,
     lezo,
     lozo,
     lozo_m,
@@ -65,6 +66,7 @@ __all__ = [
 _MODULES = (
     dizo,
     fzoo,
+    helene,
     lezo,
     lozo,
     lozo_m,

@@ -45,6 +45,10 @@ Point = tuple[Move, ...]  # where to measure: theta plus the sum of the moves; (
 class Tensor(Protocol):
     """A parameter and the arrays that a rule keeps beside it, where they live: float32, all of one shape."""
 
+    @property
+    def size(self) -> int:
+        """How many elements each has."""
+
     def add(self, name: str, moves: Point, shrink: float = 1.0) -> None:
         """Let an array ("theta" for the parameter) be shrink * itself + sum(scale * z_k)."""
 

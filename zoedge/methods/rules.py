@@ -39,7 +39,7 @@ class Momentum(Rule):
                 part["theta"] *= np.float32(shrink)
                 part["theta"] -= np.float32(lr) * part["momentum"]
 
-        return {}, Update(_mean(g), 1.0 - lr * self.weight_decay, step)
+        return {}, Update(mean_moves(g), 1.0 - lr * self.weight_decay, step)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class MovingAverage(Rule):
                 part["theta"] *= np.float32(shrink)
                 part["theta"] -= np.float32(lr) * part["momentum"]
 
-        return {}, Update(_mean(g), 1.0 - lr * self.weight_decay, step)
+        return {}, Update(mean_moves(g), 1.0 - lr * self.weight_decay, step)
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,9 @@ class Adam(Rule):
                 part["theta"] -= length * m / (np.sqrt(v) * root + np.float32(self.tiny))
 
         powers = {"beta1_power": power1, "beta2_power": power2}
-        return powers, Update(_mean(g), 1.0 - lr * self.weight_decay, step)
+        return powers, Update(mean_moves(g), 1.0 - lr * self.weight_decay, step)
 
 
-def _mean(g: tuple[float, ...]) -> Point:
+def mean_moves(g: tuple[float, ...]) -> Point:
+    """Return the moves that make mean_k(g_k z_k)."""
     return tuple(Move(k, c / len(g)) for k, c in enumerate(g))

@@ -14,7 +14,7 @@ from zoedge.adapters import LORA
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.manifest import Branch, Manifest, Parameter
-from zoedge.methods import Dense, LowRank, Method, Point, Update
+from zoedge.methods import Dense, LowRank, Method, Move, Point, Update
 from zoedge.methods.support import Projection
 from zoedge.tensor_file import map_some, read_entries, view
 
@@ -134,7 +134,7 @@ class Parameters:
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
         for name, part in self._moving(step).items():
-            self._named[name].visit(step, point, part)
+            self._named[name].visit(step, _times(point, part.reach), part)
         self._unsettled += 1
         if self._unsettled > _SETTLE_AFTER:
             self.settle()
@@ -142,7 +142,11 @@ class Parameters:
     def apply(self, step: int, update: Update) -> None:
         """Let theta be shrink * theta + sum(scale * z_k(step))."""
         parts = self._moving(step).items()
-        self._add(a for name, part in parts for a in self._named[name].apply(step, update, part))
+        additions: list[Addition[Buffer]] = []
+        for name, part in parts:
+            own = update if part.stride == 1.0 else update._replace(moves=_times(update.moves, part.stride))
+            additions += self._named[name].apply(step, own, part)
+        self._add(additions)
 
     def settle(self) -> None:
         """Bring the buffers up to date."""
@@ -205,6 +209,10 @@ class Parameters:
                 self.settle()
             self._parts = step, self._support.at(step, self._theta)
         return self._parts[1]
+
+
+def _times(moves: Point, factor: float) -> Point:
+    return moves if factor == 1.0 else tuple(Move(probe, factor * scale) for probe, scale in moves)
 
 
 SPACES: dict[tuple[str, str], Callable[[Site], Space]] = {  # by the kind of direction, and where it acts

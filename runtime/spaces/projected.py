@@ -20,9 +20,9 @@ from ..noise.reference import Addition, Float32, Stream, directions, tensor_id
 from .base import Arrays, Site, Space
 from .in_place import InPlace
 from .out_of_place import OutOfPlace
-from .support import Part
+from .support import Part, sum_of_squares
 
-_PIECE = 1 << 16  # elements that are squared at a time
+_PIECE = 1 << 16  # elements that are subtracted at a time
 
 
 class ProjectedSpace(Space):
@@ -179,10 +179,9 @@ class ProjectedOutOfPlace(ProjectedSpace):
 
 
 def distance(theta: Float32, start: Float32) -> float:
-    """Return |theta - start|, squares summed in float64 one after the other: the same bits on every processor."""
+    """Return |theta - start|, with the same bits on every processor."""
     one, other, total = theta.reshape(-1), start.reshape(-1), 0.0
     for place in range(0, one.size, _PIECE):
         piece = slice(place, place + _PIECE)
-        moved = (one[piece] - other[piece]).astype(np.float64)
-        total += float(np.cumsum(moved * moved)[-1])
+        total += sum_of_squares(one[piece] - other[piece])
     return math.sqrt(total)

@@ -6,6 +6,7 @@ pure functions of seed, step and, where they say so, the parameters as they are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +19,8 @@ from zoedge.methods import support as declared
 from ..noise.permutation import permutation
 from ..noise.reference import PURPOSE_SAMPLE, Float32, Sample, Stream, tensor_id
 
+_PIECE = 1 << 16  # elements that are squared at a time
+
 Theta = Callable[[str], Float32]  # a moved tensor's name -> its values before the step
 
 
@@ -29,12 +32,15 @@ class Part(NamedTuple):
         mask: which elements move, as ``Addition.mask``; None for all.
         window: the step at which the present low-rank subspace began.
         projection: the step at which the present projection began; None at usual steps.
+        reach, stride: what the moves of points and of updates are multiplied with.
     """
 
     sample: Sample | None = None
     window: int = 0
     mask: NDArray[np.uint8] | None = None
     projection: int | None = None
+    reach: float = 1.0
+    stride: float = 1.0
 
 
 def _no_theta(name: str) -> Float32:
@@ -199,6 +205,56 @@ class ProjectionNarrowing:
         return {n: p._replace(projection=first) for n, p in parts.items() if n in self._projected}
 
 
+class LayerScalesNarrowing:
+    """Each layer has scales of its own, and so has each tensor outside any.
+
+    Layers of zeros alone have those of no scaling.
+
+    Raises:
+        InputError: all of it is zeros.
+    """
+
+    reads_theta = masks = False
+
+    def __init__(self, declaration: declared.LayerScales, moved: Moved, seed: int) -> None:
+        layers = {name: layer_of(name) or name for name in sorted(moved.names)}
+        squares: dict[str, list[float]] = {layer: [0.0, 0.0] for layer in layers.values()}
+        for name, layer in layers.items():
+            theta = moved.theta(name)
+            squares[layer][0] += sum_of_squares(theta)
+            squares[layer][1] += theta.size
+        total, count = (sum(s[i] for s in squares.values()) for i in (0, 1))
+        if total == 0.0:
+            raise InputError(
+                "--layer-scaling goes by the size of weights, and all that moves begins as zeros: "
+                "use --lora-space factors, or leave it out"
+            )
+        sizes = {layer: math.sqrt(s / n * count / total) for layer, (s, n) in squares.items()}
+        self._scales = {
+            name: (1.0 / d, d if declaration.unbiased else 1.0)
+            for name, layer in layers.items()
+            if (d := sizes[layer]) > 0.0
+        }
+
+    def narrow(self, step: int, parts: Parts, theta: Theta) -> Parts:
+        """Return the parts with their scales."""
+        return {
+            name: part._replace(reach=self._scales[name][0], stride=self._scales[name][1])
+            if name in self._scales
+            else part
+            for name, part in parts.items()
+        }
+
+
+def sum_of_squares(values: Float32) -> float:
+    """Return the sum in float64, one after the other: the same bits on every processor."""
+    flat, total = values.reshape(-1), 0.0
+    for start in range(0, flat.size, _PIECE):
+        piece = flat[start : start + _PIECE].astype(np.float64)
+        total += float(np.cumsum(piece * piece)[-1])
+    return total
+
+
 def _threshold(theta: Float32, sparsity: float) -> float:
     """Return the largest magnitude of the share that moves, of one element at least."""
     sizes = np.abs(theta).ravel()
@@ -212,6 +268,7 @@ def _small(theta: Float32, threshold: float) -> NDArray[np.uint8]:
 
 NARROWINGS: dict[type, Callable[[Any, Moved, int], Narrowing]] = {
     declared.Layers: LayersNarrowing,
+    declared.LayerScales: LayerScalesNarrowing,
     declared.Projection: ProjectionNarrowing,
     declared.SmallMagnitudes: SmallMagnitudesNarrowing,
     declared.Stretches: StretchesNarrowing,

@@ -11,9 +11,10 @@ from tests.rates import BY_SIZE, METHODS, RATES
 from tests.zoedge.commands import error
 from tests.zoedge.commands import run as command
 from zoedge.export import to_bundle
-from zoedge.methods import RECIPES
+from zoedge.methods import RECIPES, Length
 from zoedge.options import make
 from zoedge.runtime.evaluate import evaluate
+from zoedge.runtime.noise.reference import Stream, directions, tensor_id
 from zoedge.runtime.replay import replay
 from zoedge.runtime.run.journal import encode_record, read_journal
 from zoedge.runtime.tune import tune
@@ -37,7 +38,7 @@ PUBLISHED = {
     "lozo": {"rank": 2, "refresh": 50},
     "lozo-m": {"rank": 2, "refresh": 50, "momentum": 0.9},
     "meazo": {"queries": 1, "directions": "gaussian"},
-    "mezo": {"queries": 1, "directions": "gaussian", "weight_decay": 0.0},
+    "mezo": {"queries": 1, "directions": "gaussian", "weight_decay": 0.0, "layer_scaling": "no"},
     "sparse-mezo": {"sparsity": 0.8, "mask": "dynamic"},
     "subzero": {"rank": 8, "refresh": 500},
     "zo-adam": {"beta1": 0.9, "beta2": 0.999},
@@ -163,6 +164,22 @@ def test_the_estimate_turns_to_the_gradient_as_theory_says(method):
     for step, cosine in seen.items():
         assert cosine == pytest.approx(1 / math.sqrt(1 + (SIZE + 1) / (worth * step)), abs=0.1)
     assert seen[1200] > 0.9
+
+
+def test_lengths_in_other_units():
+    """With directions s times as long, a step of lr and a probe of eps are those of lr s^2 and eps s."""
+    assert Length(1e-3, 1e-2).in_units(3.0) == pytest.approx((9e-3, 3e-2))
+    assert RECIPES["lozo"].defaults.dense == pytest.approx((1e-6, 1e-3 * math.sqrt(2)))
+    m = dense({"w": (50,)})
+    unit = buffers(m)
+    z = directions(Stream(0, tensor_id("w"), 0, 0), (50,)).astype(np.float64)
+    given = Length(1e-3, 1e-3)
+    w = unit["w"].astype(np.float64)
+    plus, minus = (((w + s * given.eps * 3.0 * z - 1.0) ** 2).sum() for s in (1, -1))
+    wanted = w - given.lr * (plus - minus) / (2 * given.eps) * 3.0 * z
+    ours = given.in_units(3.0)
+    run(fold(m, unit, eps=ours.eps), parabola, 1, ours.lr)
+    np.testing.assert_allclose(unit["w"], wanted, atol=1e-3)
 
 
 def test_lezo_needs_layers(place, tmp_path):

@@ -47,6 +47,7 @@ def by_torch(make, *, sign=False):
 
 
 CASES = {
+    "mezo": ({}, lambda t: torch.optim.SGD(t.values(), LR), False),  # n-SPSA: the mean of its estimates
     "zo-sgd-momentum": ({"momentum": 0.8}, lambda t: torch.optim.SGD(t.values(), LR, momentum=0.8), False),
     "zo-adam": ({}, lambda t: torch.optim.Adam(t.values(), LR), False),
     "zo-sgd-sign": ({}, lambda t: torch.optim.SGD(t.values(), LR), True),

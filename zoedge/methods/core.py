@@ -142,6 +142,13 @@ class Length(NamedTuple):
     lr: float
     eps: float
 
+    def in_units(self, scale: float) -> Length:
+        """Return what this is for directions of unit variance, where it was found with such ``scale`` times as long.
+
+        A step of lr g z with g along scale z is one of lr scale^2, and a probe of eps one of eps scale.
+        """
+        return Length(self.lr * scale * scale, self.eps * scale)
+
 
 @dataclass(frozen=True)
 class Defaults:

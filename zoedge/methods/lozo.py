@@ -6,6 +6,7 @@ rates count r times; and where V is drawn anew its update has another U than its
 as every draw has a stream of its own. Tensors of fewer than two axes have dense directions.
 """
 
+import math
 from typing import Annotated
 
 from ..settings import Setting
@@ -39,15 +40,18 @@ def build(options: LozoOptions) -> Method:
     return lazy(options, Sgd(options.weight_decay))
 
 
+# eps is the paper's and lr of its grid for the code, which has directions sqrt(r) times as long
+_LONGER = math.sqrt(2.0)
+
 RECIPE = Recipe(
     name="lozo",
     summary="two forwards along a low-rank direction U V^T; V is drawn anew every --refresh steps",
     source="arXiv 2410.07698, algorithm 1, directions scaled to a dense direction's norm",
     defaults=Defaults(
         activations=None,
-        factors=Length(lr=2e-5, eps=1.4e-3),
-        small=Length(lr=1e-4, eps=1.4e-3),
-        dense=Length(lr=1e-6, eps=1.4e-3),
+        factors=Length(lr=1e-5, eps=1e-3).in_units(_LONGER),
+        small=Length(lr=5e-5, eps=1e-3).in_units(_LONGER),
+        dense=Length(lr=5e-7, eps=1e-3).in_units(_LONGER),
         schedule="constant",
         steps=2000,
     ),

@@ -9,7 +9,8 @@ N V_before^T V / n. Its code gives the first estimate its full weight; here as i
 from typing import Annotated
 
 from ..settings import Setting
-from .core import Defaults, Length, Method, Recipe
+from .core import Method, Recipe
+from .lozo import RECIPE as LOZO
 from .lozo import LozoOptions, lazy
 from .rules import MovingAverage, Sgd
 
@@ -33,14 +34,7 @@ RECIPE = Recipe(
     name="lozo-m",
     summary="lozo with momentum, rows x rank numbers a matrix",
     source="arXiv 2410.07698, algorithm 2",
-    defaults=Defaults(
-        activations=None,
-        factors=Length(lr=2e-5, eps=1.4e-3),
-        small=Length(lr=1e-4, eps=1.4e-3),
-        dense=Length(lr=1e-6, eps=1.4e-3),
-        schedule="constant",
-        steps=2000,
-    ),
+    defaults=LOZO.defaults,
     options=LozoMOptions,
     build=build,
 )

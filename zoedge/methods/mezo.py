@@ -1,12 +1,40 @@
-"""MeZO: two-point estimates along a Gaussian direction (arXiv 2305.17333)."""
+"""MeZO: two-point estimates along a Gaussian direction (arXiv 2305.17333).
 
+Algorithm 1; with more queries, n-SPSA at the learning rate that is given (the paper's code multiplies it with n).
+Of its appendix B the layer-wise variants whose scales are the weights' own size; those of gradients take passes for
+each layer, and the paper finds neither to help consistently. Its medium code divides that size by the root of itself;
+here it is the root mean square.
+"""
+
+from typing import Annotated
+
+from ..settings import Setting
 from .core import Defaults, Length, Method, Recipe
 from .options import DenseOptions
 from .rules import Sgd
+from .support import LayerScales, Scaled, Support
 from .two_point import two_point
 
 
-def build(options: DenseOptions) -> Method:
+class MezoOptions(DenseOptions, frozen=True):
+    """Those of ``DenseOptions``, and whether layers have scales of their own."""
+
+    layer_scaling: Annotated[
+        Scaled,
+        Setting(
+            "probes are shorter in layers of large weights: not at all, with updates as much longer (variance), or "
+            "with updates as they are (expectation)"
+        ),
+    ] = "no"
+
+    @property
+    def support(self) -> tuple[Support, ...]:
+        """What narrows and scales what a step moves."""
+        scales = () if self.layer_scaling == "no" else (LayerScales(self.layer_scaling == "variance"),)
+        return (*super().support, *scales)
+
+
+def build(options: MezoOptions) -> Method:
     """Return the method."""
     return two_point(options, Sgd(options.weight_decay))
 
@@ -24,6 +52,6 @@ RECIPE = Recipe(
         schedule="linear",
         steps=2000,
     ),
-    options=DenseOptions,
+    options=MezoOptions,
     build=build,
 )

@@ -49,6 +49,23 @@ class SmallMagnitudes:
     constant: bool = False
 
 
+Scaled = Literal["no", "variance", "expectation"]
+
+
+@dataclass(frozen=True)
+class LayerScales:
+    """Probes are shorter in layers of large weights (MeZO, arXiv 2305.17333, appendix B).
+
+    With d the root mean square of a layer's exported weights over that of all: probes move by z / d, and updates by
+    d z (variance-modified: as unbiased as without) or by z (expectation-modified).
+
+    Attributes:
+        unbiased: whether updates are longer by what probes are shorter.
+    """
+
+    unbiased: bool
+
+
 Projected = Literal["query-value", "value-key", "all"]
 _CALLED = {
     "query": {"q", "q_proj", "query", "q_lin", "wq"},

@@ -430,7 +430,7 @@ def test_one_row_can_not_be_held_out_and_trained_on(place, tmp_path):
 def test_dry_run_says_what_has_no_effect(place):
     lines = dry_run(place / "full", place / "data.jsonl", TuneOptions(steps=1), given={"rank", "steps"})
     first, second = lines["note"].split("; ", 1)
-    assert first == "--rank has no effect here: fzoo has no such setting, subzero has"
+    assert first == "--rank has no effect here: fzoo has no such setting, lozo, lozo-m and subzero have"
     assert second.startswith("validation has 20 rows, fewer than 30: ")
 
 

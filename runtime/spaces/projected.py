@@ -19,8 +19,9 @@ from ..device import Buffer
 from ..noise.reference import Addition, Float32, Stream, directions, tensor_id
 from .base import Arrays, Site, Space
 from .in_place import InPlace
+from .layer_scales import sum_of_squares
 from .out_of_place import OutOfPlace
-from .support import Part, sum_of_squares
+from .parts import Part
 
 _PIECE = 1 << 16  # elements that are subtracted at a time
 

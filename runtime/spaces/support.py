@@ -1,14 +1,13 @@
 """Which tensors and elements a step moves, and in which window: decided once a step, by one object.
 
-A method declares what narrows its steps (``zoedge.methods.support``); each declaration has a narrowing here. All are
-pure functions of seed, step and, where they say so, the parameters as they are before the step.
+A method declares what narrows its steps (``zoedge.methods.support``); each declaration has a narrowing, here or in a
+file of its own. All are pure functions of seed, step and, where they say so, the parameters before the step.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,67 +17,11 @@ from zoedge.methods import support as declared
 
 from ..noise.permutation import permutation
 from ..noise.reference import PURPOSE_SAMPLE, Float32, Sample, Stream, tensor_id
+from .layer_scales import LayerScalesNarrowing
+from .parts import Moved, Narrowing, Part, Parts, Theta, layer_of
+from .projection_narrowing import ProjectionNarrowing
 
-_PIECE = 1 << 16  # elements that are squared at a time
-
-Theta = Callable[[str], Float32]  # a moved tensor's name -> its values before the step
-
-
-class Part(NamedTuple):
-    """How a tensor, or a few that move together, takes part in a step.
-
-    Attributes:
-        sample: which stretches move; None for all.
-        mask: which elements move, as ``Addition.mask``; None for all.
-        window: the step at which the present low-rank subspace began.
-        projection: the step at which the present projection began; None at usual steps.
-        reach, stride: what the moves of points and of updates are multiplied with.
-    """
-
-    sample: Sample | None = None
-    window: int = 0
-    mask: NDArray[np.uint8] | None = None
-    projection: int | None = None
-    reach: float = 1.0
-    stride: float = 1.0
-
-
-def _no_theta(name: str) -> Float32:
-    raise ValueError(f"the values of {name} are not at hand")
-
-
-Parts = Mapping[str, Part]  # what moves at a step; what isn't in it stays
-
-
-class Moved(NamedTuple):
-    """What a run moves.
-
-    Attributes:
-        names: of all of it.
-        singly: of that whose elements move each for themselves.
-        theta: their values as exported; only while a narrowing is made.
-        projected: names of that which is projected.
-    """
-
-    names: Sequence[str]
-    singly: Collection[str]
-    theta: Theta = _no_theta
-    projected: Collection[str] = ()
-
-
-class Narrowing(Protocol):
-    """Takes tensors or elements out of a step; made of its declaration, what is moved, and the run's seed.
-
-    Attributes:
-        reads_theta: whether ``narrow`` looks at the parameters.
-        masks: whether it leaves out single elements.
-    """
-
-    reads_theta: bool
-    masks: bool
-
-    def narrow(self, step: int, parts: Parts, theta: Theta) -> Parts:
-        """Return what is left of a step's parts."""
+__all__ = ["NARROWINGS", "Moved", "Narrowing", "Part", "Parts", "Support", "layer_of"]
 
 
 class LayersNarrowing:
@@ -176,85 +119,6 @@ class SmallMagnitudesNarrowing:
         return _small(theta(name), self._thresholds[name]) if self._constant is None else self._constant[name]
 
 
-class ProjectionNarrowing:
-    """At some steps nothing moves but the scalars of the matrices that are projected.
-
-    Raises:
-        InputError: none of them is tuned.
-    """
-
-    reads_theta = masks = False
-
-    def __init__(self, declaration: declared.Projection, moved: Moved, seed: int) -> None:
-        self._projection, self._projected = declaration, frozenset(moved.projected)
-        if not self._projected:
-            what = (
-                "matrices"
-                if declaration.which == "all"
-                else f"{' and '.join(declaration.which.split('-'))} matrices"
-            )
-            remedy = "use --method mezo" if declaration.which == "all" else "give --project all"
-            raise InputError(f"dizo projects {what}, and none is tuned by such a name: {remedy}")
-
-    def narrow(self, step: int, parts: Parts, theta: Theta) -> Parts:
-        """Return all of a usual step's parts, or the projected ones."""
-        turn = step % self._projection.cycle
-        if turn < self._projection.every:
-            return parts
-        first = step - turn + self._projection.every
-        return {n: p._replace(projection=first) for n, p in parts.items() if n in self._projected}
-
-
-class LayerScalesNarrowing:
-    """Each layer has scales of its own, and so has each tensor outside any.
-
-    Layers of zeros alone have those of no scaling.
-
-    Raises:
-        InputError: all of it is zeros.
-    """
-
-    reads_theta = masks = False
-
-    def __init__(self, declaration: declared.LayerScales, moved: Moved, seed: int) -> None:
-        layers = {name: layer_of(name) or name for name in sorted(moved.names)}
-        squares: dict[str, list[float]] = {layer: [0.0, 0.0] for layer in layers.values()}
-        for name, layer in layers.items():
-            theta = moved.theta(name)
-            squares[layer][0] += sum_of_squares(theta)
-            squares[layer][1] += theta.size
-        total, count = (sum(s[i] for s in squares.values()) for i in (0, 1))
-        if total == 0.0:
-            raise InputError(
-                "--layer-scaling goes by the size of weights, and all that moves begins as zeros: "
-                "use --lora-space factors, or leave it out"
-            )
-        sizes = {layer: math.sqrt(s / n * count / total) for layer, (s, n) in squares.items()}
-        self._scales = {
-            name: (1.0 / d, d if declaration.unbiased else 1.0)
-            for name, layer in layers.items()
-            if (d := sizes[layer]) > 0.0
-        }
-
-    def narrow(self, step: int, parts: Parts, theta: Theta) -> Parts:
-        """Return the parts with their scales."""
-        return {
-            name: part._replace(reach=self._scales[name][0], stride=self._scales[name][1])
-            if name in self._scales
-            else part
-            for name, part in parts.items()
-        }
-
-
-def sum_of_squares(values: Float32) -> float:
-    """Return the sum in float64, one after the other: the same bits on every processor."""
-    flat, total = values.reshape(-1), 0.0
-    for start in range(0, flat.size, _PIECE):
-        piece = flat[start : start + _PIECE].astype(np.float64)
-        total += float(np.cumsum(piece * piece)[-1])
-    return total
-
-
 def _threshold(theta: Float32, sparsity: float) -> float:
     """Return the largest magnitude of the share that moves, of one element at least."""
     sizes = np.abs(theta).ravel()
@@ -301,14 +165,3 @@ class Support:
         for narrowing in self._narrowings:
             parts = narrowing.narrow(step, parts, theta)
         return parts
-
-
-def layer_of(name: str) -> str | None:
-    """Return a parameter's layer: its name up to the first number; None where there is no number.
-
-    >>> layer_of("model.decoder.layers.3.fc1.weight")
-    'model.decoder.layers.3'
-    """
-    parts = name.split(".")
-    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[: numbers[0] + 1]) if numbers else None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 
 from .core import Move, Point, Rule, State, Tensor, Update
 from .rules import mean_moves
+
+
+_EXACT = Context(prec=28)  # of a library that rounds alike everywhere, unlike exp
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,6 @@ class ClippedCurvature(Rule):
                     / (np.float32(self.scale) * clipped + np.float32(self.tiny))
                 )
 
-        # as a product, and of a library that rounds alike everywhere: exp differs between machines
-        decay = float((Decimal(-1) / Decimal(self.anneal)).exp())
+        decay = float(_EXACT.exp(_EXACT.divide(Decimal(-1), Decimal(self.anneal))))  # and powers as products
         after = {"steps": state["steps"] + 1.0, "annealing": state["annealing"] * decay}
         return after, Update(mean_moves(g), 1.0 - lr * self.weight_decay, step)

@@ -15,7 +15,8 @@ from zoedge.runtime.device import Cpu
 from zoedge.runtime.evaluate import evaluate
 from zoedge.runtime.noise.reference import Stream, directions, tensor_id
 from zoedge.runtime.replay import replay
-from zoedge.runtime.spaces.support import Moved, Support, sum_of_squares
+from zoedge.runtime.spaces.layer_scales import sum_of_squares
+from zoedge.runtime.spaces.support import Moved, Support
 from zoedge.runtime.tune import tune
 
 SHAPES = {

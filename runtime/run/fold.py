@@ -91,6 +91,8 @@ class Fold:
                 told = tell(self.method, self.state, record, self.eps)
                 self.state = told.state if told else self.method.skipped(self.state)
                 self.parameters.apply(record.step, told.update if told else Update())
+                if told is not None:
+                    self.parameters.told(record.step, told.g)
                 self.step = record.step + 1
                 return told
             case Assign(_, slots, _):

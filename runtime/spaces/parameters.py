@@ -145,8 +145,13 @@ class Parameters:
         additions: list[Addition[Buffer]] = []
         for name, part in parts:
             own = update if part.stride == 1.0 else update._replace(moves=_times(update.moves, part.stride))
+            own = own if part.stride else Update()
             additions += self._named[name].apply(step, own, part)
         self._add(additions)
+
+    def told(self, step: int, g: Sequence[float]) -> None:
+        """Take in the directional derivatives of a step that was applied, where what moves depends on them."""
+        self._support.told(step, g)
 
     def settle(self) -> None:
         """Bring the buffers up to date."""
@@ -183,7 +188,7 @@ class Parameters:
         }
         for space in self.spaces:
             state |= space.state()
-        return state
+        return state | self._support.state()
 
     def load(self, state: Arrays) -> None:
         """Continue from a ``state``."""
@@ -191,6 +196,7 @@ class Parameters:
             self.device.write(self.buffers[name], state[name])
         for space in self.spaces:
             space.load(state)
+        self._support.load(state)
         self._parts = None
 
     def _theta(self, name: str) -> Float32:

@@ -21,7 +21,8 @@ class Part(NamedTuple):
         mask: which elements move, as ``Addition.mask``; None for all.
         window: the step at which the present low-rank subspace began.
         projection: the step at which the present projection began; None at usual steps.
-        reach, stride: what the moves of points and of updates are multiplied with.
+        reach, stride: what the moves of points and of updates are multiplied with; with a stride of 0 the tensor is
+            only looked at.
     """
 
     sample: Sample | None = None
@@ -68,6 +69,22 @@ class Narrowing(Protocol):
 
     def narrow(self, step: int, parts: Parts, theta: Theta) -> Parts:
         """Return what is left of a step's parts."""
+
+
+class Remembering:
+    """A narrowing that goes by the directional derivatives of earlier steps."""
+
+    def told(self, step: int, g: Sequence[float]) -> None:
+        """Take in a step's directional derivatives; not called where it was skipped."""
+        raise NotImplementedError
+
+    def state(self) -> Mapping[str, NDArray[np.float64]]:
+        """Return what is kept of those, for ``load``."""
+        raise NotImplementedError
+
+    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Continue from a ``state``."""
+        raise NotImplementedError
 
 
 def layer_of(name: str) -> str | None:

@@ -6,7 +6,7 @@ file of its own. All are pure functions of seed, step and, where they say so, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from zoedge.methods import support as declared
 
 from ..noise.permutation import permutation
 from ..noise.reference import PURPOSE_SAMPLE, Float32, Sample, Stream, tensor_id
-from .layer_scales import LayerScalesNarrowing
-from .parts import Moved, Narrowing, Part, Parts, Theta, layer_of
+from .layer_scales import layer_scales
+from .parts import Moved, Narrowing, Part, Parts, Remembering, Theta, layer_of
 from .projection_narrowing import ProjectionNarrowing
 
 __all__ = ["NARROWINGS", "Moved", "Narrowing", "Part", "Parts", "Support", "layer_of"]
@@ -132,7 +132,7 @@ def _small(theta: Float32, threshold: float) -> NDArray[np.uint8]:
 
 NARROWINGS: dict[type, Callable[[Any, Moved, int], Narrowing]] = {
     declared.Layers: LayersNarrowing,
-    declared.LayerScales: LayerScalesNarrowing,
+    declared.LayerScales: layer_scales,
     declared.Projection: ProjectionNarrowing,
     declared.SmallMagnitudes: SmallMagnitudesNarrowing,
     declared.Stretches: StretchesNarrowing,
@@ -155,9 +155,24 @@ class Support:
 
     def __init__(self, declarations: Sequence[declared.Support], moved: Moved, seed: int) -> None:
         self._narrowings = [NARROWINGS[type(d)](d, moved, seed) for d in declarations]
+        self._remembering = [n for n in self._narrowings if isinstance(n, Remembering)]
         self._all: Parts = dict.fromkeys(moved.names, Part())
         self.reads_theta = any(n.reads_theta for n in self._narrowings)
         self.masks = any(n.masks for n in self._narrowings)
+
+    def told(self, step: int, g: Sequence[float]) -> None:
+        """Take in a step's directional derivatives."""
+        for narrowing in self._remembering:
+            narrowing.told(step, g)
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return what is kept of those."""
+        return {name: value for narrowing in self._remembering for name, value in narrowing.state().items()}
+
+    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Continue from a ``state``."""
+        for narrowing in self._remembering:
+            narrowing.load(state)
 
     def at(self, step: int, theta: Theta) -> Parts:
         """Return how each tensor takes part in a step."""

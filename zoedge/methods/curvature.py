@@ -8,7 +8,6 @@ from decimal import Context, Decimal
 from .core import Move, Point, Rule, State, Tensor, Update
 from .rules import mean_moves
 
-
 _EXACT = Context(prec=28)  # of a library that rounds alike everywhere, unlike exp
 
 

@@ -54,16 +54,22 @@ Scaled = Literal["no", "variance", "expectation"]
 
 @dataclass(frozen=True)
 class LayerScales:
-    """Probes are shorter in layers of large weights (MeZO, arXiv 2305.17333, appendix B).
+    """Probes are shorter in layers of large weights or gradients (MeZO, arXiv 2305.17333, appendix B).
 
-    With d the root mean square of a layer's exported weights over that of all: probes move by z / d, and updates by
-    d z (variance-modified: as unbiased as without) or by z (expectation-modified).
+    With d the size of a layer over that of all, probes move by z / d, and updates by d z (variance-modified: as
+    unbiased as without) or by z (expectation-modified). The size of weights is the root mean square of what was
+    exported; that of gradients is the derivative along a direction of the layer alone, root mean square over queries,
+    for which the first steps of every cycle move one layer each, and only as far as their probes.
 
     Attributes:
         unbiased: whether updates are longer by what probes are shorter.
+        gradients: whether sizes are those of gradients.
+        every: usual steps between looks at gradients; None for a single look, as the run begins.
     """
 
     unbiased: bool
+    gradients: bool = False
+    every: int | None = None
 
 
 Projected = Literal["query-value", "value-key", "all"]

@@ -155,14 +155,89 @@ def test_zeros_alone_are_refused_and_a_run_resumes_and_replays(tmp_path):
     assert whole.read_bytes() == parts.read_bytes()
     assert replay(tmp_path / "whole", tmp_path / "replayed").path.read_bytes() == whole.read_bytes()
     assert evaluate(tmp_path / "whole", data)["loss"] < evaluate(tmp_path / "full", data)["loss"]
+    given |= {"layer_norms": "gradients", "layer_norms_every": 20}
+    for train in ("full", "lora"):
+        for name, steps in (("a", 60), ("b", 25)):
+            tune(tmp_path / train, data, tmp_path / f"{train}-{name}", make(given | {"steps": steps}))
+        tune(
+            tmp_path / train,
+            data,
+            tmp_path / f"{train}-b",
+            make({"method": "mezo", "steps": 60}),
+            resume=True,
+        )
+        one, other = (tmp_path / f"{train}-{name}" / "last" / "tensors.safetensors" for name in "ab")
+        assert one.read_bytes() == other.read_bytes()
+        replayed = replay(tmp_path / f"{train}-a", tmp_path / f"{train}-replayed").path
+        assert replayed.read_bytes() == one.read_bytes()
     told = error(
         "tune", tmp_path / "lora", "-d", data, "-o", tmp_path / "no", "--method", "mezo",
         "--layer-scaling", "variance",
     )  # fmt: skip
     assert told == (
-        "Error: --layer-scaling goes by the size of weights, and all that moves begins as zeros: use --lora-space "
-        "factors, or leave it out\n"
+        "Error: --layer-scaling goes by the size of weights, and all that moves begins as zeros: use --layer-norms "
+        "gradients, or leave it out\n"
     )
+
+
+@WHERE
+def test_gradients_are_looked_at_a_layer_a_step_and_nothing_moves(placement):
+    """The sizes are |g| of the looks, over their root mean square; they are taken anew every 7 steps."""
+    arrays, layers = values(), ["embed", "l.0", "l.1", "l.2"]
+    f = fold(
+        dense(SHAPES), arrays, placement=placement, layer_scaling="variance", layer_norms="gradients",
+        layer_norms_every=3, weight_decay=0.5, eps=1e-2,
+    )  # fmt: skip
+    seen = {}
+    for step in range(18):
+        before = {n: a.copy() for n, a in arrays.items()}
+        (record,) = run(f, line, 1, 1e-3)
+        if step % 7 < 4:
+            for name in arrays:
+                np.testing.assert_allclose(arrays[name], before[name], atol=1e-6)
+            layer = layers[step % 7]
+            own = [n for n in SHAPES if n.startswith(layer)]
+            z = {n: directions(Stream(0, tensor_id(n), step, 0), SHAPES[n]).astype(np.float64) for n in own}
+            seen[layer] = abs(sum(float((SLOPE[n] * z[n]).sum()) for n in own))
+            assert abs(np.subtract(*record.answers)) / 2e-2 == pytest.approx(seen[layer], rel=1e-3)
+        else:
+            mean = np.sqrt(np.mean(np.square(list(seen.values()))))
+            for name, part in f.parameters._support.at(step, None).items():
+                size = next(x for layer, x in seen.items() if name.startswith(layer)) / mean
+                assert (part.reach, part.stride) == pytest.approx((1 / size, size), rel=1e-3)
+            assert all(not np.array_equal(arrays[n], before[n]) for n in arrays)
+
+
+@WHERE
+@pytest.mark.parametrize("at", [2, 4, 5, 8])
+def test_what_was_seen_goes_into_snapshots_and_follows_from_the_journal(placement, at):
+    m = dense(SHAPES)
+    settings = {"layer_scaling": "variance", "layer_norms": "gradients", "layer_norms_every": 3}
+    whole, parts, again, replayed = (values() for _ in range(4))
+    records = run(fold(m, whole, placement=placement, **settings), line, 12, 1e-3)
+    first = fold(m, parts, placement=placement, **settings)
+    run(first, line, at, 1e-3)
+    second = fold(m, again, placement=placement, **settings)
+    second.restore({n: np.array(v) for n, v in first.snapshot().items()})
+    run(second, line, 12 - at, 1e-3)
+    third = fold(m, replayed, placement=placement, **settings)
+    third.replay(records)
+    third.rest()
+    assert bits(whole) == bits(again) == bits(replayed)
+
+
+def test_a_look_that_is_skipped_leaves_a_layer_unscaled():
+    arrays = values()
+    f = fold(dense(SHAPES), arrays, layer_scaling="expectation", layer_norms="gradients")
+    for step in range(5):
+        f.apply(
+            f.measure(
+                1e-3, lambda points, step=step: [float("nan") if step == 1 else 1.0 + p for p in points]
+            )
+        )
+    parts = f.parameters._support.at(5, None)
+    assert parts["l.0.a.weight"].reach == 1.0
+    assert f.parameters._support.at(900, None).keys() == SHAPES.keys()  # once is enough by default
 
 
 def test_sums_are_those_of_one_number_after_the_other():

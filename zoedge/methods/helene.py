@@ -59,7 +59,7 @@ RECIPE = Recipe(
         activations=Length(lr=3e-2, eps=1e-2),
         factors=Length(lr=3e-2, eps=1e-2),
         small=Length(lr=1e-2, eps=1e-2),
-        dense=Length(lr=1e-2, eps=1e-3),
+        dense=Length(lr=1e-3, eps=1e-3),  # not tried: biases take far longer steps than matrices
         schedule="linear",
         steps=2000,
     ),

@@ -22,6 +22,7 @@ from .plan import make_plan, written_elements
 from .records import Header
 from .run.journal import Journal
 from .run.opened import BundleLike, open_bundle
+from .run.steps import NO_LENGTH
 
 STEPS = 7  # timed, after one that warms up
 _MOST_SECONDS = 60.0
@@ -117,24 +118,27 @@ def _run(job: Job, journal: Journal) -> tuple[list[dict[str, float]], int, int]:
     parts: list[dict[str, float]] = []
     began = time.perf_counter()
     for step in range(STEPS + 1):
-        row, batch, points = _step(job, journal)
+        row, batch, rounds = _step(job, journal)
         job.fold.rest()
         started = time.perf_counter()
-        list(job.measure.losses(batch, range(points)))
+        for points in rounds:
+            list(job.measure.losses(batch, range(points)))
         row["floor"] = time.perf_counter() - started
         if step > 0:
             parts.append(row)
         if len(parts) >= _LEAST_STEPS and time.perf_counter() - began > _MOST_SECONDS:
             break
-    return parts, -(-points // job.measure.together) * len(batch), points
+    passes = sum(-(-points // job.measure.together) for points in rounds) * len(batch)
+    return parts, passes, sum(rounds)
 
 
-def _step(job: Job, journal: Journal) -> tuple[dict[str, float], list[MicroBatch], int]:
-    """Take a step of learning rate 0 as a run does; return its parts, its batch and its points."""
+def _step(job: Job, journal: Journal) -> tuple[dict[str, float], list[MicroBatch], list[int]]:
+    """Take a step of no length as a run does; return its parts, its batch, and the points asked for at once."""
     device = job.fold.parameters.device
     started = time.perf_counter()
     batch = job.measure.batch(job.fold.step)
     settled: list[float] = []
+    rounds: list[int] = []
 
     def settling(points: Iterable[int]) -> Iterator[int]:
         for point in points:
@@ -145,8 +149,13 @@ def _step(job: Job, journal: Journal) -> tuple[dict[str, float], list[MicroBatch
             settled.append(time.perf_counter() - began)
             yield point
 
+    def losses(points: Iterable[int]) -> list[float]:
+        found = list(job.measure.losses(batch, settling(points)))
+        rounds.append(len(found))
+        return found
+
     began = time.perf_counter()
-    record = job.fold.measure(0.0, lambda points: list(job.measure.losses(batch, settling(points))))
+    record = job.fold.measure(NO_LENGTH, losses)
     forward = time.perf_counter() - began - sum(settled)
     journal.append(record)
     began = time.perf_counter()
@@ -155,7 +164,7 @@ def _step(job: Job, journal: Journal) -> tuple[dict[str, float], list[MicroBatch
     device.wait()
     ended = time.perf_counter()
     row = {"step": ended - started, "forward": forward, "moves": sum(settled) + ended - began}
-    return row | {"rest": row["step"] - row["forward"] - row["moves"]}, batch, len(settled)
+    return row | {"rest": row["step"] - row["forward"] - row["moves"]}, batch, rounds
 
 
 def _result(

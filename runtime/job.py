@@ -39,7 +39,7 @@ from .records import Assign
 from .run.certainty import validation_notes
 from .run.fold import FULL, Fold
 from .run.method import method_of
-from .spaces.parameters import Parameters, load_buffers
+from .spaces.parameters import Parameters, load_buffers, map_exported
 from .start.activations import branch_bases
 from .start.initial import initial_head
 from .start.precision import settled_precision
@@ -254,7 +254,7 @@ def make_job(
             varying=fold.parameters.varying,
             batch=a_batch(splits.train, manifest, options, device.grain),
             outputs=goal.outputs,
-            points=fold.method.most_points,
+            points=fold.method.most_at_once,
             device=device,
             threads=threads_for(manifest, options.threads),
             frozen=frozen_where(bundle, device, options.prepack),
@@ -334,6 +334,7 @@ def build_fold(bundle: Bundle, device: Device, plan: Plan) -> Fold:
         lora_space=options.lora_space,
         device=device,
         fixed=plan.solved,
+        exported=map_exported(bundle),
     )
     return Fold(method, parameters, eps=options.eps or 0.0)
 

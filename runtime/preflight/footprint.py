@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zoedge.manifest import Manifest, Parameter
+from zoedge.methods import Dense
 from zoedge.options import TuneOptions
 
 from ..device import Device
@@ -61,8 +62,10 @@ def footprint(manifest: Manifest, options: TuneOptions, longest: int, device: De
         longest: tokens of the longest row; 0 where rows have none.
         device: what runs it.
     """
+    method = method_of(options)
+    arrays = len(method.rule.arrays) if method.directions.kind == Dense.kind else 0  # else as small as a core
     size = _FLOAT_BYTES.get(device.precision, 4)  # of a float in a pass
-    masters = (0 if options.placement == "in-place" else 1) + len(method_of(options).rule.arrays)
+    masters = (0 if options.placement == "in-place" else 1) + arrays
     trained = sum(math.prod(p.shape) for p in manifest.trainable) * (size + 4 * masters)
     matrices = [p for p in manifest.parameters if len(p.shape) >= 2 and p.group != "embedding"]
     passes = _pass_bytes(manifest, options, matrices, longest) * size // 4

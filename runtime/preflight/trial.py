@@ -29,6 +29,7 @@ from ..machine.memory import Held, Watch
 from ..measuring.measure import EVAL_BLOCK, eval_batches
 from ..passes.bounds import EVAL_ROWS
 from ..plan import UNBOUNDED_STEPS, make_plan
+from ..run.steps import NO_LENGTH
 from ..start.refit import PROBE_ROWS
 from .footprint import Footprint, footprint
 
@@ -222,7 +223,7 @@ def _moves(job: Job) -> tuple[float, int]:
     for _ in range(3):
         visited.clear()
         started = time.perf_counter()
-        job.fold.apply(job.fold.measure(0.0, pretended))
+        job.fold.apply(job.fold.measure(NO_LENGTH, pretended))
         taken.append(time.perf_counter() - started)
     return median(taken[1:]), len(visited)  # the first compiles
 

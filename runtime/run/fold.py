@@ -17,7 +17,7 @@ from zoedge.methods import Method, Point, State, Told, Update
 from ..records import Assign, Eval, Record, Step
 from ..spaces import Arrays
 from ..spaces.parameters import Parameters
-from .method import tell
+from .method import more, tell
 
 FULL = 255  # the slot of values fitted on all rows: what evaluation and the tuned model use
 
@@ -54,25 +54,29 @@ class Fold:
         Args:
             lr: learning rate; rounded to float32, as the record keeps it.
             answers_at: gets the points' indices one after the other; once it has been given one, the
-                parameters are (lazily) there. Returns the answers in that order.
+                parameters are (lazily) there. Returns the answers in that order. Where points depend on answers
+                it is called again, with the indices that follow, once it has returned.
 
         Raises:
             ValueError: it returned another number of answers than there are points, or the method asks for more
                 points than it says.
         """
         self._activate(self.slot(self.step))
+        rounded, most = float(np.float32(lr)), self.method.most_points
         points = self.method.ask(self.state, self.eps)
-        if len(points) > self.method.most_points:
-            raise ValueError(
-                f"{len(points)} points are asked for, above the {self.method.most_points} at most"
-            )
-        answers = tuple(float(answer) for answer in answers_at(self._visits(points)))
-        if len(answers) != len(points):
-            raise ValueError(f"{len(answers)} answers were returned for {len(points)} points")
-        return Step(self.step, float(np.float32(lr)), answers)
+        answers: tuple[float, ...] = ()
+        while points:
+            first = len(answers)
+            if first + len(points) > most:
+                raise ValueError(f"{first + len(points)} points are asked for, above the {most} at most")
+            answers += tuple(float(answer) for answer in answers_at(self._visits(points, first)))
+            if len(answers) != first + len(points):
+                raise ValueError(f"{len(answers) - first} answers were returned for {len(points)} points")
+            points = more(self.method, self.state, answers, rounded, self.eps)
+        return Step(self.step, rounded, answers)
 
-    def _visits(self, points: Sequence[Point]) -> Iterator[int]:
-        for index, point in enumerate(points):
+    def _visits(self, points: Sequence[Point], first: int) -> Iterator[int]:
+        for index, point in enumerate(points, first):
             self.parameters.visit(self.step, point)
             yield index
 
@@ -80,13 +84,15 @@ class Fold:
         """Take a record in; return what the method made of it, None where no step was taken.
 
         A step whose answers or update aren't finite moves the parameters back (in place, up to float32 rounding)
-        and changes nothing else.
+        and changes nothing else, but what a method counts steps by.
         """
         match record:
             case Step():
                 told = tell(self.method, self.state, record, self.eps)
-                self.state = told.state if told else self.state
+                self.state = told.state if told else self.method.skipped(self.state)
                 self.parameters.apply(record.step, told.update if told else Update())
+                if told is not None:
+                    self.parameters.told(record.step, told.g)
                 self.step = record.step + 1
                 return told
             case Assign(_, slots, _):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from zoedge.methods import Method, State, Told, find_recipe
+from zoedge.methods import Method, Point, State, Told, find_recipe
 from zoedge.options import TuneOptions, own
 
 from ..records import Record, Step
@@ -18,12 +18,24 @@ def method_of(options: TuneOptions) -> Method:
     return find_recipe(options.method).build(own(options))
 
 
+def more(method: Method, state: State, answers: Sequence[float], lr: float, eps: float) -> tuple[Point, ...]:
+    """Return the points that a step asks for next; () where it has all, or will be skipped."""
+    if not all(math.isfinite(answer) for answer in answers):
+        return ()
+    points = method.ask_more(state, answers, lr=lr, eps=eps)
+    return points if all(map(_within, points)) else ()
+
+
+def _within(moves: Point) -> bool:
+    return all(abs(move.scale) < _LARGEST_MOVE for move in moves)
+
+
 def tell(method: Method, state: State, record: Step, eps: float) -> Told | None:
     """Return what the method makes of a step; None where it is skipped, as its answers or update aren't finite."""
     if not all(math.isfinite(answer) for answer in record.answers):
         return None
     told = method.tell(state, record.answers, lr=record.lr, eps=eps)
-    return told if all(abs(move.scale) < _LARGEST_MOVE for move in told.update.moves) else None
+    return told if _within(told.update.moves) else None
 
 
 def skipped(records: Iterable[Record], options: TuneOptions) -> int:
@@ -33,5 +45,5 @@ def skipped(records: Iterable[Record], options: TuneOptions) -> int:
     for record in records:
         if isinstance(record, Step):
             told = tell(method, state, record, options.eps or 0.0)
-            state, count = (told.state, count) if told else (state, count + 1)
+            state, count = (told.state, count) if told else (method.skipped(state), count + 1)
     return count

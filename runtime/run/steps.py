@@ -8,6 +8,10 @@ from typing import Generic, Protocol, TypeVar
 from ..records import Step
 from .fold import Fold
 
+NO_LENGTH = (
+    1e-30  # a learning rate with which all moves of a step are made, and no weight of a usual size changes
+)
+
 Batch = TypeVar("Batch")
 
 

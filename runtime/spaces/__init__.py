@@ -7,6 +7,7 @@ from .changes import Change, Noise, carry_out
 from .in_place import InPlace
 from .low_rank import LowRankInPlace
 from .out_of_place import OutOfPlace
+from .projected import ProjectedInPlace, ProjectedOutOfPlace
 
 __all__ = [
     "ActivationBranch",
@@ -17,6 +18,8 @@ __all__ = [
     "LowRankInPlace",
     "Noise",
     "OutOfPlace",
+    "ProjectedInPlace",
+    "ProjectedOutOfPlace",
     "Site",
     "Space",
     "basis_name",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from zoedge.adapters import LoraBranch
 from zoedge.manifest import Branch
 from zoedge.methods import DenseStep, Directions, Point, Update
+from zoedge.methods.support import Projection
 
 from ..device import Buffer, Device
 from ..noise.reference import Float32
@@ -35,6 +36,8 @@ class Site:
         directions: the method's.
         arrays: names of what the method's rule keeps beside each tensor.
         device: where the buffers are.
+        projection: what projects the tensor; None where nothing does.
+        exported: returns the tensor's exported values, read-only; None where its buffer has them.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Site:
     directions: Directions
     arrays: tuple[str, ...]
     device: Device
+    projection: Projection | None = None
+    exported: Callable[[], Float32] | None = None
 
 
 class Space:
@@ -57,6 +62,7 @@ class Space:
     Attributes:
         exact: whether leaving a point restores the very bits, and not only up to float32 rounding.
         singly: whether each element moves for itself, so that a step may leave some out.
+        projects: whether it moves by one scalar at the steps of a projection.
         varying: names of the buffers that differ between the points of a step.
         assignable: name -> shape of what ``assign`` takes.
         several: whether it may be made of several sites; else it is made of one.
@@ -65,6 +71,7 @@ class Space:
     exact: ClassVar[bool] = True
     singly: ClassVar[bool] = False
     several: ClassVar[bool] = False
+    projects: ClassVar[bool] = False
 
     def __init__(self, varying: Sequence[str], assignable: Mapping[str, tuple[int, ...]]) -> None:
         self.varying = frozenset(varying)
@@ -165,6 +172,11 @@ class _AtStep:
     ) -> None:
         self._arrays, self._families, self._noise, self._device = arrays, families, noise, device
         self._step, self._part = step, part
+
+    @property
+    def size(self) -> int:
+        """How many elements each array has."""
+        return self._arrays["theta"].size
 
     def add(self, name: str, moves: Point, shrink: float = 1.0) -> None:
         """Let an array be shrink * itself + sum(scale * z_k)."""

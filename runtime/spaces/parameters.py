@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -12,8 +14,9 @@ from zoedge.adapters import LORA
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.manifest import Branch, Manifest, Parameter
-from zoedge.methods import Dense, LowRank, Method, Point, Update
-from zoedge.tensor_file import map_some
+from zoedge.methods import Dense, LowRank, Method, Move, Point, Update
+from zoedge.methods.support import Projection
+from zoedge.tensor_file import map_some, read_entries, view
 
 from ..device import Buffer, Device
 from ..noise.reference import Float32
@@ -24,11 +27,16 @@ from . import (
     LowRankBranch,
     LowRankInPlace,
     OutOfPlace,
+    ProjectedInPlace,
+    ProjectedOutOfPlace,
     Site,
     Space,
     carry_out,
 )
+from .changes import Change
 from .support import Moved, Parts, Support, narrows
+
+Exported = Callable[[str], Float32]  # a trainable tensor's name -> its exported values
 
 OUT_OF_PLACE_LIMIT = 1 << 22  # elements: up to 16 MiB of masters, sets are rebuilt exactly; above, in place
 _SETTLE_AFTER = 128  # visits a replay may leave unsettled: bounds the queues
@@ -50,6 +58,18 @@ def load_buffers(bundle: Bundle, device: Device) -> dict[str, Buffer]:
     return buffers
 
 
+def map_exported(bundle: Bundle) -> Exported:
+    """Return what maps a trainable tensor's exported values, read-only: pages of the file, not of the process."""
+    files = {p.name: p.file for p in bundle.manifest.trainable}
+
+    def exported(name: str) -> Float32:
+        path = bundle.path(files[name])
+        array = view(np.memmap(path, dtype=np.uint8, mode="r"), read_entries(path)[name])
+        return cast("Float32", array)
+
+    return exported
+
+
 class Parameters:
     """Everything a run may change.
 
@@ -62,6 +82,8 @@ class Parameters:
         device: where the buffers are.
         lora_space: "factors" (A and B) or "activations" (a small matrix between principal directions).
         fixed: names that directions leave alone (a head that is solved instead).
+        exported: returns a tensor's exported values, for methods that go back to them; None where the buffers have
+            them and a copy may be taken.
     """
 
     def __init__(
@@ -75,6 +97,7 @@ class Parameters:
         device: Device,
         lora_space: str = "factors",
         fixed: Collection[str] = (),
+        exported: Exported | None = None,
     ) -> None:
         self.buffers = buffers
         self.device = device
@@ -85,11 +108,14 @@ class Parameters:
             raise InputError(
                 "nothing is left to tune: the bundle has no trainable tensor besides its head; export with --train lora"
             )
-        builder = _Builder(buffers, seed, method, placement, lora_space, device)
+        builder = _Builder(buffers, seed, method, placement, lora_space, device, exported)
         self._named = builder.build(moved, manifest.branches)
         self.spaces = tuple(self._named.values())
         singly = {name for name, space in self._named.items() if space.singly}
-        self._support = Support(method.support, Moved(tuple(self._named), singly, self._theta), seed)
+        projected = {name for name, space in self._named.items() if space.projects}
+        self._support = Support(
+            method.support, Moved(tuple(self._named), singly, self._theta, projected), seed
+        )
         if self._support.masks and (method.rule.arrays or singly != self._named.keys()):
             raise ValueError(
                 "single elements can be left out only of tensors that move alone, without arrays beside"
@@ -110,7 +136,7 @@ class Parameters:
     def visit(self, step: int, point: Point) -> None:
         """Let the buffers be theta + sum(scale * z_k(step)) when next settled."""
         for name, part in self._moving(step).items():
-            self._named[name].visit(step, point, part)
+            self._named[name].visit(step, _times(point, part.reach), part)
         self._unsettled += 1
         if self._unsettled > _SETTLE_AFTER:
             self.settle()
@@ -118,9 +144,16 @@ class Parameters:
     def apply(self, step: int, update: Update) -> None:
         """Let theta be shrink * theta + sum(scale * z_k(step))."""
         parts = self._moving(step).items()
-        carry_out(
-            self.device, (c for name, part in parts for c in self._named[name].apply(step, update, part))
-        )
+        changes: list[Change] = []
+        for name, part in parts:
+            own = update if part.stride == 1.0 else update._replace(moves=_times(update.moves, part.stride))
+            own = own if part.stride else Update()
+            changes += self._named[name].apply(step, own, part)
+        carry_out(self.device, changes)
+
+    def told(self, step: int, g: Sequence[float]) -> None:
+        """Take in the directional derivatives of a step that was applied, where what moves depends on them."""
+        self._support.told(step, g)
 
     def settle(self) -> None:
         """Bring the buffers up to date."""
@@ -161,7 +194,7 @@ class Parameters:
         }
         for space in self.spaces:
             state |= space.state()
-        return state
+        return state | self._support.state()
 
     def load(self, state: Arrays) -> None:
         """Continue from a ``state``."""
@@ -169,6 +202,7 @@ class Parameters:
             self.device.write(self.buffers[name], state[name])
         for space in self.spaces:
             space.load(state)
+        self._support.load(state)
         self._parts = None
 
     def _theta(self, name: str) -> Float32:
@@ -183,11 +217,19 @@ class Parameters:
         return self._parts[1]
 
 
+def _times(moves: Point, factor: float) -> Point:
+    return moves if factor == 1.0 else tuple(Move(probe, factor * scale) for probe, scale in moves)
+
+
 SPACES: dict[tuple[str, str], type[Space]] = {  # by the kind of direction, and where it acts
     (Dense.kind, "in-place"): InPlace,
     (Dense.kind, "out-of-place"): OutOfPlace,
     (LowRank.kind, "in-place"): LowRankInPlace,
     (LowRank.kind, "out-of-place"): LowRankInPlace,
+}
+PROJECTED: dict[tuple[str, str], type[Space]] = {
+    (Dense.kind, "in-place"): ProjectedInPlace,
+    (Dense.kind, "out-of-place"): ProjectedOutOfPlace,
 }
 # by the kind of adapter and of direction, and what moves in a branch
 BRANCH_SPACES: dict[tuple[str, str, str], type[Space]] = {
@@ -210,8 +252,10 @@ class _Builder:
         placement: str,
         lora_space: str,
         device: Device,
+        exported: Exported | None,
     ) -> None:
-        self._buffers, self._seed, self._method = buffers, seed, method
+        self._buffers, self._seed, self._method, self._exported = buffers, seed, method, exported
+        self._projection = next((s for s in method.support if isinstance(s, Projection)), None)
         self._placement, self._lora_space, self._device = placement, lora_space, device
         self._together = not narrows(method.support)
 
@@ -234,8 +278,18 @@ class _Builder:
                 # a vector has no rank
                 kind = self._method.directions.kind if len(parameter.shape) >= 2 else Dense.kind
                 site = self._site(parameter.name, (parameter.name,), decays=parameter.decay)
-                self._add(alike, SPACES[kind, self._placement], site)
+                if (projection := self._projects(parameter)) is not None:
+                    made, site = PROJECTED[kind, self._placement], replace(site, projection=projection)
+                    self._add(alike, made, site)
+                else:
+                    self._add(alike, SPACES[kind, self._placement], site)
         return {sites[0].name: cast("_Maker", made)(sites) for (made, *_), sites in alike.items()}
+
+    def _projects(self, parameter: Parameter) -> Projection | None:
+        """Return the projection that takes a parameter; None where none does."""
+        matrix = len(parameter.shape) >= 2 and parameter.group != "head"
+        projection = self._projection
+        return projection if projection and matrix and projection.takes(parameter.name) else None
 
     def _add(
         self, alike: dict[tuple[type[Space], bool, str], list[Site]], made: type[Space], site: Site
@@ -256,6 +310,7 @@ class _Builder:
             directions=self._method.directions,
             arrays=self._method.rule.arrays,
             device=self._device,
+            exported=None if self._exported is None else partial(self._exported, name),
         )
 
 

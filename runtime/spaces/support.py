@@ -1,13 +1,13 @@
 """Which tensors and elements a step moves, and in which window: decided once a step, by one object.
 
-A method declares what narrows its steps (``zoedge.methods.support``); each declaration has a narrowing here. All are
-pure functions of seed, step and, where they say so, the parameters as they are before the step.
+A method declares what narrows its steps (``zoedge.methods.support``); each declaration has a narrowing, here or in a
+file of its own. All are pure functions of seed, step and, where they say so, the parameters before the step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,58 +17,11 @@ from zoedge.methods import support as declared
 
 from ..noise.permutation import permutation
 from ..noise.reference import PURPOSE_SAMPLE, Float32, Sample, Stream, tensor_id
+from .layer_scales import layer_scales
+from .parts import Moved, Narrowing, Part, Parts, Remembering, Theta, layer_of
+from .projection_narrowing import ProjectionNarrowing
 
-Theta = Callable[[str], Float32]  # a moved tensor's name -> its values before the step
-
-
-class Part(NamedTuple):
-    """How a tensor, or a few that move together, takes part in a step.
-
-    Attributes:
-        sample: which stretches move; None for all.
-        mask: which elements move, as ``Addition.mask``; None for all.
-        window: the step at which the present low-rank subspace began.
-    """
-
-    sample: Sample | None = None
-    window: int = 0
-    mask: NDArray[np.uint8] | None = None
-
-
-def _no_theta(name: str) -> Float32:
-    raise ValueError(f"the values of {name} are not at hand")
-
-
-Parts = Mapping[str, Part]  # what moves at a step; what isn't in it stays
-
-
-class Moved(NamedTuple):
-    """What a run moves.
-
-    Attributes:
-        names: of all of it.
-        singly: of that whose elements move each for themselves.
-        theta: their values as exported; only while a narrowing is made.
-    """
-
-    names: Sequence[str]
-    singly: Collection[str]
-    theta: Theta = _no_theta
-
-
-class Narrowing(Protocol):
-    """Takes tensors or elements out of a step; made of its declaration, what is moved, and the run's seed.
-
-    Attributes:
-        reads_theta: whether ``narrow`` looks at the parameters.
-        masks: whether it leaves out single elements.
-    """
-
-    reads_theta: bool
-    masks: bool
-
-    def narrow(self, step: int, parts: Parts, theta: Theta) -> Parts:
-        """Return what is left of a step's parts."""
+__all__ = ["NARROWINGS", "Moved", "Narrowing", "Part", "Parts", "Support", "layer_of"]
 
 
 class LayersNarrowing:
@@ -88,7 +41,7 @@ class LayersNarrowing:
         if not self._layers:
             raise InputError(
                 f"--active-layers {declaration.share:g} needs parameters of numbered layers, and none is tuned: "
-                "leave it out"
+                f"{declaration.remedy}"
             )
         self._count = max(1, round(declaration.share * len(self._layers)))
         self._seed = seed
@@ -179,6 +132,8 @@ def _small(theta: Float32, threshold: float) -> NDArray[np.uint8]:
 
 NARROWINGS: dict[type, Callable[[Any, Moved, int], Narrowing]] = {
     declared.Layers: LayersNarrowing,
+    declared.LayerScales: layer_scales,
+    declared.Projection: ProjectionNarrowing,
     declared.SmallMagnitudes: SmallMagnitudesNarrowing,
     declared.Stretches: StretchesNarrowing,
     declared.Windows: WindowsNarrowing,
@@ -205,9 +160,24 @@ class Support:
 
     def __init__(self, declarations: Sequence[declared.Support], moved: Moved, seed: int) -> None:
         self._narrowings = [NARROWINGS[type(d)](d, moved, seed) for d in declarations]
+        self._remembering = [n for n in self._narrowings if isinstance(n, Remembering)]
         self._all: Parts = dict.fromkeys(moved.names, Part())
         self.reads_theta = any(n.reads_theta for n in self._narrowings)
         self.masks = any(n.masks for n in self._narrowings)
+
+    def told(self, step: int, g: Sequence[float]) -> None:
+        """Take in a step's directional derivatives."""
+        for narrowing in self._remembering:
+            narrowing.told(step, g)
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return what is kept of those."""
+        return {name: value for narrowing in self._remembering for name, value in narrowing.state().items()}
+
+    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Continue from a ``state``."""
+        for narrowing in self._remembering:
+            narrowing.load(state)
 
     def at(self, step: int, theta: Theta) -> Parts:
         """Return how each tensor takes part in a step."""
@@ -215,14 +185,3 @@ class Support:
         for narrowing in self._narrowings:
             parts = narrowing.narrow(step, parts, theta)
         return parts
-
-
-def layer_of(name: str) -> str | None:
-    """Return a parameter's layer: its name up to the first number; None where there is no number.
-
-    >>> layer_of("model.decoder.layers.3.fc1.weight")
-    'model.decoder.layers.3'
-    """
-    parts = name.split(".")
-    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[: numbers[0] + 1]) if numbers else None

@@ -68,7 +68,8 @@ def fold(
     **options,
 ):
     recipe = find_recipe(method)
-    settings = {"rank": 4, "refresh": 10, "sparsity": 0.0, "query_growth": 1.0, "epoch_steps": 5} | options
+    few = {"query_growth": 1.0, "epoch_steps": 5, "active_layers": 1.0, "project": "all"}
+    settings = {"rank": 4, "refresh": 10, "sparsity": 0.0} | few | options
     known = recipe.options.__struct_fields__
     built = recipe.build(recipe.options(**{n: v for n, v in settings.items() if n in known}))
     parameters = Parameters(

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.builders.networks import mlp, rows
-from tests.rates import METHODS, RATES
+from tests.rates import ANY_TENSORS, METHODS, RATES
 from zoedge.errors import BundleError, InputError, ZoedgeError
 from zoedge.export import to_bundle
 from zoedge.options import TuneOptions, make
@@ -43,6 +43,7 @@ def place(tmp_path_factory):
 def options(method="fzoo", **changes):
     return make(
         {"method": method, "steps": 20, "lr": RATES[method].network, "batch_size": 32, "eval_every": 5}
+        | ANY_TENSORS.get(method, {})
         | changes
     )
 
@@ -429,7 +430,7 @@ def test_one_row_can_not_be_held_out_and_trained_on(place, tmp_path):
 def test_dry_run_says_what_has_no_effect(place):
     lines = dry_run(place / "full", place / "data.jsonl", TuneOptions(steps=1), given={"rank", "steps"})
     first, second = lines["note"].split("; ", 1)
-    assert first == "--rank has no effect here: fzoo has no such setting, subzero has"
+    assert first == "--rank has no effect here: fzoo has no such setting, lozo, lozo-m and subzero have"
     assert second.startswith("validation has 20 rows, fewer than 30: ")
 
 

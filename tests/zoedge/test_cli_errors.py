@@ -61,7 +61,7 @@ BAD = {
     ),
     "method": (
         ["tune", "{made}/bundle", "-d", "{made}/data.npz", "-o", "{tmp}/r", "--method", "mezzo"],
-        "--method 'mezzo' is not a method; did you mean mezo, meazo, sparse-mezo? (methods: "
+        "--method 'mezzo' is not a method; did you mean mezo, meazo, lezo? (methods: "
         f"{', '.join(sorted(RECIPES))})",
     ),
     "missing data": (

@@ -47,6 +47,7 @@ def by_torch(make, *, sign=False):
 
 
 CASES = {
+    "mezo": ({}, lambda t: torch.optim.SGD(t.values(), LR), False),  # n-SPSA: the mean of its estimates
     "zo-sgd-momentum": ({"momentum": 0.8}, lambda t: torch.optim.SGD(t.values(), LR, momentum=0.8), False),
     "zo-adam": ({}, lambda t: torch.optim.Adam(t.values(), LR), False),
     "zo-sgd-sign": ({}, lambda t: torch.optim.SGD(t.values(), LR), True),
@@ -72,6 +73,35 @@ def test_adam_decays_apart_from_its_moments_and_spares_biases(method, settings):
 
     found = tuned(method, "out-of-place", weight_decay=0.5, **settings)
     for name, value in by_torch(make).items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=2e-5)
+
+
+def helene(*, b1=0.9, b2=0.99, anneal=5.0, every=4, gamma=2.0, floor=0.01, decay=0.5):
+    """HELENE in float64, as the paper has it but for the batch size."""
+    theta = {n: a.astype(np.float64) for n, a in buffers(dense(SHAPES)).items()}
+    m, h = ({n: np.zeros_like(a) for n, a in theta.items()} for _ in range(2))
+    for step in range(STEPS):
+        alpha = b1 + (1 - b1) * np.exp(-step / anneal)
+        for name, value in theta.items():
+            z = [directions(Stream(0, tensor_id(name), step, k), value.shape) for k in range(2)]
+            e = np.mean([slope(step, k) * z[k].astype(np.float64) for k in range(2)], axis=0)
+            m[name] = b1 * m[name] + alpha * e
+            if step % every == 0:
+                h[name] = b2 * h[name] + (1 - b2) * e * e
+            value *= 1 - LR * (decay if name != "b.weight" else 0.0)
+            value -= LR * m[name] / (gamma * np.maximum(h[name], floor * value.size) + 1e-8)
+    return theta, h
+
+
+@pytest.mark.parametrize("placement", ["in-place", "out-of-place"])
+@pytest.mark.parametrize("floor", [1e-5, 1.0])
+def test_helene_is_the_published_one(placement, floor):
+    expected, curvature = helene(floor=floor)
+    above = np.mean([np.mean(h > floor * h.size) for h in curvature.values()])
+    assert (0.1 < above < 0.9) if floor < 1 else above == 0.0  # both sides of the clip are seen
+    settings = {"anneal": 5.0, "curvature_every": 4, "curvature_scale": 2.0, "curvature_floor": floor}
+    found = tuned("helene", placement, weight_decay=0.5, **settings)
+    for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=2e-5)
 
 

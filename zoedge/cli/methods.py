@@ -28,8 +28,9 @@ def methods() -> None:
         click.echo(f"    lr-schedule {d.schedule}, steps {d.steps}")
         values = [(flag(name), getattr(recipe.options(), name)) for name in facts(recipe.options)]
         click.echo("    " + ", ".join(n if value is None else f"{n} {value}" for n, value in values))
-        forwards = recipe.build(recipe.options()).told_points
-        click.echo(f"    forward passes of a batch per step: {forwards}")
+        method = recipe.build(recipe.options())
+        click.echo(f"    forward passes of a batch per step: {method.told_points}")
+        click.echo(f"    memory beside what is tuned: {method.memory}")
 
 
 def _lengths(recipe: Recipe) -> Iterator[tuple[str, Length]]:

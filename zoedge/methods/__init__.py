@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from ..errors import InputError, near
-from . import adazeta, fzoo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign
+from . import (
+    adazeta,
+    dizo,
+    fzoo,
+    helene,
+    lezo,
+    lozo,
+    lozo_m,
+    meazo,
+    mezo,
+    sparse_mezo,
+    subzero,
+    zo_adam,
+    zo_sgd_cons,
+    zo_sgd_momentum,
+    zo_sgd_sign,
+)
 from .core import (
+    Decision,
     Defaults,
     DenseStep,
     Duration,
@@ -22,16 +39,18 @@ from .core import (
     Told,
     Update,
 )
-from .directions import Dense, Directions, LowRank
+from .directions import Dense, Directions, LazyLowRank, LowRank
 
 __all__ = [
     "RECIPES",
+    "Decision",
     "Defaults",
     "Dense",
     "DenseStep",
     "Directions",
     "Duration",
     "Estimator",
+    "LazyLowRank",
     "Length",
     "LowRank",
     "Method",
@@ -49,7 +68,23 @@ __all__ = [
     "having",
 ]
 
-_MODULES = (adazeta, fzoo, meazo, mezo, sparse_mezo, subzero, zo_adam, zo_sgd_momentum, zo_sgd_sign)
+_MODULES = (
+    adazeta,
+    dizo,
+    fzoo,
+    helene,
+    lezo,
+    lozo,
+    lozo_m,
+    meazo,
+    mezo,
+    sparse_mezo,
+    subzero,
+    zo_adam,
+    zo_sgd_cons,
+    zo_sgd_momentum,
+    zo_sgd_sign,
+)
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in _MODULES}
 
 

@@ -8,6 +8,9 @@ answers at points theta + sum(scale * z_k), and answers with an update:
             scaled              scaling(state, g)                              each in turn
             update              rule.update(state, scaled, lr)
 
+A decision, where a method has one, stands behind the rule: it asks for what the model answers where that update leads
+(``ask_more``, once the answers at the first points are known) and makes another update of what it is told.
+
 State is a small immutable mapping of floats, and the dense arrays that a rule keeps beside the parameters: together
 with the journal's records both are a pure function of the past, which is what makes resume and replay one and the
 same thing.
@@ -41,6 +44,10 @@ Point = tuple[Move, ...]  # where to measure: theta plus the sum of the moves; (
 
 class Tensor(Protocol):
     """A parameter and the arrays that a rule keeps beside it, where they live: float32, all of one shape."""
+
+    @property
+    def size(self) -> int:
+        """How many elements each has."""
 
     def add(self, name: str, moves: Point, shrink: float = 1.0) -> None:
         """Let an array ("theta" for the parameter) be shrink * itself + sum(scale * z_k)."""
@@ -109,7 +116,7 @@ class Rule(Protocol):
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Names of the arrays kept beside each moved tensor, zeros at the start; only for dense directions."""
+        """Names of the arrays kept beside each moved tensor, zeros at first; as large, or as U of lazy directions."""
         return ()
 
     def init(self) -> State:
@@ -119,12 +126,37 @@ class Rule(Protocol):
     def update(self, state: State, g: tuple[float, ...], lr: float) -> tuple[State, Update]:
         """Return the new scalars and what is to be done."""
 
+    def skipped(self, state: State) -> State:
+        """Return the scalars that change where a step is skipped, as its answers aren't finite."""
+        return {}
+
+
+class Decision(Protocol):
+    """Looks where an update leads before it is made; only of rules that keep no arrays and shrink nothing."""
+
+    @property
+    def most_points(self) -> int:
+        """Most points that it asks for."""
+
+    def points(self, moves: Point) -> tuple[Point, ...]:
+        """Return the points to measure before an update of these moves, in order."""
+
+    def chosen(self, moves: Point, answers: Sequence[float]) -> Point:
+        """Return the moves to make instead, from the answers at ``points(moves)``."""
+
 
 class Length(NamedTuple):
     """How far a step goes and how far it looks."""
 
     lr: float
     eps: float
+
+    def in_units(self, scale: float) -> Length:
+        """Return what this is for directions of unit variance, where it was found with such ``scale`` times as long.
+
+        A step of lr g z with g along scale z is one of lr scale^2, and a probe of eps one of eps scale.
+        """
+        return Length(self.lr * scale * scale, self.eps * scale)
 
 
 @dataclass(frozen=True)
@@ -155,6 +187,7 @@ class Method:
     Attributes:
         directions: what z is.
         support: what narrows which tensors and elements a step moves; everything moves without.
+        decision: what looks where a step leads; None where it is made unseen.
     """
 
     directions: Directions
@@ -162,11 +195,29 @@ class Method:
     rule: Rule
     scalings: tuple[Scaling, ...] = ()
     support: tuple[Support, ...] = ()
+    decision: Decision | None = None
 
     @property
     def most_points(self) -> int:
         """Most points that a step asks for."""
-        return self.estimator.most_points
+        return self.estimator.most_points + (self.decision.most_points if self.decision else 0)
+
+    @property
+    def most_at_once(self) -> int:
+        """Most points that it asks for before it is told of any."""
+        return max(self.estimator.most_points, self.decision.most_points if self.decision else 0)
+
+    @property
+    def memory(self) -> str:
+        """What a run keeps from step to step beside what is tuned, in words."""
+        arrays, numbers = len(self.rule.arrays), len(self.init())
+        kept = [
+            f"{arrays} array{'s' if arrays > 1 else ''} {self.directions.beside}" if arrays else "",
+            self.directions.memory,
+            *(str(getattr(part, "memory", "")) for part in self.support),
+            f"{numbers} number{'s' if numbers > 1 else ''}" if numbers else "",
+        ]
+        return ", ".join(filter(None, kept)) or "nothing"
 
     @property
     def told_points(self) -> str:
@@ -182,11 +233,26 @@ class Method:
         return MappingProxyType(state)
 
     def ask(self, state: State, eps: float) -> tuple[Point, ...]:
-        """Return the points whose answers the step needs."""
+        """Return the points whose answers the step needs first."""
         return self.estimator.points(state, eps)
 
+    def ask_more(self, state: State, answers: Sequence[float], *, lr: float, eps: float) -> tuple[Point, ...]:
+        """Return the points whose answers the step needs besides those so far; () where that is all."""
+        if self.decision is None or len(answers) > len(self.ask(state, eps)):
+            return ()
+        return self.decision.points(self._told(state, answers, lr, eps).update.moves)
+
     def tell(self, state: State, answers: Sequence[float], *, lr: float, eps: float) -> Told:
-        """Return the next state and the update that follows from the answers at ``ask(state, eps)``."""
+        """Return the next state and the update that follows from the answers at all points that were asked for."""
+        first = len(self.ask(state, eps))
+        told = self._told(state, answers[:first], lr, eps)
+        if self.decision is None or len(answers) == first:
+            return told
+        moves = self.decision.chosen(told.update.moves, answers[first:])
+        return told._replace(update=told.update._replace(moves=moves))
+
+    def _told(self, state: State, answers: Sequence[float], lr: float, eps: float) -> Told:
+        """Return what the parts before the decision make of the answers at the first points."""
         g = scaled = self.estimator.coefficients(state, answers, eps)
         merged = dict(state)
         for scaling in self.scalings:
@@ -195,9 +261,14 @@ class Method:
         changed, update = self.rule.update(merged, scaled, lr)
         return Told(MappingProxyType(merged | dict(changed)), update, g)
 
+    def skipped(self, state: State) -> State:
+        """Return the next state where nothing follows from a step."""
+        changed = self.rule.skipped(state)
+        return MappingProxyType({**state, **changed}) if changed else state
+
     def loss(self, answers: Sequence[float]) -> float:
         """Return the step's loss for the log."""
-        return self.estimator.loss(answers)
+        return self.estimator.loss(answers[: self.estimator.most_points])
 
 
 class Told(NamedTuple):

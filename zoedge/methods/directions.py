@@ -15,6 +15,8 @@ class Dense:
     """
 
     kind: ClassVar[str] = "dense"
+    memory: ClassVar[str] = ""  # of a run, in words
+    beside: ClassVar[str] = "as large"  # how large a rule's arrays are
 
     distribution: str
 
@@ -27,9 +29,19 @@ class LowRank:
     """
 
     kind: ClassVar[str] = "low-rank"
+    memory: ClassVar[str] = "(rows + columns) x rank numbers a matrix"
+    beside: ClassVar[str] = "of rank x rank numbers a matrix"
 
     distribution: str
     rank: int
+
+
+@dataclass(frozen=True)
+class LazyLowRank(LowRank):
+    """z = U V^T / sqrt(rank), U [rows, rank] drawn each time and V [columns, rank] kept (LOZO, arXiv 2410.07698)."""
+
+    memory: ClassVar[str] = "columns x rank numbers a matrix"
+    beside: ClassVar[str] = "of rows x rank numbers a matrix"
 
 
 Directions = Dense | LowRank

@@ -17,18 +17,29 @@ DISTRIBUTION = Setting("distribution of the directions: gaussian or rademacher (
 LAYERS = Setting("share of the layers that a step moves (LeZO); all by default", above=0, most=1)
 
 
-class Options(MethodOptions, frozen=True):
-    """Of a method that draws random directions and steps along them."""
+class Draws(MethodOptions, frozen=True):
+    """Of a method that draws random directions."""
 
     queries: Annotated[int, QUERIES] = 1
     directions: Annotated[Distribution, DISTRIBUTION] = "gaussian"
-    weight_decay: Annotated[float, Setting("decoupled weight decay, not on biases and norms", least=0)] = 0.0
     active_layers: Annotated[float | None, LAYERS] = None
+
+    @property
+    def layers(self) -> tuple[Support, ...]:
+        """The share of the layers that a step moves, where it isn't all of them."""
+        share = self.active_layers
+        return () if share is None or share == 1.0 else (Layers(share),)
 
     @property
     def support(self) -> tuple[Support, ...]:
         """What narrows the elements that a step moves."""
-        return (Layers(self.active_layers),) if self.active_layers is not None else ()
+        return self.layers
+
+
+class Options(Draws, frozen=True):
+    """The same of one that steps along them."""
+
+    weight_decay: Annotated[float, Setting("decoupled weight decay, not on biases and norms", least=0)] = 0.0
 
 
 class DenseOptions(Options, frozen=True):

@@ -39,7 +39,29 @@ class Momentum(Rule):
                 part["theta"] *= np.float32(shrink)
                 part["theta"] -= np.float32(lr) * part["momentum"]
 
-        return {}, Update(_mean(g), 1.0 - lr * self.weight_decay, step)
+        return {}, Update(mean_moves(g), 1.0 - lr * self.weight_decay, step)
+
+
+@dataclass(frozen=True)
+class MovingAverage(Rule):
+    """m <- beta m + (1 - beta) mean_k(g_k z_k); theta <- (1 - lr wd) theta - lr m: momentum of one step's length."""
+
+    beta: float = 0.9
+    weight_decay: float = 0.0
+    arrays = ("momentum",)
+
+    def update(self, state: State, g: tuple[float, ...], lr: float) -> tuple[State, Update]:
+        """Return the mean of the directions, and what is done with it."""
+        import numpy as np
+
+        def step(tensor: Tensor, moves: Point, shrink: float) -> None:
+            share = 1.0 - self.beta
+            tensor.add("momentum", tuple(Move(probe, share * scale) for probe, scale in moves), self.beta)
+            for part in tensor.parts():
+                part["theta"] *= np.float32(shrink)
+                part["theta"] -= np.float32(lr) * part["momentum"]
+
+        return {}, Update(mean_moves(g), 1.0 - lr * self.weight_decay, step)
 
 
 @dataclass(frozen=True)
@@ -81,8 +103,9 @@ class Adam(Rule):
                 part["theta"] -= length * m / (np.sqrt(v) * root + np.float32(self.tiny))
 
         powers = {"beta1_power": power1, "beta2_power": power2}
-        return powers, Update(_mean(g), 1.0 - lr * self.weight_decay, step)
+        return powers, Update(mean_moves(g), 1.0 - lr * self.weight_decay, step)
 
 
-def _mean(g: tuple[float, ...]) -> Point:
+def mean_moves(g: tuple[float, ...]) -> Point:
+    """Return the moves that make mean_k(g_k z_k)."""
     return tuple(Move(k, c / len(g)) for k, c in enumerate(g))

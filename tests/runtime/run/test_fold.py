@@ -1,19 +1,21 @@
 """What every method and space must pass: a parabola, replay and resume bit for bit, skipped steps, gradients."""
 
 import math
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 
 from tests.builders.folds import bits, branch, buffers, dense, fold, parabola, run
-from tests.rates import METHODS, RATES
+from tests.rates import BY_SIZE, METHODS, RATES
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.records import Assign
 from zoedge.runtime.run.fold import FULL
 from zoedge.runtime.run.journal import decode, encode_record
 
 SHAPES = {"w": (12, 9), "b": (7,), "conv": (3, 2, 3, 3)}
+LOW_RANK = ("subzero", "lozo", "lozo-m")
 DENSE = [(m, p) for m in METHODS for p in ("in-place", "out-of-place")]
 
 
@@ -91,23 +93,25 @@ def test_resume_from_a_snapshot_gives_the_same_bits(method, placement):
     assert bits(resumed_arrays) == bits(whole)
 
 
-def test_resume_of_a_low_rank_branch_gives_the_same_bits():
+@pytest.mark.parametrize("method", LOW_RANK)
+def test_resume_of_a_low_rank_branch_gives_the_same_bits(method):
     m, whole = adapters()
-    run(fold(m, whole, method="subzero"), delta_loss, 25, 2e-3)
+    run(fold(m, whole, method=method), delta_loss, 25, 2e-3)
     _, parts = adapters()
-    first = fold(m, parts, method="subzero")
+    first = fold(m, parts, method=method)
     run(first, delta_loss, 14, 2e-3)
     snapshot = {k: v.copy() for k, v in first.snapshot().items()}
     _, resumed = adapters()
-    second = fold(m, resumed, method="subzero")
+    second = fold(m, resumed, method=method)
     second.restore(snapshot)
     run(second, delta_loss, 11, 2e-3)
     assert bits(resumed) == bits(whole)
 
 
-def test_a_branch_keeps_its_delta_over_a_refresh():
+@pytest.mark.parametrize("method", LOW_RANK)
+def test_a_branch_keeps_its_delta_over_a_refresh(method):
     m, arrays = adapters()
-    first = fold(m, arrays, method="subzero", refresh=10)
+    first = fold(m, arrays, method=method, refresh=10)
     run(first, delta_loss, 10, 5e-3)
     delta = arrays["m.lora_B.weight"] @ arrays["m.lora_A.weight"]
     assert np.abs(delta).max() > 0.01
@@ -124,11 +128,11 @@ def test_a_step_without_a_finite_loss_moves_nothing(method, bad):
     arrays = buffers(m)
     before = {k: v.copy() for k, v in arrays.items()}
     f = fold(m, arrays, method=method, placement="out-of-place")
-    state = dict(f.state)
+    state = dict(f.method.skipped(f.state))
     record = f.measure(0.1, lambda points: [bad if index == 1 else 1.0 for index in points])
     assert f.apply(record) is None
     f.rest()
-    if method == "subzero":  # its matrices are moved in place: back up to rounding
+    if method in LOW_RANK:  # their matrices are moved in place: back up to rounding
         for name, array in arrays.items():
             np.testing.assert_allclose(array, before[name], atol=1e-6)
     else:
@@ -156,9 +160,15 @@ def test_eps_zero_measures_one_point_and_goes_nowhere(method, placement):
     arrays = buffers(m)
     before = bits(arrays)
     f = fold(m, arrays, method=method, placement=placement, eps=0.0)
-    losses = f.measure(
-        0.1, lambda points: [(f.parameters.settle(), parabola(arrays))[1] for _ in points]
-    ).answers
+    losses = []
+
+    def at(points):
+        losses.extend((f.parameters.settle(), parabola(arrays))[1] for _ in points)
+        return losses
+
+    with suppress(ZeroDivisionError):  # a method that goes on from its estimate has none
+        f.measure(0.1, at)
+    assert len(losses) >= 2
     assert len(set(losses)) == 1
     assert bits(arrays) == before
 
@@ -180,11 +190,11 @@ def test_the_expected_direction_is_the_true_gradient(method):
     out.backward()
     start = {k: v.copy() for k, v in arrays.items()}
     total = {k: np.zeros(v.shape) for k, v in arrays.items()}
-    f = fold(m, arrays, method=method, placement="out-of-place", rank=3, refresh=1, eps=1e-3)
+    f = fold(m, arrays, method=method, placement="out-of-place", rank=3, refresh=1, curvature_floor=1e3)
     for _ in range(1500):
-        run(f, loss, 1, 1.0 if method in ("mezo", "subzero") else 1e-2)
+        run(f, loss, 1, 1.0 if method in ("mezo", *LOW_RANK) else 1e-2)
         for name, array in arrays.items():
-            total[name] += start[name] - array
+            total[name] += (start[name] - array) * (array.size if method in BY_SIZE else 1)
         beside = {name: np.zeros_like(v) for name, v in f.parameters.state().items() if ":" in name}
         f.parameters.load({k: v.copy() for k, v in start.items()} | beside)
         f.state = f.method.init()

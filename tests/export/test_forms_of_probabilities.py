@@ -114,6 +114,9 @@ def test_rows_that_sum_to_the_same_are_classes(tmp_path, form):
     bundle, told, proto = export(tmp_path, nodes, "cross-entropy")
     loss = outputs(bundle.path("loss.onnx"), {"x": X, "labels": CLASSES})["loss"]
     np.testing.assert_allclose(loss, cross_entropy(logits), rtol=2e-4, atol=1e-5)
+    told = [
+        line for line in told if "float16" not in line
+    ]  # whose range logarithms of small numbers may leave
     assert len(told) == 1
     assert ("computed from their logarithms" in told[0]) == (form in BY_LOGARITHMS)
     deployed = outputs(bundle.path("model.onnx"), {"x": X})["y"]

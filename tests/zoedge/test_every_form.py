@@ -123,7 +123,7 @@ def test_points_that_share_a_pass_are_those_one_by_one(place, name):
         form = use.open(here)
         begun, stacked = (
             form.begin(batch(2).given),
-            {n: here.device.stack([b]) for n, b in here.buffers.items()},
+            {n: here.device.alone(b) for n, b in here.buffers.items()},
         )
         with pytest.raises(ValueError, match="stacked"):
             form.finish(begun, None, stacked)

@@ -24,6 +24,7 @@ SIZE = sum(math.prod(shape) for shape in SHAPES.values())
 
 # setting -> value, as the papers have them
 PUBLISHED = {
+    "adazeta": {"queries": 15, "query_factor": 0.85, "query_end": 20.0},
     "dizo": {
         "project": "query-value",
         "project_every": 50,
@@ -47,7 +48,7 @@ PUBLISHED = {
     "zo-sgd-sign": {"queries": 1},
 }
 # forward passes of a step by default
-FORWARDS = dict.fromkeys(METHODS, 2) | {"fzoo": 17, "zo-sgd-cons": 5}
+FORWARDS = dict.fromkeys(METHODS, 2) | {"adazeta": 30, "fzoo": 17, "zo-sgd-cons": 5}
 # method -> settings with which it is a simpler one, and that one, bit for bit out of place
 DEGENERATE = [
     ("lezo", {"active_layers": 1.0}, "mezo", {}),
@@ -73,8 +74,13 @@ def place(tmp_path_factory):
     return folder
 
 
+# what a method otherwise takes from how long the run is to be when it begins
+LENGTHS = {"adazeta": {"query_growth": 1.0, "epoch_steps": 13}}
+
+
 def settings(method, **changes):
-    return make({"method": method, "lr": RATES[method].network, "batch_size": 16, "eval_every": 0} | changes)
+    usual = {"method": method, "lr": RATES[method].network, "batch_size": 16, "eval_every": 0}
+    return make(usual | LENGTHS.get(method, {}) | changes)
 
 
 def weights(run):

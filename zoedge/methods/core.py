@@ -223,6 +223,8 @@ class Method:
     def told_points(self) -> str:
         """How many points a step asks for, in words: "17", or "2 to 30"."""
         least, most = self.estimator.least_points, self.estimator.most_points
+        decided = self.decision.most_points if self.decision else 0
+        least, most = least + decided, most + decided
         return f"{most}" if least == most else f"{least} to {most}"
 
     def init(self) -> State:

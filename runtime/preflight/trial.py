@@ -137,9 +137,7 @@ def try_out(ask: Ask, device: Device, started: float) -> Trial:
         seconds_of = _line(job, [min(_flat(steps), key=_size), max(_flat(steps), key=_size)], ask.memory_only)
         per_size = _seconds(job, largest, once=True) / _size(largest)
         solve = 0.0 if ask.memory_only or ask.data is None else _solve_seconds(job, per_size)
-    points_in = job.fold.method.estimator.mean_points
-    # those that were asked for, in all rounds of a step, and what later steps ask for beyond the first
-    points = tried + points_in(job.plan.total_steps or UNBOUNDED_STEPS) - points_in(1)
+    points = job.fold.method.mean_points(job.plan.total_steps or UNBOUNDED_STEPS)
     evaluated = job.data.valid if ask.data is not None and job.data.valid is not None else None
     return Trial(
         most=watch.most,

@@ -81,6 +81,10 @@ class ProjectedSpace(Space):
         """Return the parameter's values."""
         return self._space.theta()
 
+    def values(self) -> dict[str, Float32]:
+        """Return what the inner space does: a step ends at theta."""
+        return self._space.values()
+
     def assign(self, values: Arrays) -> None:
         """Take the tensor's value; it was exported with another, which projections go on from."""
         self._space.assign(values)

@@ -207,6 +207,10 @@ class Method:
         """Most points that it asks for before it is told of any."""
         return max(self.estimator.most_points, self.decision.most_points if self.decision else 0)
 
+    def mean_points(self, steps: int) -> float:
+        """Return how many points a step asks for on average over the first so many."""
+        return self.estimator.mean_points(steps) + (self.decision.most_points if self.decision else 0)
+
     @property
     def memory(self) -> str:
         """What a run keeps from step to step beside what is tuned, in words."""
@@ -222,9 +226,8 @@ class Method:
     @property
     def told_points(self) -> str:
         """How many points a step asks for, in words: "17", or "2 to 30"."""
-        least, most = self.estimator.least_points, self.estimator.most_points
-        decided = self.decision.most_points if self.decision else 0
-        least, most = least + decided, most + decided
+        more = self.decision.most_points if self.decision else 0
+        least, most = self.estimator.least_points + more, self.most_points
         return f"{most}" if least == most else f"{least} to {most}"
 
     def init(self) -> State:

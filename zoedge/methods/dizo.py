@@ -69,6 +69,17 @@ class InTurns(Estimator):
         """Those of the usual steps, two at least."""
         return self.usual.most_points
 
+    @property
+    def least_points(self) -> int:
+        """Those of a scalar's steps."""
+        return TwoPoint(1).most_points
+
+    def mean_points(self, steps: int) -> float:
+        """Return the mean over usual steps and those of scalars."""
+        cycles, rest = divmod(steps, self.projection.cycle)
+        usual = cycles * self.projection.every + min(rest, self.projection.every)
+        return (usual * self.most_points + (steps - usual) * self.least_points) / max(1, steps)
+
     def points(self, state: State, eps: float) -> tuple[Point, ...]:
         """Return the points of a usual step or of a projection's."""
         estimator, length = self._at(state, eps)

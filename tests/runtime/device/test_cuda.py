@@ -139,16 +139,27 @@ def test_a_bundle_without_graphs_for_it_is_refused(sessions, place, tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "auto"])
 @pytest.mark.parametrize(
     ("train", "method"),
-    [("full", "mezo"), ("full", "zo-adam"), ("full", "sparse-mezo"), ("lora", "fzoo"), ("lora", "subzero")],
+    [
+        ("full", "mezo"),
+        ("full", "zo-adam"),
+        ("full", "sparse-mezo"),
+        ("full", "zo-sgd-cons"),
+        ("full", "dizo"),
+        ("full", "helene"),
+        ("lora", "fzoo"),
+        ("lora", "subzero"),
+        ("lora", "lozo-m"),
+    ],
 )
 def test_a_run_replays_on_the_processor_to_the_same_bits(sessions, place, tmp_path, train, method, precision):
     settings = {"method": method, "steps": 4, "batch_size": 4, "eval_every": 2, "threads": 1}
+    settings |= {"project_every": 2, "project_steps": 1} if method == "dizo" else {}
     runs = {}
     for provider in ("cuda", "cpu"):
         own = {"provider": provider, "precision": precision}
         runs[provider] = tune(place / train, ROWS, tmp_path / provider, {**settings, **own}, preflight=False)
     every = {"float16", "tf32", "float32"}
-    chosen = {"float32"} if precision == "float32" else {"float16"} if method == "mezo" else every
+    chosen = {"float32"} if precision == "float32" else {"float16"} if method in ("mezo", "dizo") else every
     assert runs["cuda"].options.precision in chosen
     logs = [
         [json.loads(line) for line in (tmp_path / p / "log.jsonl").read_text().splitlines()] for p in runs

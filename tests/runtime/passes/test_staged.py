@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tests.builders.networks import mlp, rows
-from tests.rates import METHODS
+from tests.rates import ANY_TENSORS, METHODS
 from zoedge.adapters import lora_branches
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
 from zoedge.manifest import LOSS_FILE, PREFIX_FILE, SUFFIX_FILE
 from zoedge.methods import RECIPES
-from zoedge.options import TuneOptions
+from zoedge.options import TuneOptions, make
 from zoedge.runtime.data.batches import MicroBatch
 from zoedge.runtime.device import Cpu
 from zoedge.runtime.passes.engine import Engine
@@ -255,10 +255,10 @@ def test_several_points_need_branches(place):
 def test_a_run_is_the_same_however_its_probes_are_measured(place, tmp_path, method, space):
     if space == "activations" and RECIPES[method].defaults.activations is None:
         space = "auto"
+    settings = {"method": method, "steps": 6, "lr": 0.01, "batch_size": 16, "lora_space": space}
+    settings |= ANY_TENSORS.get(method, {})
     for count in (1, 3):
-        options = TuneOptions(
-            method=method, steps=6, lr=0.01, batch_size=16, lora_space=space, points_per_pass=count
-        )
+        options = make(settings | {"points_per_pass": count})
         tune(place / "lora", place / "data.jsonl", tmp_path / str(count), options)
     found = [journal.read_journal(tmp_path / str(count) / journal.JOURNAL_FILE).records for count in (1, 3)]
     steps = [[record for record in records if isinstance(record, Step)] for records in found]

@@ -12,6 +12,7 @@ from tests.zoedge.commands import error
 from zoedge.bundle import Bundle
 from zoedge.errors import InputError
 from zoedge.export import to_bundle
+from zoedge.methods import find_recipe
 from zoedge.methods.support import Projection
 from zoedge.options import make
 from zoedge.runtime.device import Cpu
@@ -247,3 +248,14 @@ def test_exported_values_are_read_from_the_file_and_not_kept(tmp_path):
     copy = sum(b.nbytes for n, b in f.parameters.buffers.items() if "query" in n or "value.w" in n)
     assert copy > 30e6
     assert memory_held().anonymous - before < 0.5 * copy
+
+
+def test_points_on_average_count_the_steps_of_projections():
+    recipe = find_recipe("dizo")
+    method = recipe.build(recipe.options(queries=3, project_every=4, project_steps=3))
+    state, asked = method.init(), []
+    for steps in range(1, 18):
+        asked.append(len(method.ask(state, 1e-3)))
+        state = method.skipped(state)
+        assert method.mean_points(steps) == pytest.approx(sum(asked) / steps)
+    assert method.told_points == "2 to 6"

@@ -23,9 +23,9 @@ def notes(bundle, *, valid=False, **settings):
 @pytest.mark.parametrize(
     ("bundle", "settings", "note"),
     [
-        (LORA_BUNDLE, {"rank": 4}, "--rank has no effect here: fzoo has no such setting, subzero has"),
+        (LORA_BUNDLE, {"rank": 4}, "--rank has no effect here: fzoo has no such setting, lozo, lozo-m and subzero have"),
         (LORA_BUNDLE, {"refresh": 4, "method": "mezo"},
-         "--refresh has no effect here: mezo has no such setting, subzero has"),
+         "--refresh has no effect here: mezo has no such setting, lozo, lozo-m and subzero have"),
         (LORA_BUNDLE, {"head_init": "zeros"}, "--head-init has no effect here: the bundle has no new head"),
         (LORA_BUNDLE, {"head_refit_every": 9},
          "--head-refit-every has no effect here: no head is solved in closed form"),

@@ -23,7 +23,8 @@ def notes(bundle, *, valid=False, **settings):
 @pytest.mark.parametrize(
     ("bundle", "settings", "note"),
     [
-        (LORA_BUNDLE, {"rank": 4}, "--rank has no effect here: fzoo has no such setting, lozo, lozo-m and subzero have"),
+        (LORA_BUNDLE, {"rank": 4},
+         "--rank has no effect here: fzoo has no such setting, lozo, lozo-m and subzero have"),
         (LORA_BUNDLE, {"refresh": 4, "method": "mezo"},
          "--refresh has no effect here: mezo has no such setting, lozo, lozo-m and subzero have"),
         (LORA_BUNDLE, {"head_init": "zeros"}, "--head-init has no effect here: the bundle has no new head"),

@@ -23,15 +23,7 @@ def mlp(path, *, hidden=16, seed=0):
         helper.make_node("Tanh", ["h"], ["a"]),
         helper.make_node("Gemm", ["a", "fc2.weight", "fc2.bias"], ["logits"], transB=1),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "mlp",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", WIDTH])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])],
-        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in tensors.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-    return path
+    return _saved(path, nodes, tensors)
 
 
 def deep(path, *, layers=4, hidden=12, seed=0):
@@ -52,9 +44,13 @@ def deep(path, *, layers=4, hidden=12, seed=0):
         ]
     tensors["head.weight"] = rng.standard_normal((CLASSES, hidden)) * 0.3
     nodes.append(helper.make_node("Gemm", [f"h{layers}", "head.weight"], ["logits"], transB=1))
+    return _saved(path, nodes, tensors)
+
+
+def _saved(path, nodes, tensors):
     graph = helper.make_graph(
         nodes,
-        "deep",
+        path.stem,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", WIDTH])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])],
         [numpy_helper.from_array(v.astype(np.float32), k) for k, v in tensors.items()],

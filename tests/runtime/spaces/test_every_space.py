@@ -79,6 +79,14 @@ def make(request):
     return lambda **settings: Made(*request.param, **settings)
 
 
+@pytest.fixture(
+    params=[c for c in CASES if c[0] == "tensor"], ids=lambda c: f"{'-'.join(c[1])}-{c[2].__name__}"
+)
+def make_single(request):
+    """What a branch learns is no parameter of its own, and as large as its layer's outputs: test_activations."""
+    return lambda **settings: Made(*request.param, **settings)
+
+
 def walk(made, *, settling, snapshot_at=None):
     """Take four steps of two points; settle at every point or only in the end; return the state in between."""
     state = None
@@ -169,11 +177,9 @@ def test_seeds_differ_and_only_what_varies_is_written(make):
     assert changed <= made.space.varying
 
 
-def test_a_direction_has_one_unit_an_element(make):
+def test_a_direction_has_one_unit_an_element(make_single):
     """E||z||^2 is the number of elements: one learning rate means the same in all spaces that move a tensor."""
-    made = make(decays=False)
-    if len(made.buffers) > 1:
-        pytest.skip("a branch's size is that of its layer's outputs: test_activations")
+    made = make_single(decays=False)
     theta = made.at(0)
     sizes = [
         np.square(made.at(step, Move(0, 1.0)) - theta).sum()
@@ -183,10 +189,8 @@ def test_a_direction_has_one_unit_an_element(make):
     assert np.mean(sizes) == pytest.approx(OUT * IN, rel=0.15)
 
 
-def test_theta_is_the_parameters_own(make):
-    made = make()
-    if len(made.buffers) > 1:
-        pytest.skip("what a branch learns is no parameter of its own")
+def test_theta_is_the_parameters_own(make_single):
+    made = make_single()
     made.at(0, Move(0, 0.01))
     theta = made.at(0)
     np.testing.assert_allclose(made.space.theta(), theta, atol=1e-6)

@@ -210,14 +210,8 @@ def in_precision(
         return a_batch(splits.train, bundle.manifest, options, where.grain)
 
     goal = _goal(options, bundle.manifest, splits.facts)
-    precision, told = settled_precision(bundle, device, batches, goal, options.eps or 0.0, other)
-    plan = replace(plan, notes=(*plan.notes, told))
-    device.give_back()
-    return (
-        (device, plan)
-        if precision == device.precision
-        else (chosen := other(precision), on_device(plan, chosen, asked.placement))
-    )
+    chosen, told = settled_precision(bundle, device, batches, goal, options.eps or 0.0, other)
+    return chosen, on_device(replace(plan, notes=(*plan.notes, told)), chosen, asked.placement)
 
 
 def make_job(
@@ -247,23 +241,8 @@ def make_job(
     bases = None if begun else _branch_bases(bundle, device, options, splits.train)
     fold = build_fold(bundle, device, plan)
     dealt = _deal(options.seed, len(splits.train), plan.folds)
-    choice = choose_way(
-        Situation(
-            bundle,
-            fold.parameters.buffers,
-            varying=fold.parameters.varying,
-            batch=a_batch(splits.train, manifest, options, device.grain),
-            outputs=goal.outputs,
-            points=fold.method.most_at_once,
-            device=device,
-            threads=threads_for(manifest, options.threads),
-            frozen=frozen_where(bundle, device, options.prepack),
-            recurring=_recurring(folder, manifest, plan, len(splits.train)),
-            rows=_layer_rows(manifest, options, splits.train, device.grain),
-            options=options,
-            form=form,
-        ),
-    )
+    recurring = _recurring(folder, manifest, plan, len(splits.train))
+    choice = choose_way(_situation(bundle, splits.train, fold, options, goal, recurring, form))
     wholes = form_uses(timed=False).items()
     chosen = {use.setting: "yes" if name == choice.form else "no" for name, use in wholes if use.setting}
     plan = replace(plan, options=structs.replace(options, points_per_pass=choice.asked, **chosen))
@@ -290,6 +269,35 @@ def make_job(
         # a new head may say nothing yet, as constant outputs correlate with nothing
         measure.check(finite=manifest.head is None or not manifest.head.fresh)
     return Job(bundle, splits, plan, fold, measure, solved, bases, initial, notes, choice.form, choice.cache)
+
+
+def _situation(
+    bundle: Bundle,
+    train: Dataset,
+    fold: Fold,
+    options: TuneOptions,
+    goal: Objective,
+    recurring: Recurring | None,
+    form: str | None,
+) -> Situation:
+    """Return what the way of measuring a step's points is chosen for."""
+    manifest, parameters = bundle.manifest, fold.parameters
+    device = parameters.device
+    return Situation(
+        bundle,
+        parameters.buffers,
+        varying=parameters.varying,
+        batch=a_batch(train, manifest, options, device.grain),
+        outputs=goal.outputs,
+        points=fold.method.most_at_once,
+        device=device,
+        threads=threads_for(manifest, options.threads),
+        frozen=frozen_where(bundle, device, options.prepack),
+        recurring=recurring,
+        rows=_layer_rows(manifest, options, train, device.grain),
+        options=options,
+        form=form,
+    )
 
 
 def eval_bounds(options: TuneOptions, manifest: Manifest, train: Dataset, grain: Grain) -> Bounds:

@@ -118,22 +118,36 @@ def make_plan(
         precision=options.precision if device is None else device.precision,
         lora_space=space,
     )
+    notes = _notes(filled, manifest, solved, given, has_validation=has_validation, evaluates=evaluates)
+    return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)
+
+
+def _notes(
+    filled: TuneOptions,
+    manifest: Manifest,
+    solved: tuple[str, ...],
+    given: Collection[str],
+    *,
+    has_validation: bool,
+    evaluates: bool,
+) -> tuple[str, ...]:
+    """Return what the user should know of settings that decide nothing."""
     method = method_of(filled)
     singly = moved_singly(manifest, filled, solved, method)
     here = Circumstances(
         manifest,
-        recipe,
+        find_recipe(filled.method),
         method,
         bool(solved),
         has_validation,
         evaluates,
         bool(singly),
-        options.points_per_pass,
+        filled.points_per_pass,
     )
     notes = unused(given, here)
     if len(singly) == len(written(manifest, filled, solved)):  # nothing else moves
         notes += idle(singly, active_share(method))
-    return Plan(filled, total, seconds(options.max_time) if options.max_time else None, solved, folds, notes)
+    return notes
 
 
 def on_device(plan: Plan, device: Device, asked: str) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -266,8 +267,14 @@ def _parts(job: Job) -> Parts:
         facts=job.data.facts,
         refit=job.refit,
         initial=job.initial,
-        news=job.cache.news if job.cache is not None else lambda: None,
+        news=partial(_news, job),
     )
+
+
+def _news(job: Job) -> str | None:
+    """Return what came up in the run's passes since it was last asked."""
+    told = (job.fold.parameters.device.news(), job.cache.news() if job.cache is not None else None)
+    return "; ".join(filter(None, told)) or None
 
 
 def _other_rounding(header: Header, job: Job) -> list[str]:

@@ -265,6 +265,10 @@ class Device:
         """Return what may be held."""
         raise NotImplementedError
 
+    def news(self) -> str | None:
+        """Return a sentence that came up since it was last asked; None where there is none."""
+        return None
+
     def wait(self) -> None:
         """Wait until all that was asked for is done."""
 

@@ -24,7 +24,6 @@ from ..noise.reference import Addition
 from ..noise.sweep import Sweep
 from .base import Array, Buffer, Device, DeviceSession, Grain, Read
 from .cuda_buffer import CudaBuffer, bare, cupy, stream, uploaded
-from .cuda_missing import check_wheel
 from .cuda_sessions import CudaSession, Passes, refused
 from .ort import onnxruntime
 
@@ -51,7 +50,6 @@ class Cuda(Device):
     precisions: ClassVar[tuple[str, ...]] = ("float16", "tf32", "float32")
 
     def __init__(self, threads: int = 0, precision: str = "auto") -> None:
-        check_wheel()
         onnxruntime.set_default_logger_severity(_FATAL)  # what fails raises, and is told in our words
         self._stream = stream()
         self._stream.use()
@@ -198,9 +196,6 @@ class Cuda(Device):
         """Yield whole buffers, flat."""
         yield {name: bare(buffer).reshape(-1) for name, buffer in buffers.items()}
 
-    def settle_pages(self, buffers: Iterable[Buffer]) -> None:
-        """Do nothing: this memory is taken where it is asked for."""
-
     def held(self) -> Held:
         """Return what this process holds, and the GPU's memory since it was opened."""
         if not self._passes.recording:
@@ -211,7 +206,7 @@ class Cuda(Device):
     def limits(self, now: Held) -> list[Limit]:
         """Return the limits of this process, and what is free on the GPU."""
         free, _ = cupy.cuda.runtime.memGetInfo()
-        return [*limits.limits(now), Limit("memory of the GPU", "device", now.device + free)]
+        return [*limits.limits(now), Limit(self.own_memory, "device", now.device + free)]
 
     def hardware(self) -> str:
         """Return the GPU's name."""
@@ -221,6 +216,11 @@ class Cuda(Device):
     def out_of_memory(self, error: Exception) -> bool:
         """Return whether CuPy or onnxruntime was refused memory."""
         return refused(error)
+
+    def news(self) -> str | None:
+        """Tell why passes can't be recorded, once."""
+        news, self._passes.news = self._passes.news, None
+        return news
 
     def wait(self) -> None:
         """Wait for the stream."""

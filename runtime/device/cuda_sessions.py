@@ -21,12 +21,12 @@ from zoedge.sessions import STALE_OPTIMIZERS
 
 from .base import Array, Buffer, Read
 from .cuda_buffer import CudaBuffer, cupy, stream, uploaded
-from .cuda_missing import check_session
+from .cuda_missing import CUDA_PROVIDER, check_session
 from .ort import ORT_ERRORS, TELL_PLACES, Places, first_line, places
 from .ort import onnxruntime as ort
 
-MOST_SHAPES = 16  # that are kept for a graph: each holds the memory of a pass
-_PROVIDER, _KIND, _ARENAS = "CUDAExecutionProvider", "cuda", "gpu:0"
+MOST_SHAPES = 16  # that are kept on a device: each holds the memory of a pass
+_KIND, _ARENAS = "cuda", "gpu:0"
 _FORMS: dict[str, Kind] = {"float32": INPUTS, "tf32": INPUTS, "float16": FLOAT16}
 _DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -55,7 +55,7 @@ class Passes:
         self._tf32 = precision == "tf32"
         self._frozen: dict[tuple[str, str], tuple[Array, CudaBuffer]] = {}
         self.graphs = True  # until a session can't be recorded
-        self.notes: list[str] = []
+        self.news: str | None = None  # to be told once
         self.recording = False  # a graph: nothing else may be asked of CUDA meanwhile, from any thread
         self.fixed: OrderedDict[Key, _Fixed] = OrderedDict()  # the one used last is last
 
@@ -101,7 +101,7 @@ class Passes:
             "cudnn_conv_algo_search": "HEURISTIC",
             "cudnn_conv_use_max_workspace": "0",
         }
-        return [(_PROVIDER, settings), "CPUExecutionProvider"]
+        return [(CUDA_PROVIDER, settings), "CPUExecutionProvider"]
 
 
 class CudaSession:
@@ -207,7 +207,9 @@ class CudaSession:
                 if refused(error):
                     raise
                 self._passes.graphs = False  # a node runs elsewhere, or can't be recorded
-                self._passes.notes.append(f"passes are not recorded as CUDA graphs: {first_line(error)}")
+                self._passes.news = (
+                    f"passes are not recorded as CUDA graphs, which takes longer: {first_line(error)}"
+                )
             finally:
                 self._passes.recording = False
         return _Fixed(self._passes.open(path, sizes), self, inputs, outputs)

@@ -8,6 +8,8 @@ dropped and read again as the system needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +40,8 @@ def frozen_where(bundle: Bundle, device: Device, prepack: str) -> dict[str, Arra
 def map_frozen(bundle: Bundle) -> dict[str, Array]:
     """Return name -> read-only view of every frozen parameter that NumPy has a type for."""
     files = {p.name: p.file for p in bundle.manifest.parameters if not p.trainable}
-    return _views(bundle, set(files.values()), lambda name, file: files.get(name) == file)
+    paths = [bundle.path(file) for file in set(files.values())]
+    return _views(paths, lambda name, file: files.get(name) == file)
 
 
 def map_stored(bundle: Bundle, *, trained: bool = False) -> dict[str, Array]:
@@ -49,17 +52,23 @@ def map_stored(bundle: Bundle, *, trained: bool = False) -> dict[str, Array]:
         trained: whether trainable tensors are wanted, too, as they were exported.
     """
     left_out = set() if trained else {p.name for p in bundle.manifest.trainable}
-    files = {p.file for p in bundle.manifest.parameters}
-    return _views(bundle, files, lambda name, file: name not in left_out)
+    files = tuple(sorted({p.file for p in bundle.manifest.parameters}))
+    stored = _stored(bundle.folder, bundle.digest, files)
+    return {name: array for name, array in stored.items() if name not in left_out}
 
 
-def _views(bundle: Bundle, files: Collection[str], wanted: Callable[[str, str], bool]) -> dict[str, Array]:
+@lru_cache(maxsize=1)
+def _stored(folder: Path, digest: str, files: tuple[str, ...]) -> dict[str, Array]:
+    """Return the same arrays again for the same bundle, by which a device knows what it holds already."""
+    return _views([folder / file for file in files], lambda name, file: True)
+
+
+def _views(paths: Collection[Path], wanted: Callable[[str, str], bool]) -> dict[str, Array]:
     found: dict[str, Array] = {}
-    for file in sorted(files):
-        path = bundle.path(file)
+    for path in sorted(paths):
         mapping = np.memmap(path, dtype=np.uint8, mode="r")
         for name, entry in read_entries(path).items():
-            if wanted(name, file) and _usable(entry):
+            if wanted(name, path.name) and _usable(entry):
                 found[name] = view(mapping, entry)
     return found
 

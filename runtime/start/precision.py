@@ -38,8 +38,8 @@ def settled_precision(
     goal: Objective,
     eps: float,
     other: Callable[[str], Device],
-) -> tuple[str, str]:
-    """Return the fastest precision that agrees with float32, and a sentence that says how well.
+) -> tuple[Device, str]:
+    """Return the device in the fastest precision that agrees with float32, and a sentence that says how well.
 
     Args:
         bundle: what is tuned.
@@ -62,12 +62,12 @@ def settled_precision(
             continue
         off = difference(found, exact)
         if off <= AGREES:
-            return precision, (
+            return coarse, (
                 f"passes compute in {precision}: along {DIRECTIONS} directions the loss falls as in float32, "
                 f"within {off:.1%}"
             )
         said.append(f"{precision} is off by {off:.1%}")
-    return device.precision, "; ".join([f"passes compute in {device.precision}", *said])
+    return device, "; ".join([f"passes compute in {device.precision}", *said])
 
 
 def slopes(

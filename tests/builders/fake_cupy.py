@@ -175,11 +175,7 @@ def installed(raw_module):
         cuda_missing, cuda_sessions = (import_module(_OURS + name) for name in ("_missing", "_sessions"))
         cuda_missing.check_wheel = lambda: None
         cuda_sessions.check_session = lambda session: None
-        cuda_sessions._PROVIDER, cuda_sessions._KIND, cuda_sessions._ARENAS = (
-            "CPUExecutionProvider",
-            "cpu",
-            "cpu:0",
-        )
+        cuda_sessions._KIND, cuda_sessions._ARENAS = "cpu", "cpu:0"
         cuda_sessions.Passes._providers = lambda self, recorded: ["CPUExecutionProvider"]
         yield cuda_sessions
     finally:

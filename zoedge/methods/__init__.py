@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import cast
+
 from ..errors import InputError, near
-from . import (
-    adazeta,
-    dizo,
-    fzoo,
-    helene,
-    lezo,
-    lozo,
-    lozo_m,
-    meazo,
-    mezo,
-    sparse_mezo,
-    subzero,
-    zo_adam,
-    zo_sgd_cons,
-    zo_sgd_momentum,
-    zo_sgd_sign,
-)
 from .core import (
     Decision,
     Defaults,
@@ -68,24 +54,26 @@ __all__ = [
     "having",
 ]
 
+# in the order in which they are listed
 _MODULES = (
-    adazeta,
-    dizo,
-    fzoo,
-    helene,
-    lezo,
-    lozo,
-    lozo_m,
-    meazo,
-    mezo,
-    sparse_mezo,
-    subzero,
-    zo_adam,
-    zo_sgd_cons,
-    zo_sgd_momentum,
-    zo_sgd_sign,
+    "adazeta",
+    "dizo",
+    "fzoo",
+    "helene",
+    "lezo",
+    "lozo",
+    "lozo_m",
+    "meazo",
+    "mezo",
+    "sparse_mezo",
+    "subzero",
+    "zo_adam",
+    "zo_sgd_cons",
+    "zo_sgd_momentum",
+    "zo_sgd_sign",
 )
-RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in _MODULES}
+_EVERY = [cast("Recipe", import_module(f"{__name__}.{module}").RECIPE) for module in _MODULES]
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _EVERY}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -17,7 +17,7 @@ from zoedge.export import to_bundle
 from zoedge.manifest import LOSS_FILE, SUFFIX_FILE
 from zoedge.runtime.device import Cpu, open_device
 from zoedge.runtime.passes.engine import Engine
-from zoedge.runtime.passes.frozen import map_frozen
+from zoedge.runtime.passes.frozen import frozen_where, map_frozen
 from zoedge.runtime.passes.staged import Staged
 from zoedge.runtime.replay import replay
 from zoedge.runtime.spaces.parameters import load_buffers
@@ -111,6 +111,34 @@ def test_shapes_that_were_used_last_are_kept(sessions, place, monkeypatch):
         assert len(device._passes.fixed) <= 2
     kept = [key[-1][1] for key in device._passes.fixed]
     assert len(kept) == 2
+
+
+def test_frozen_tensors_are_held_once_whatever_is_opened(sessions, place):
+    bundle, device = Bundle.open(place / "lora"), open_device("cuda")
+    held = []
+    for _ in range(2):
+        buffers, frozen = load_buffers(bundle, device), frozen_where(bundle, device, "auto")
+        Engine(bundle.path(LOSS_FILE), buffers, device=device, frozen=frozen)
+        held.append({name: buffer.address for name, (_, buffer) in device._passes._frozen.items()})
+    assert held[0] == held[1] != {}
+
+
+def test_why_passes_are_not_recorded_is_told_once(sessions, place, monkeypatch):
+    device = open_device("cuda")
+    engine, opened_with = opened(Bundle.open(place / "full"), device), sessions.Passes.open
+
+    def refusing(self, path, sizes=None, *, recorded=False):
+        if recorded:
+            raise RuntimeError("a node runs elsewhere")
+        return opened_with(self, path, sizes)
+
+    monkeypatch.setattr(sessions.Passes, "open", refusing)
+    assert device.news() is None
+    assert np.isfinite(engine.later(engine.begin(given(2, 8)), ("loss",))()["loss"]).all()
+    assert (
+        device.news() == "passes are not recorded as CUDA graphs, which takes longer: a node runs elsewhere"
+    )
+    assert device.news() is None
 
 
 def test_points_share_a_pass(sessions, place):
